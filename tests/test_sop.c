@@ -151,6 +151,8 @@ START_TEST(reads_the_other_kinds)
     parsed_t p = good(full);
     const sop_step_t *steps = p.sop->steps;
     ck_assert_int_eq(steps[1].kind, SOP_TOOL);
+    ck_assert_str_eq(sop_kind_info(steps[1].kind)->name, "tool");
+    ck_assert_str_eq(sop_kind_info(SOP_LLM)->name, "llm");
     ck_assert_str_eq(steps[1].tool, "brain_store");
     ck_assert_int_eq(steps[1].replay, SOP_REPLAY_KEYED);
     ck_assert_int_eq(steps[1].retries, -1);

@@ -15,7 +15,7 @@
 /* ---- rows --------------------------------------------------------------------------------- */
 
 static const sop_kind_info_t kinds[SOP_KIND_COUNT] = {
-#define KIND_INFO(name, word, runs, doc) {#name, word, runs, doc},
+#define KIND_INFO(name, word, runs, doc) {sizeof(word) > 1 ? word : "llm", word, runs, doc},
     SOP_KIND_ROWS(KIND_INFO)
 #undef KIND_INFO
 };
