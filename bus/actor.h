@@ -101,7 +101,8 @@ typedef struct actor_def {
     /* Asked again and again while draining: true when nothing is left to finish. NULL: at once. */
     bool (*drained)(void *self);
     const method_t *methods;
-    const hear_t *hears; /* ends with publisher NULL; may be NULL */
+    const method_t *const *more_methods; /* further tables, NULL-terminated; may be NULL */
+    const hear_t *hears;                 /* ends with publisher NULL; may be NULL */
     /* The state starts with a pointer to the decoded settings when this is set:
      * struct brain { const brain_settings_t *settings; ... }. */
     const record_t *settings;
@@ -229,19 +230,21 @@ bool actor_draining(const actor_t *actor);
 const actor_def_t *actor_definition(const actor_t *actor);
 uint64_t actor_epoch(const actor_t *actor);
 const char *actor_data_dir(const actor_t *actor); /* the AGENCY_DATA directory */
+const char *actor_default_company(const actor_t *actor);
 const char *actor_instance(const actor_t *actor); /* unique name, e.g. "worker-2" */
 
 /* ---- For whoever runs an actor: bus/host.c and bus/sim.c ---- */
 
 typedef struct actor_options {
-    const char *data_dir;        /* AGENCY_DATA; the actor's directory is below it */
-    const char *instance;        /* NULL: the name of the definition */
-    const char *default_company; /* "default" */
-    const char *const *settings; /* "key=value", NULL-terminated, strongest first; NULL: none */
-    int inbox_limit;             /* 0: 10000 calls waiting or parked */
-    int batch_limit;             /* 0: 256 entries in one commit */
-    store_fault_t store_fault;   /* fault builds and simulation */
-    bool store_nosync;           /* simulation only */
+    const char *data_dir;           /* AGENCY_DATA; the actor's directory is below it */
+    const char *instance;           /* NULL: the name of the definition */
+    const char *default_company;    /* "default" */
+    const char *const *settings;    /* "actor.key=value", NULL-terminated; NULL: none */
+    const char *const *environment; /* as environ; NULL: none */
+    int inbox_limit;                /* 0: 10000 calls waiting or parked */
+    int batch_limit;                /* 0: 256 entries in one commit */
+    store_fault_t store_fault;      /* fault builds and simulation */
+    bool store_nosync;              /* simulation only */
 } actor_options_t;
 
 /* Opens the store, runs def->open, subscribes. The sentence of an error lives in `arena`. */
@@ -258,6 +261,8 @@ void actor_on_frame(actor_t *actor, const route_t *route, bytes_t header, bytes_
 void actor_on_child(actor_t *actor, uint64_t token, const child_outcome_t *outcome);
 void actor_on_http(actor_t *actor, uint64_t token, const http_call_outcome_t *outcome);
 void actor_on_read(actor_t *actor, uint64_t token);
+/* The connection to a peer broke: its calls are sent again once it answers. */
+void actor_on_lost(actor_t *actor, const char *peer);
 /* Is there something to do right now? */
 bool actor_ready(const actor_t *actor);
 /* One batch: due timers, queued entries, commit, release. */

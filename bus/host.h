@@ -12,10 +12,12 @@ typedef enum transport { TRANSPORT_INPROC, TRANSPORT_IPC } transport_t;
 
 typedef struct host_options {
     const char *data_dir;
-    const char *run_dir;         /* NULL: <data_dir>/run; sockets, 0700 */
-    transport_t transport;       /* INPROC: doors only inside this host. IPC: both */
-    const char *default_company; /* NULL: "default" */
-    const char *const *settings; /* "brain.limit=3", NULL-terminated; NULL: none */
+    const char *run_dir;            /* NULL: <data_dir>/run; sockets, 0700 */
+    transport_t transport;          /* INPROC: doors only inside this host. IPC: both */
+    const char *default_company;    /* NULL: "default" */
+    const char *const *settings;    /* "brain.limit=3", NULL-terminated; NULL: none */
+    const char *const *environment; /* as environ; NULL: none */
+    log_level_t log_level;          /* less is not written */
     store_fault_t store_fault;
 } host_options_t;
 
@@ -37,6 +39,11 @@ bool host_failed(const host_t *host);
 int host_fd(const host_t *host);
 
 const char *host_run_dir(const host_t *host);
+/* For bus/client.c: the ZeroMQ context, and the prefix of this host's inproc names. */
+void *host_zmq_context(host_t *host);
+const char *host_inproc_prefix(host_t *host);
+/* The number of times an actor of that name was started here; 0: never. Thread-safe. */
+unsigned host_generation(host_t *host, const char *instance);
 /* The directory for sockets below data_dir, or /tmp/agency-<uid>-<hash> when an ipc path would be
  * longer than 107 bytes. Created 0700. */
 err_t host_default_run_dir(const char *data_dir, arena_t *arena, const char **out);

@@ -1,0 +1,200 @@
+/* builtin: the methods every actor has: <name>.describe, .stats, .ping, .drain. */
+#include <string.h>
+
+#include "bus/inside.h"
+#include "proto/describe.h"
+
+#define method_row_FIELDS(F)                                                                       \
+    F(STR, name, must, 0, 0, "Name of the method.")                                                \
+    F(STR, doc, must, 0, 0, "What it does.")                                                       \
+    F(BOOL, tool, must, 0, 0, "Listed as a tool for MCP clients.")                                 \
+    F(BOOL, reads, must, 0, 0, "Changes nothing.")                                                 \
+    F(BOOL, destructive, must, 0, 0, "May delete or overwrite.")                                   \
+    F(BOOL, idempotent, must, 0, 0, "Again with the same arguments changes nothing more.")         \
+    F(BOOL, open_world, must, 0, 0, "Reaches beyond this agency.")                                 \
+    F(BOOL, admin, must, 0, 0, "Needs the role admin.")                                            \
+    F(ANY, input, must, 0, 0, "JSON Schema of the arguments.")                                     \
+    F(ANY, output, must, 0, 0, "JSON Schema of the reply.")                                        \
+    F(STR, input_doc, must, 0, 0, "The arguments as a Markdown table.")                            \
+    F(STR, output_doc, must, 0, 0, "The reply as a Markdown table.")
+RECORD(method_row, method_row_FIELDS)
+
+#define describe_ARGS(F) F(BOOL, docs, opt(false), 0, 0, "Also the Markdown tables.")
+#define describe_REPLY(F)                                                                          \
+    F(STR, name, must, 0, 0, "Name of the actor.")                                                 \
+    F(STR, doc, must, 0, 0, "What it is for.")                                                     \
+    F(INT, epoch, must, 0, 0, "Which life of the actor this is.")                                  \
+    F(LIST(method_row), methods, must, 0, 0, "What it can do.")
+
+#define method_stat_FIELDS(F)                                                                      \
+    F(STR, name, must, 0, 0, "Name of the method.")                                                \
+    F(INT, calls, must, 0, 0, "Calls answered.")                                                   \
+    F(INT, errors, must, 0, 0, "Of them with an error.")                                           \
+    F(REAL, mean_us, must, 0, 0, "Mean time from arrival to answer.")                              \
+    F(INT, p50_us, must, 0, 0, "Half were faster than this.")                                      \
+    F(INT, p99_us, must, 0, 0, "99 of 100 were faster than this.")                                 \
+    F(INT, max_us, must, 0, 0, "The slowest.")
+RECORD(method_stat, method_stat_FIELDS)
+
+#define stats_ARGS(F)
+#define stats_REPLY(F)                                                                             \
+    F(STR, name, must, 0, 0, "Name of the actor.")                                                 \
+    F(STR, instance, must, 0, 0, "Unique name of this one.")                                       \
+    F(INT, epoch, must, 0, 0, "Which life of the actor this is.")                                  \
+    F(INT, uptime_ms, must, 0, 0, "Since it started.")                                             \
+    F(INT, inbox, must, 0, 0, "Calls waiting, parked or being read.")                              \
+    F(INT, internal, must, 0, 0, "Internal work under way.")                                       \
+    F(INT, batches, must, 0, 0, "Batches run.")                                                    \
+    F(INT, commits, must, 0, 0, "Transactions committed.")                                         \
+    F(REAL, commit_mean_us, must, 0, 0, "Mean time of a commit with its sync.")                    \
+    F(INT, malformed, must, 0, 0, "Frames dropped because they made no sense.")                    \
+    F(INT, busy, must, 0, 0, "Calls refused because the inbox was full.")                          \
+    F(INT, duplicates, must, 0, 0, "Repeated calls answered with their first outcome.")            \
+    F(INT, events, must, 0, 0, "Events published.")                                                \
+    F(BOOL, draining, must, 0, 0, "Takes no new work.")                                            \
+    F(LIST(method_stat), methods, must, 0, 0, "Counters by method, those that were called.")
+
+#define ping_ARGS(F)
+#define ping_REPLY(F)                                                                              \
+    F(STR, name, must, 0, 0, "Unique name of this actor.")                                         \
+    F(INT, epoch, must, 0, 0, "Which life of the actor this is.")
+
+#define drain_ARGS(F)
+#define drain_REPLY(F) F(BOOL, idle, must, 0, 0, "Nothing is left to finish.")
+
+#define BUILTIN_METHODS(M)                                                                         \
+    M(void, describe, READS | ANY_COMPANY | PARKS, "What this actor can do.")                      \
+    M(void, stats, READS | ANY_COMPANY | PARKS, "Counters of this actor.")                         \
+    M(void, ping, READS | ANY_COMPANY | PARKS, "Is it there?")                                     \
+    M(void, drain, ADMIN | ANY_COMPANY | PARKS, "Take no new work and finish what is under way.")
+BUILTIN_METHODS(METHOD_DECLARE_)
+
+const method_t inside_builtins[] = {BUILTIN_METHODS(METHOD_ROW_){.name = NULL}};
+
+int inside_builtin_count(void)
+{
+    return (int)(sizeof(inside_builtins) / sizeof(inside_builtins[0])) - 1;
+}
+
+static bytes_t schema_of(call_t *call, const record_t *record)
+{
+    buf_t out;
+    buf_open(&out, call->arena);
+    describe_schema(record, &out);
+    return buf_bytes(&out);
+}
+
+static const char *table_of(call_t *call, const record_t *record)
+{
+    buf_t out;
+    buf_open(&out, call->arena);
+    describe_markdown(record, &out);
+    return out.data;
+}
+
+static void describe_method(call_t *call, const method_t *method, bool docs, method_row_t *row)
+{
+    *row = (method_row_t){.name = method->name,
+                          .doc = method->doc,
+                          .tool = method->flags & TOOL,
+                          .reads = method->flags & READS,
+                          .destructive = method->flags & DESTRUCTIVE,
+                          .idempotent = method->flags & IDEMPOTENT,
+                          .open_world = method->flags & OPEN_WORLD,
+                          .admin = method->flags & ADMIN,
+                          .input = schema_of(call, method->args),
+                          .output = schema_of(call, method->reply),
+                          .input_doc = docs ? table_of(call, method->args) : "",
+                          .output_doc = docs ? table_of(call, method->reply) : ""};
+}
+
+static err_t describe(void *self, call_t *call, const describe_args_t *args,
+                      describe_reply_t *reply)
+{
+    (void)self;
+    const actor_t *actor = call->actor;
+    reply->name = actor->def->name;
+    reply->doc = actor->def->doc;
+    reply->epoch = (int64_t)actor->epoch;
+    reply->methods.count = (size_t)actor->method_count;
+    reply->methods.items = ARENA_ARRAY(call->arena, method_row_t, reply->methods.count);
+    for (int i = 0; i < actor->method_count; i++)
+        describe_method(call, &actor->def->methods[i], args->docs, &reply->methods.items[i]);
+    return err_ok();
+}
+
+/* The upper end of the bucket in which the part lies. */
+static int64_t quantile(const method_stats_t *stats, double part)
+{
+    uint64_t target = (uint64_t)((double)stats->calls * part), seen = 0;
+    for (int i = 0; i < 24; i++) {
+        seen += stats->buckets[i];
+        if (seen > target)
+            return (int64_t)1 << i;
+    }
+    return (int64_t)stats->max_us;
+}
+
+static void fill_stat(const method_t *method, const method_stats_t *stats, method_stat_t *row)
+{
+    *row = (method_stat_t){.name = method->name,
+                           .calls = (int64_t)stats->calls,
+                           .errors = (int64_t)stats->errors,
+                           .mean_us = (double)stats->total_us / (double)stats->calls,
+                           .p50_us = quantile(stats, 0.5),
+                           .p99_us = quantile(stats, 0.99),
+                           .max_us = (int64_t)stats->max_us};
+}
+
+static err_t stats(void *self, call_t *call, const stats_args_t *args, stats_reply_t *reply)
+{
+    (void)self;
+    (void)args;
+    actor_t *actor = call->actor;
+    int total = actor->method_count + inside_builtin_count();
+    method_stat_t *rows = ARENA_ARRAY(call->arena, method_stat_t, (size_t)total);
+    *reply = (stats_reply_t){
+        .name = actor->def->name,
+        .instance = actor->instance,
+        .epoch = (int64_t)actor->epoch,
+        .uptime_ms = call_now_ms(call) - actor->started_ms,
+        .inbox = actor->live,
+        .internal = actor->internals,
+        .batches = (int64_t)actor->batches,
+        .commits = (int64_t)actor->commits,
+        .commit_mean_us = actor->commits ? (double)actor->commit_us / (double)actor->commits : 0,
+        .malformed = (int64_t)actor->malformed,
+        .busy = (int64_t)actor->dropped_busy,
+        .duplicates = (int64_t)actor->duplicates,
+        .events = (int64_t)actor->event_seq,
+        .draining = actor->draining,
+        .methods = {rows, 0},
+    };
+    for (int i = 0; i < total; i++) {
+        const method_t *method = i < actor->method_count
+                                     ? &actor->def->methods[i]
+                                     : &inside_builtins[i - actor->method_count];
+        if (actor->stats[i].calls)
+            fill_stat(method, &actor->stats[i], &rows[reply->methods.count++]);
+    }
+    return err_ok();
+}
+
+static err_t ping(void *self, call_t *call, const ping_args_t *args, ping_reply_t *reply)
+{
+    (void)self;
+    (void)args;
+    reply->name = call->actor->instance;
+    reply->epoch = (int64_t)call->actor->epoch;
+    return err_ok();
+}
+
+static err_t drain(void *self, call_t *call, const drain_args_t *args, drain_reply_t *reply)
+{
+    (void)self;
+    (void)args;
+    actor_drain(call->actor);
+    /* This call itself is the one that is live. */
+    reply->idle = call->actor->live <= 1;
+    return err_ok();
+}

@@ -1,0 +1,1150 @@
+#include "bus/host.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <pthread.h>
+#include <signal.h>
+#include <stdatomic.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/eventfd.h>
+#include <sys/random.h>
+#include <sys/stat.h>
+#include <time.h>
+#include <unistd.h>
+#include <zmq.h>
+
+#include "bus/address.h"
+#include "bus/child.h"
+#include "bus/http_client.h"
+#include "bus/log.h"
+#include "proto/mp.h"
+
+enum { DRAIN_FRAMES = 256, INPROC_HWM = 20000, LONGEST_WAIT_MS = 60000, RECONNECT_MS = 20 };
+
+typedef struct loop loop_t;
+typedef struct node node_t;
+
+/* One connection to a peer's call door. */
+typedef struct link {
+    struct link *next;
+    char *peer;
+    void *dealer;
+    void *monitor; /* NULL for inproc */
+    bool inproc;
+    unsigned generation; /* of the peer in this host */
+} link_t;
+
+typedef struct fd_watch {
+    struct fd_watch *next;
+    int fd;
+    void (*fn)(void *ctx);
+    void *ctx;
+} fd_watch_t;
+
+/* A frame for an actor of the same loop. */
+typedef struct local {
+    struct local *next;
+    node_t *to;
+    bool has_route;
+    route_t route;
+    bytes_t header, body;
+    uint8_t data[];
+} local_t;
+
+/* A child or an HTTP request under way. */
+typedef struct foreign {
+    struct foreign *next;
+    node_t *node;
+    uint64_t token;
+    child_t *child;
+    http_transfer_t *transfer;
+} foreign_t;
+
+typedef struct read_job {
+    struct read_job *next;
+    node_t *node;
+    uint64_t token;
+    void (*job)(void *ctx);
+    void *ctx;
+} read_job_t;
+
+/* One actor in a loop, with its doors. */
+struct node {
+    actor_env_t env; /* first: the env is the node */
+    loop_t *loop;
+    const actor_def_t *def;
+    char *instance;
+    actor_t *actor;
+    void *router, *publisher, *subscriber;
+    link_t *links;
+    fd_watch_t *watches;
+    local_t *self_sent;
+    uint64_t random_state;
+};
+
+struct loop {
+    loop_t *next;
+    host_t *host;
+    pthread_t thread;
+    bool started;
+    node_t *nodes;
+    size_t node_count;
+    local_t *inbox, **inbox_end;
+    children_t *children;
+    http_client_t *http;
+    foreign_t *foreigns;
+    int wake; /* eventfd: stop, reads that are done, peers that came or went */
+    atomic_bool stopping;
+    atomic_int drain_ms;
+    bool polls_stale;
+    zmq_pollitem_t *polls;
+    size_t poll_count, poll_capacity;
+    /* Reader threads. The mutex guards the two lists; it is the only one in the loop, and the
+     * actor's thread holds it only to move a pointer. */
+    pthread_mutex_t read_mutex;
+    pthread_cond_t read_cond;
+    read_job_t *read_queue, **read_queue_end, *read_done;
+    pthread_t *readers;
+    size_t reader_count;
+    bool readers_stop;
+    /* How the start went. */
+    pthread_mutex_t start_mutex;
+    pthread_cond_t start_cond;
+    bool start_done;
+    err_t start_err;
+    arena_t *start_arena;
+};
+
+typedef struct generation {
+    struct generation *next;
+    char *instance;
+    unsigned count;
+    bool up;
+} generation_t;
+
+struct host {
+    arena_t *arena;
+    host_options_t options;
+    const char *data_dir, *run_dir, *prefix;
+    void *context;
+    loop_t *loops;
+    atomic_bool failed;
+    int fail_fd;
+    /* Who lives here: read by all loops when they connect. */
+    pthread_mutex_t mutex;
+    generation_t *generations;
+};
+
+/* ---- Clocks, randomness, log ---- */
+
+static int64_t clock_us(clockid_t clock)
+{
+    struct timespec now;
+    clock_gettime(clock, &now);
+    return (int64_t)now.tv_sec * 1000000 + now.tv_nsec / 1000;
+}
+
+static int64_t env_wall_ms(actor_env_t *env)
+{
+    (void)env;
+    return clock_us(CLOCK_REALTIME) / 1000;
+}
+
+static int64_t env_mono_us(actor_env_t *env)
+{
+    (void)env;
+    return clock_us(CLOCK_MONOTONIC);
+}
+
+static void env_random(actor_env_t *env, void *data, size_t size)
+{
+    (void)env;
+    for (size_t done = 0; done < size;) {
+        ssize_t got = getrandom((char *)data + done, size - done, 0);
+        if (got < 0 && errno != EINTR)
+            abort();
+        if (got > 0)
+            done += (size_t)got;
+    }
+}
+
+static void env_log(actor_env_t *env, log_level_t level, const char *text)
+{
+    const node_t *node = (const node_t *)env;
+    if (level >= node->loop->host->options.log_level)
+        log_line(STDERR_FILENO, level, node->instance, text);
+}
+
+/* ---- Who lives in this host ---- */
+
+static generation_t *generation_of(host_t *host, const char *instance)
+{
+    generation_t *at = host->generations;
+    while (at && strcmp(at->instance, instance) != 0)
+        at = at->next;
+    return at;
+}
+
+unsigned host_generation(host_t *host, const char *instance)
+{
+    pthread_mutex_lock(&host->mutex);
+    generation_t *at = generation_of(host, instance);
+    unsigned count = at ? at->count : 0;
+    pthread_mutex_unlock(&host->mutex);
+    return count;
+}
+
+static void wake_all(host_t *host)
+{
+    for (loop_t *loop = host->loops; loop; loop = loop->next)
+        eventfd_write(loop->wake, 1);
+}
+
+static void set_up(host_t *host, const char *instance)
+{
+    pthread_mutex_lock(&host->mutex);
+    generation_t *at = generation_of(host, instance);
+    if (!at) {
+        at = calloc(1, sizeof(*at));
+        if (!at || !(at->instance = strdup(instance)))
+            abort();
+        at->next = host->generations;
+        host->generations = at;
+    }
+    at->count++;
+    pthread_mutex_unlock(&host->mutex);
+    wake_all(host);
+}
+
+/* ---- Links to peers ---- */
+
+static void *new_socket(host_t *host, int type)
+{
+    void *socket = zmq_socket(host->context, type);
+    if (!socket)
+        abort();
+    int none = 0, hwm = INPROC_HWM, reconnect = RECONNECT_MS, longest = RECONNECT_MS * 5;
+    zmq_setsockopt(socket, ZMQ_LINGER, &none, sizeof(none));
+    zmq_setsockopt(socket, ZMQ_SNDHWM, &hwm, sizeof(hwm));
+    zmq_setsockopt(socket, ZMQ_RCVHWM, &hwm, sizeof(hwm));
+    zmq_setsockopt(socket, ZMQ_RECONNECT_IVL, &reconnect, sizeof(reconnect));
+    zmq_setsockopt(socket, ZMQ_RECONNECT_IVL_MAX, &longest, sizeof(longest));
+    int64_t largest = (int64_t)FRAME_BODY_LARGEST;
+    zmq_setsockopt(socket, ZMQ_MAXMSGSIZE, &largest, sizeof(largest));
+    return socket;
+}
+
+static bool lives_here(host_t *host, const char *peer)
+{
+    return host->options.transport == TRANSPORT_INPROC || host_generation(host, peer) > 0;
+}
+
+static void connect_link(node_t *node, link_t *link)
+{
+    host_t *host = node->loop->host;
+    link->inproc = lives_here(host, link->peer);
+    link->generation = host_generation(host, link->peer);
+    link->dealer = new_socket(host, ZMQ_DEALER);
+    arena_t *arena = arena_new();
+    if (!link->inproc) {
+        const char *name = arena_printf(arena, "inproc://monitor-%p", (void *)link);
+        zmq_socket_monitor(link->dealer, name, ZMQ_EVENT_DISCONNECTED);
+        link->monitor = zmq_socket(host->context, ZMQ_PAIR);
+        zmq_connect(link->monitor, name);
+    }
+    const char *address =
+        address_call(link->inproc ? host->prefix : host->run_dir,
+                     link->inproc ? TRANSPORT_INPROC : TRANSPORT_IPC, link->peer, arena);
+    zmq_connect(link->dealer, address);
+    arena_destroy(&arena);
+    node->loop->polls_stale = true;
+}
+
+static void disconnect_link(link_t *link)
+{
+    if (link->monitor) {
+        zmq_socket_monitor(link->dealer, NULL, 0);
+        zmq_close(link->monitor);
+        link->monitor = NULL;
+    }
+    zmq_close(link->dealer);
+}
+
+static link_t *link_to(node_t *node, const char *peer)
+{
+    for (link_t *link = node->links; link; link = link->next)
+        if (!strcmp(link->peer, peer))
+            return link;
+    link_t *link = calloc(1, sizeof(*link));
+    if (!link || !(link->peer = strdup(peer)))
+        abort();
+    link->next = node->links;
+    node->links = link;
+    connect_link(node, link);
+    return link;
+}
+
+/* An inproc connection does not come back by itself when the peer is started again. */
+static void renew_links(node_t *node)
+{
+    host_t *host = node->loop->host;
+    for (link_t *link = node->links; link; link = link->next) {
+        unsigned generation = host_generation(host, link->peer);
+        if (generation == link->generation)
+            continue;
+        disconnect_link(link);
+        connect_link(node, link);
+        actor_on_lost(node->actor, link->peer);
+    }
+}
+
+/* ---- Sending ---- */
+
+static void send_parts(void *socket, const void *first, size_t first_size, bytes_t header,
+                       bytes_t body)
+{
+    if (first && zmq_send(socket, first, first_size, ZMQ_SNDMORE | ZMQ_DONTWAIT) < 0)
+        return; /* the receiver is gone or does not read: it will ask again */
+    if (zmq_send(socket, header.data, header.size, ZMQ_SNDMORE | ZMQ_DONTWAIT) < 0)
+        return;
+    zmq_send(socket, body.data, body.size, ZMQ_DONTWAIT);
+}
+
+static void send_local(node_t *from, node_t *to, const route_t *route, bytes_t header, bytes_t body)
+{
+    loop_t *loop = from->loop;
+    local_t *local = malloc(sizeof(*local) + header.size + body.size);
+    if (!local)
+        abort();
+    *local = (local_t){.to = to, .has_route = route != NULL};
+    if (route)
+        local->route = *route;
+    memcpy(local->data, header.data, header.size);
+    if (body.size)
+        memcpy(local->data + header.size, body.data, body.size);
+    local->header = (bytes_t){local->data, header.size};
+    local->body = (bytes_t){local->data + header.size, body.size};
+    *loop->inbox_end = local;
+    loop->inbox_end = &local->next;
+}
+
+enum { ROUTE_SOCKET = 0, ROUTE_LOCAL = 1 };
+
+static node_t *neighbour(const loop_t *loop, const char *instance)
+{
+    for (size_t i = 0; i < loop->node_count; i++)
+        if (!strcmp(loop->nodes[i].instance, instance))
+            return &loop->nodes[i];
+    return NULL;
+}
+
+static void env_send(actor_env_t *env, const char *peer, bytes_t header, bytes_t body)
+{
+    node_t *node = (node_t *)env;
+    node_t *near = neighbour(node->loop, peer);
+    if (near) {
+        route_t route = {.size = 2, .data = {ROUTE_LOCAL, (uint8_t)(node - node->loop->nodes)}};
+        send_local(node, near, &route, header, body);
+        return;
+    }
+    send_parts(link_to(node, peer)->dealer, NULL, 0, header, body);
+}
+
+static void env_send_back(actor_env_t *env, const route_t *route, bytes_t header, bytes_t body)
+{
+    node_t *node = (node_t *)env;
+    if (route->size && route->data[0] == ROUTE_LOCAL)
+        send_local(node, &node->loop->nodes[route->data[1]], NULL, header, body);
+    else if (route->size)
+        send_parts(node->router, route->data + 1, (size_t)route->size - 1, header, body);
+}
+
+static void env_publish(actor_env_t *env, const char *topic, bytes_t header, bytes_t body)
+{
+    node_t *node = (node_t *)env;
+    if (node->publisher)
+        send_parts(node->publisher, topic, strlen(topic), header, body);
+    for (size_t i = 0; i < node->loop->node_count; i++)
+        if (&node->loop->nodes[i] != node)
+            send_local(node, &node->loop->nodes[i], NULL, header, body);
+}
+
+static void env_subscribe(actor_env_t *env, const char *publisher, const char *topic)
+{
+    node_t *node = (node_t *)env;
+    host_t *host = node->loop->host;
+    if (neighbour(node->loop, publisher))
+        return; /* handed over inside the loop */
+    if (!node->subscriber)
+        node->subscriber = new_socket(host, ZMQ_SUB);
+    zmq_setsockopt(node->subscriber, ZMQ_SUBSCRIBE, topic, strlen(topic));
+    arena_t *arena = arena_new();
+    bool here = host->options.transport == TRANSPORT_INPROC;
+    zmq_connect(node->subscriber,
+                address_event(here ? host->prefix : host->run_dir,
+                              here ? TRANSPORT_INPROC : TRANSPORT_IPC, publisher, arena));
+    arena_destroy(&arena);
+    node->loop->polls_stale = true;
+}
+
+/* ---- Children and HTTP ---- */
+
+static foreign_t *foreign_new(node_t *node, uint64_t token)
+{
+    foreign_t *foreign = calloc(1, sizeof(*foreign));
+    if (!foreign)
+        abort();
+    foreign->node = node;
+    foreign->token = token;
+    foreign->next = node->loop->foreigns;
+    node->loop->foreigns = foreign;
+    return foreign;
+}
+
+static foreign_t *foreign_find(node_t *node, uint64_t token)
+{
+    foreign_t *at = node->loop->foreigns;
+    while (at && (at->node != node || at->token != token))
+        at = at->next;
+    return at;
+}
+
+static void foreign_drop(foreign_t *foreign)
+{
+    foreign_t **at = &foreign->node->loop->foreigns;
+    while (*at != foreign)
+        at = &(*at)->next;
+    *at = foreign->next;
+    free(foreign);
+}
+
+/* ---- Reader threads ---- */
+
+static void *reader_main(void *arg)
+{
+    loop_t *loop = arg;
+    pthread_mutex_lock(&loop->read_mutex);
+    for (;;) {
+        while (!loop->read_queue && !loop->readers_stop)
+            pthread_cond_wait(&loop->read_cond, &loop->read_mutex);
+        if (!loop->read_queue)
+            break;
+        read_job_t *job = loop->read_queue;
+        loop->read_queue = job->next;
+        if (!loop->read_queue)
+            loop->read_queue_end = &loop->read_queue;
+        pthread_mutex_unlock(&loop->read_mutex);
+        job->job(job->ctx);
+        pthread_mutex_lock(&loop->read_mutex);
+        bool first = !loop->read_done;
+        job->next = loop->read_done;
+        loop->read_done = job;
+        if (first)
+            eventfd_write(loop->wake, 1);
+    }
+    pthread_mutex_unlock(&loop->read_mutex);
+    return NULL;
+}
+
+static void env_read_start(actor_env_t *env, uint64_t token, void (*job)(void *ctx), void *ctx)
+{
+    node_t *node = (node_t *)env;
+    loop_t *loop = node->loop;
+    read_job_t *read = calloc(1, sizeof(*read));
+    if (!read)
+        abort();
+    *read = (read_job_t){.node = node, .token = token, .job = job, .ctx = ctx};
+    pthread_mutex_lock(&loop->read_mutex);
+    *loop->read_queue_end = read;
+    loop->read_queue_end = &read->next;
+    pthread_cond_signal(&loop->read_cond);
+    pthread_mutex_unlock(&loop->read_mutex);
+}
+
+static void collect_reads(loop_t *loop)
+{
+    pthread_mutex_lock(&loop->read_mutex);
+    read_job_t *done = loop->read_done;
+    loop->read_done = NULL;
+    pthread_mutex_unlock(&loop->read_mutex);
+    while (done) {
+        read_job_t *job = done;
+        done = job->next;
+        actor_on_read(job->node->actor, job->token);
+        free(job);
+    }
+}
+
+static void start_readers(loop_t *loop)
+{
+    for (size_t i = 0; i < loop->node_count; i++)
+        loop->reader_count += (size_t)loop->nodes[i].def->readers;
+    loop->readers = calloc(loop->reader_count + 1, sizeof(pthread_t));
+    for (size_t i = 0; i < loop->reader_count; i++)
+        if (pthread_create(&loop->readers[i], NULL, reader_main, loop))
+            abort();
+}
+
+static void stop_readers(loop_t *loop)
+{
+    pthread_mutex_lock(&loop->read_mutex);
+    loop->readers_stop = true;
+    pthread_cond_broadcast(&loop->read_cond);
+    pthread_mutex_unlock(&loop->read_mutex);
+    for (size_t i = 0; i < loop->reader_count; i++)
+        pthread_join(loop->readers[i], NULL);
+    free(loop->readers);
+    collect_reads(loop);
+}
+
+/* ---- Descriptors and death ---- */
+
+static void env_watch(actor_env_t *env, int fd, void (*fn)(void *ctx), void *ctx)
+{
+    node_t *node = (node_t *)env;
+    node->loop->polls_stale = true;
+    for (fd_watch_t **at = &node->watches; *at; at = &(*at)->next) {
+        if ((*at)->fd != fd)
+            continue;
+        if (fn) {
+            (*at)->fn = fn;
+            (*at)->ctx = ctx;
+        } else {
+            fd_watch_t *gone = *at;
+            *at = gone->next;
+            free(gone);
+        }
+        return;
+    }
+    if (!fn)
+        return;
+    fd_watch_t *watch = calloc(1, sizeof(*watch));
+    if (!watch)
+        abort();
+    *watch = (fd_watch_t){.next = node->watches, .fd = fd, .fn = fn, .ctx = ctx};
+    node->watches = watch;
+}
+
+static void env_fatal(actor_env_t *env, err_t err)
+{
+    node_t *node = (node_t *)env;
+    host_t *host = node->loop->host;
+    log_line(STDERR_FILENO, LOG_ERROR, node->instance, err_what(err));
+    atomic_store(&host->failed, true);
+    eventfd_write(host->fail_fd, 1);
+}
+
+static const actor_env_ops_t host_ops = {
+    .wall_ms = env_wall_ms,
+    .mono_us = env_mono_us,
+    .random = env_random,
+    .send = env_send,
+    .send_back = env_send_back,
+    .publish = env_publish,
+    .subscribe = env_subscribe,
+    .child_start = env_child_start,
+    .child_kill = env_child_kill,
+    .http_start = env_http_start,
+    .http_cancel = env_http_cancel,
+    .read_start = env_read_start,
+    .watch = env_watch,
+    .fatal = env_fatal,
+    .log = env_log,
+};
+
+/* ---- Receiving ---- */
+
+typedef struct parts {
+    zmq_msg_t messages[3];
+    int count;
+    bool more; /* more than three: malformed */
+} parts_t;
+
+/* One whole multipart message; false when there is none. */
+static bool receive(void *socket, parts_t *parts)
+{
+    parts->count = 0;
+    parts->more = false;
+    for (;;) {
+        zmq_msg_t message;
+        zmq_msg_init(&message);
+        if (zmq_msg_recv(&message, socket, ZMQ_DONTWAIT) < 0) {
+            zmq_msg_close(&message);
+            return false;
+        }
+        bool more = zmq_msg_more(&message);
+        if (parts->count < 3) {
+            zmq_msg_init(&parts->messages[parts->count]);
+            zmq_msg_move(&parts->messages[parts->count++], &message);
+        } else {
+            parts->more = true;
+        }
+        zmq_msg_close(&message);
+        if (!more)
+            return true;
+    }
+}
+
+static void parts_close(parts_t *parts)
+{
+    for (int i = 0; i < parts->count; i++)
+        zmq_msg_close(&parts->messages[i]);
+}
+
+static bytes_t part(parts_t *parts, int index)
+{
+    if (index >= parts->count)
+        return (bytes_t){0};
+    return (bytes_t){zmq_msg_data(&parts->messages[index]), zmq_msg_size(&parts->messages[index])};
+}
+
+static void on_router(node_t *node)
+{
+    parts_t parts;
+    for (int i = 0; i < DRAIN_FRAMES && receive(node->router, &parts); i++) {
+        bytes_t identity = part(&parts, 0);
+        route_t route = {.size = (uint8_t)(identity.size + 1)};
+        if (parts.count >= 2 && !parts.more && identity.size < sizeof(route.data)) {
+            route.data[0] = ROUTE_SOCKET;
+            memcpy(route.data + 1, identity.data, identity.size);
+            actor_on_frame(node->actor, &route, part(&parts, 1), part(&parts, 2));
+        }
+        parts_close(&parts);
+    }
+}
+
+static void on_dealer(node_t *node, link_t *link)
+{
+    parts_t parts;
+    for (int i = 0; i < DRAIN_FRAMES && receive(link->dealer, &parts); i++) {
+        if (!parts.more)
+            actor_on_frame(node->actor, NULL, part(&parts, 0), part(&parts, 1));
+        parts_close(&parts);
+    }
+}
+
+static void on_monitor(node_t *node, link_t *link)
+{
+    parts_t parts;
+    bool lost = false;
+    while (receive(link->monitor, &parts)) {
+        lost = true; /* DISCONNECTED is the only event asked for */
+        parts_close(&parts);
+    }
+    if (lost)
+        actor_on_lost(node->actor, link->peer);
+}
+
+static void on_subscriber(node_t *node)
+{
+    parts_t parts;
+    for (int i = 0; i < DRAIN_FRAMES && receive(node->subscriber, &parts); i++) {
+        actor_on_frame(node->actor, NULL, part(&parts, 1), part(&parts, 2));
+        parts_close(&parts);
+    }
+}
+
+static bool deliver_local(loop_t *loop)
+{
+    local_t *local = loop->inbox;
+    loop->inbox = NULL;
+    loop->inbox_end = &loop->inbox;
+    bool any = local != NULL;
+    while (local) {
+        local_t *next = local->next;
+        actor_on_frame(local->to->actor, local->has_route ? &local->route : NULL, local->header,
+                       local->body);
+        free(local);
+        local = next;
+    }
+    return any;
+}
+
+/* ---- The loop ---- */
+
+static zmq_pollitem_t *add_poll(loop_t *loop)
+{
+    if (loop->poll_count == loop->poll_capacity) {
+        loop->poll_capacity = loop->poll_capacity ? loop->poll_capacity * 2 : 16;
+        loop->polls = realloc(loop->polls, loop->poll_capacity * sizeof(zmq_pollitem_t));
+        if (!loop->polls)
+            abort();
+    }
+    zmq_pollitem_t *item = &loop->polls[loop->poll_count++];
+    *item = (zmq_pollitem_t){.events = ZMQ_POLLIN};
+    return item;
+}
+
+static void poll_node(loop_t *loop, node_t *node)
+{
+    add_poll(loop)->socket = node->router;
+    if (node->subscriber)
+        add_poll(loop)->socket = node->subscriber;
+    for (link_t *link = node->links; link; link = link->next) {
+        add_poll(loop)->socket = link->dealer;
+        if (link->monitor)
+            add_poll(loop)->socket = link->monitor;
+    }
+    for (fd_watch_t *watch = node->watches; watch; watch = watch->next)
+        add_poll(loop)->fd = watch->fd;
+}
+
+static void renew_polls(loop_t *loop)
+{
+    loop->polls_stale = false;
+    loop->poll_count = 0;
+    add_poll(loop)->fd = loop->wake;
+    if (loop->children)
+        add_poll(loop)->fd = children_fd(loop->children);
+    if (loop->http)
+        add_poll(loop)->fd = http_client_fd(loop->http);
+    for (size_t i = 0; i < loop->node_count; i++)
+        poll_node(loop, &loop->nodes[i]);
+}
+
+static void on_wake(loop_t *loop)
+{
+    eventfd_t count;
+    eventfd_read(loop->wake, &count);
+    collect_reads(loop);
+    for (size_t i = 0; i < loop->node_count; i++)
+        renew_links(&loop->nodes[i]);
+}
+
+static void on_ready_fd(loop_t *loop, int fd)
+{
+    if (fd == loop->wake) {
+        on_wake(loop);
+    } else if (loop->children && fd == children_fd(loop->children)) {
+        children_on_readable(loop->children);
+    } else if (loop->http && fd == http_client_fd(loop->http)) {
+        http_client_on_readable(loop->http);
+    } else {
+        for (size_t i = 0; i < loop->node_count; i++)
+            for (fd_watch_t *watch = loop->nodes[i].watches; watch; watch = watch->next)
+                if (watch->fd == fd) {
+                    watch->fn(watch->ctx);
+                    return; /* the list may have changed */
+                }
+    }
+}
+
+static void on_ready_socket(loop_t *loop, void *socket)
+{
+    for (size_t i = 0; i < loop->node_count; i++) {
+        node_t *node = &loop->nodes[i];
+        if (socket == node->router) {
+            on_router(node);
+            return;
+        }
+        if (socket == node->subscriber) {
+            on_subscriber(node);
+            return;
+        }
+        for (link_t *link = node->links; link; link = link->next) {
+            if (socket == link->dealer)
+                on_dealer(node, link);
+            else if (socket == link->monitor)
+                on_monitor(node, link);
+            else
+                continue;
+            return;
+        }
+    }
+}
+
+static long poll_timeout(loop_t *loop)
+{
+    if (loop->inbox)
+        return 0;
+    int64_t next = INT64_MAX;
+    for (size_t i = 0; i < loop->node_count; i++) {
+        actor_t *actor = loop->nodes[i].actor;
+        if (actor_ready(actor))
+            return 0;
+        if (actor_next_us(actor) < next)
+            next = actor_next_us(actor);
+    }
+    int64_t now = clock_us(CLOCK_MONOTONIC);
+    int64_t wait = LONGEST_WAIT_MS;
+    if (next != INT64_MAX && (next - now + 999) / 1000 < wait)
+        wait = next > now ? (next - now + 999) / 1000 : 0;
+    if (loop->http) {
+        int64_t http = http_client_deadline_ms(loop->http);
+        if (http >= 0 && http < wait)
+            wait = http;
+    }
+    return (long)wait;
+}
+
+static void step_all(loop_t *loop)
+{
+    for (size_t i = 0; i < loop->node_count; i++)
+        if (actor_ready(loop->nodes[i].actor))
+            actor_step(loop->nodes[i].actor);
+}
+
+static void turn(loop_t *loop)
+{
+    if (loop->polls_stale)
+        renew_polls(loop);
+    int ready = zmq_poll(loop->polls, (int)loop->poll_count, poll_timeout(loop));
+    if (loop->http)
+        http_client_on_time(loop->http);
+    for (size_t i = 0; ready > 0 && i < loop->poll_count && !loop->polls_stale; i++) {
+        if (!(loop->polls[i].revents & ZMQ_POLLIN))
+            continue;
+        ready--;
+        if (loop->polls[i].socket)
+            on_ready_socket(loop, loop->polls[i].socket);
+        else
+            on_ready_fd(loop, loop->polls[i].fd);
+    }
+    deliver_local(loop);
+    step_all(loop);
+}
+
+static bool all_idle(loop_t *loop)
+{
+    for (size_t i = 0; i < loop->node_count; i++)
+        if (!actor_idle(loop->nodes[i].actor))
+            return false;
+    return !loop->inbox;
+}
+
+static void drain(loop_t *loop)
+{
+    int64_t end = clock_us(CLOCK_MONOTONIC) + (int64_t)atomic_load(&loop->drain_ms) * 1000;
+    for (size_t i = 0; i < loop->node_count; i++)
+        actor_drain(loop->nodes[i].actor);
+    int64_t now;
+    while (!all_idle(loop) && (now = clock_us(CLOCK_MONOTONIC)) < end) {
+        /* Ask again now and then: `drained` has no event of its own. */
+        if (loop->polls_stale)
+            renew_polls(loop);
+        zmq_poll(loop->polls, (int)loop->poll_count, 5);
+        loop->polls_stale = true;
+        for (size_t i = 0; i < loop->poll_count; i++)
+            if (loop->polls[i].revents & ZMQ_POLLIN) {
+                if (loop->polls[i].socket)
+                    on_ready_socket(loop, loop->polls[i].socket);
+                else
+                    on_ready_fd(loop, loop->polls[i].fd);
+            }
+        deliver_local(loop);
+        step_all(loop);
+    }
+}
+
+/* ---- Start and stop of a loop, on its own thread ---- */
+
+static err_t bind_door(void *socket, const char *address, arena_t *arena)
+{
+    if (!zmq_bind(socket, address))
+        return err_ok();
+    return err_make(arena, ERR_IO, "cannot listen at %s: %s", address, zmq_strerror(zmq_errno()));
+}
+
+static err_t bind_doors(node_t *node, arena_t *arena)
+{
+    host_t *host = node->loop->host;
+    err_t err = err_ok();
+    node->router = new_socket(host, ZMQ_ROUTER);
+    int mandatory = 1;
+    zmq_setsockopt(node->router, ZMQ_ROUTER_MANDATORY, &mandatory, sizeof(mandatory));
+    node->publisher = new_socket(host, ZMQ_PUB);
+    for (transport_t at = TRANSPORT_INPROC; at <= host->options.transport && !err_is(err); at++) {
+        const char *prefix = at == TRANSPORT_INPROC ? host->prefix : host->run_dir;
+        err = bind_door(node->router, address_call(prefix, at, node->instance, arena), arena);
+        if (!err_is(err))
+            err =
+                bind_door(node->publisher, address_event(prefix, at, node->instance, arena), arena);
+    }
+    return err;
+}
+
+static err_t open_node(node_t *node, arena_t *arena)
+{
+    host_t *host = node->loop->host;
+    actor_options_t options = {.data_dir = host->data_dir,
+                               .instance = node->instance,
+                               .default_company = host->options.default_company,
+                               .settings = host->options.settings,
+                               .environment = host->options.environment,
+                               .store_fault = host->options.store_fault};
+    /* The store first: its lock tells whether another process has this door. */
+    err_t err = actor_open(node->def, &node->env, &options, arena, &node->actor);
+    if (!err_is(err))
+        err = bind_doors(node, arena);
+    if (!err_is(err))
+        set_up(host, node->instance);
+    return err;
+}
+
+static void close_node(node_t *node)
+{
+    if (node->actor) {
+        if (atomic_load(&node->loop->host->failed))
+            actor_abandon(&node->actor);
+        else
+            actor_close(&node->actor);
+    }
+    while (node->links) {
+        link_t *link = node->links;
+        node->links = link->next;
+        disconnect_link(link);
+        free(link->peer);
+        free(link);
+    }
+    while (node->watches) {
+        fd_watch_t *watch = node->watches;
+        node->watches = watch->next;
+        free(watch);
+    }
+    if (node->router)
+        zmq_close(node->router);
+    if (node->publisher)
+        zmq_close(node->publisher);
+    if (node->subscriber)
+        zmq_close(node->subscriber);
+    free(node->instance);
+}
+
+static void tell_start(loop_t *loop, err_t err)
+{
+    pthread_mutex_lock(&loop->start_mutex);
+    loop->start_err =
+        err_is(err) ? err_make(loop->start_arena, err.code, "%s", err_what(err)) : err;
+    loop->start_done = true;
+    pthread_cond_signal(&loop->start_cond);
+    pthread_mutex_unlock(&loop->start_mutex);
+}
+
+static void close_loop(loop_t *loop)
+{
+    stop_readers(loop);
+    for (size_t i = 0; i < loop->node_count; i++)
+        close_node(&loop->nodes[i]);
+    while (loop->inbox) {
+        local_t *local = loop->inbox;
+        loop->inbox = local->next;
+        free(local);
+    }
+    while (loop->foreigns)
+        foreign_drop(loop->foreigns);
+    children_destroy(&loop->children);
+    http_client_destroy(&loop->http);
+    free(loop->polls);
+}
+
+static void *loop_main(void *arg)
+{
+    loop_t *loop = arg;
+    arena_t *arena = arena_new();
+    err_t err = err_ok();
+    start_readers(loop);
+    for (size_t i = 0; i < loop->node_count && !err_is(err); i++)
+        err = open_node(&loop->nodes[i], arena);
+    bool up = !err_is(err);
+    tell_start(loop, err);
+    arena_destroy(&arena);
+    loop->polls_stale = true;
+    while (up && !atomic_load(&loop->stopping))
+        turn(loop);
+    if (up && !atomic_load(&loop->host->failed))
+        drain(loop);
+    close_loop(loop);
+    return NULL;
+}
+
+/* ---- The host ---- */
+
+static loop_t *loop_new(host_t *host, const actor_def_t *const *defs, const char *instance,
+                        size_t count)
+{
+    loop_t *loop = calloc(1, sizeof(*loop));
+    if (!loop)
+        abort();
+    loop->host = host;
+    loop->nodes = calloc(count, sizeof(node_t));
+    loop->node_count = count;
+    loop->inbox_end = &loop->inbox;
+    loop->read_queue_end = &loop->read_queue;
+    loop->wake = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+    loop->polls_stale = true;
+    pthread_mutex_init(&loop->read_mutex, NULL);
+    pthread_cond_init(&loop->read_cond, NULL);
+    pthread_mutex_init(&loop->start_mutex, NULL);
+    pthread_cond_init(&loop->start_cond, NULL);
+    for (size_t i = 0; i < count; i++) {
+        node_t *node = &loop->nodes[i];
+        node->env.ops = &host_ops;
+        node->loop = loop;
+        node->def = defs[i];
+        node->instance = strdup(instance ? instance : defs[i]->name);
+    }
+    return loop;
+}
+
+static void loop_free(loop_t *loop)
+{
+    close(loop->wake);
+    pthread_mutex_destroy(&loop->read_mutex);
+    pthread_cond_destroy(&loop->read_cond);
+    pthread_mutex_destroy(&loop->start_mutex);
+    pthread_cond_destroy(&loop->start_cond);
+    free(loop->nodes);
+    free(loop);
+}
+
+/* Signals belong to the main thread. */
+static int start_thread(loop_t *loop)
+{
+    sigset_t all, before;
+    sigfillset(&all);
+    pthread_sigmask(SIG_SETMASK, &all, &before);
+    int failed = pthread_create(&loop->thread, NULL, loop_main, loop);
+    pthread_sigmask(SIG_SETMASK, &before, NULL);
+    return failed;
+}
+
+static err_t start_loop(host_t *host, loop_t *loop, arena_t *arena)
+{
+    loop->start_arena = arena;
+    if (start_thread(loop)) {
+        loop_free(loop);
+        return err_of(ERR_INTERNAL, "cannot make a thread");
+    }
+    pthread_mutex_lock(&loop->start_mutex);
+    while (!loop->start_done)
+        pthread_cond_wait(&loop->start_cond, &loop->start_mutex);
+    err_t err = loop->start_err;
+    pthread_mutex_unlock(&loop->start_mutex);
+    if (err_is(err)) {
+        pthread_join(loop->thread, NULL);
+        loop_free(loop);
+        return err;
+    }
+    loop->next = host->loops;
+    host->loops = loop;
+    wake_all(host);
+    return err_ok();
+}
+
+err_t host_start(host_t *host, const actor_def_t *def, const char *instance, arena_t *arena)
+{
+    return start_loop(host, loop_new(host, &def, instance, 1), arena);
+}
+
+err_t host_start_together(host_t *host, const actor_def_t *const *defs, size_t count,
+                          arena_t *arena)
+{
+    return start_loop(host, loop_new(host, defs, NULL, count), arena);
+}
+
+static void stop_loop(loop_t *loop, int64_t drain_ms)
+{
+    atomic_store(&loop->drain_ms, (int)drain_ms);
+    atomic_store(&loop->stopping, true);
+    eventfd_write(loop->wake, 1);
+    pthread_join(loop->thread, NULL);
+    loop_free(loop);
+}
+
+void host_stop(host_t *host, const char *instance, int64_t drain_ms)
+{
+    for (loop_t **at = &host->loops; *at; at = &(*at)->next) {
+        loop_t *loop = *at;
+        if (!neighbour(loop, instance))
+            continue;
+        *at = loop->next;
+        stop_loop(loop, drain_ms);
+        return;
+    }
+}
+
+static err_t make_dir(const char *path, mode_t mode, arena_t *arena)
+{
+    if (!mkdir(path, mode) || errno == EEXIST)
+        return err_ok();
+    return err_make(arena, ERR_IO,
+                    "cannot make the directory %s: %s; choose another with --data or make it "
+                    "writable",
+                    path, strerror(errno));
+}
+
+err_t host_open(const host_options_t *options, arena_t *arena, host_t **out)
+{
+    *out = NULL;
+    err_t err = make_dir(options->data_dir, 0750, arena);
+    const char *run_dir = options->run_dir;
+    if (!err_is(err) && !run_dir)
+        err = host_default_run_dir(options->data_dir, arena, &run_dir);
+    if (err_is(err))
+        return err;
+    host_t *host = calloc(1, sizeof(*host));
+    if (!host)
+        abort();
+    host->arena = arena_new();
+    host->options = *options;
+    host->data_dir = arena_strdup(host->arena, options->data_dir);
+    host->run_dir = arena_strdup(host->arena, run_dir);
+    host->prefix = arena_printf(host->arena, "%p", (void *)host);
+    host->context = zmq_ctx_new();
+    zmq_ctx_set(host->context, ZMQ_MAX_SOCKETS, 4096);
+    host->fail_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+    pthread_mutex_init(&host->mutex, NULL);
+    *out = host;
+    return err_ok();
+}
+
+void host_close(host_t **handle, int64_t drain_ms)
+{
+    host_t *host = *handle;
+    if (!host)
+        return;
+    while (host->loops) {
+        loop_t *loop = host->loops;
+        host->loops = loop->next;
+        stop_loop(loop, drain_ms);
+    }
+    zmq_ctx_term(host->context);
+    while (host->generations) {
+        generation_t *gone = host->generations;
+        host->generations = gone->next;
+        free(gone->instance);
+        free(gone);
+    }
+    pthread_mutex_destroy(&host->mutex);
+    close(host->fail_fd);
+    arena_destroy(&host->arena);
+    free(host);
+    *handle = NULL;
+}
+
+bool host_failed(const host_t *host)
+{
+    return atomic_load(&((host_t *)host)->failed);
+}
+
+int host_fd(const host_t *host)
+{
+    return host->fail_fd;
+}
+
+const char *host_run_dir(const host_t *host)
+{
+    return host->run_dir;
+}
+
+void *host_zmq_context(host_t *host)
+{
+    return host->context;
+}
+
+const char *host_inproc_prefix(host_t *host)
+{
+    return host->prefix;
+}
