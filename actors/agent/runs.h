@@ -1,0 +1,44 @@
+/* runs: procedures being carried out.
+ *
+ * A run is a task of kind "sop"; the id of the run is the id of the task. The agent drives: it
+ * knows the plan, fills in values, journals and decides what comes next. A worker holds the lease
+ * and performs one step at a time, over these methods (bus only, each states the fence):
+ *
+ *   run_next   ──▶ perform: a step to perform; wait: the lease is over, go for another task;
+ *                  done: the run is finished, the lease is over
+ *   step_start     the effect is about to happen: on disk before it does
+ *   step_done  ──▶ the outcome is on disk; answers as run_next
+ *   effect_begin, step_start, effect_done     the same for what a model does inside its step
+ *   step_note      the conversation so far, so that another worker can go on with it
+ *
+ *   step:    pending ─▶ running ─▶ completed        effect:  intended ─▶ dispatched ─▶ committed
+ *               ▲          │  └──▶ failed                        │             │  └──▶ failed
+ *               └─ retry ──┤                                     │             ▼
+ *                          ├──▶ waiting ─▶ completed, failed     └ may run   unknown
+ *                          └──▶ unknown ─▶ completed, failed, pending
+ *
+ * After a lost lease: an effect that was only intended is performed; one that was dispatched is
+ * performed again with the same effect id when it is safe or keyed (and younger than the day that
+ * receivers remember keys); otherwise it is unknown, and a person is asked. What is finished is
+ * never run again. The journal of a step and what follows from it are one commit.
+ * Thread: the agent's.
+ */
+#ifndef AGENT_RUNS_H
+#define AGENT_RUNS_H
+
+#include "bus/actor.h"
+
+#define RUNS_TABLES(T) T(runs) T(run_steps) T(run_notes) T(effects) T(run_logs)
+
+typedef struct agent agent_t;
+
+/* For workers, and for people and clients. */
+extern const method_t runs_methods[];
+extern const method_t run_tools_methods[];
+
+/* When the agent opens, after its tasks: takes up experience that was not yet told to the brain.
+ * Sets agent->sops, which holds the memory of sops and runs. */
+err_t runs_open(agent_t *agent, call_t *call);
+void runs_close(agent_t *agent);
+
+#endif
