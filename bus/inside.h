@@ -257,6 +257,7 @@ struct actor {
     arena_t *spares[ARENA_SPARES];
     int spare_count;
 
+    char trimmed[65]; /* company whose old keys are being dropped */
     struct watch *watches;
 };
 

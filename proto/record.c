@@ -1,0 +1,869 @@
+#include "proto/record.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+#include "proto/json.h"
+#include "proto/mp.h"
+
+/* ---- Where a field lies ---- */
+
+static void *member(const field_t *field, const void *record)
+{
+    return (char *)record + field->offset;
+}
+
+static bool *has(const field_t *field, const void *record)
+{
+    return (bool *)((char *)record + field->has_offset);
+}
+
+/* ---- Sentences ---- */
+
+/* Where in the input we are: "memories[2].id". */
+typedef struct place {
+    const struct place *outer;
+    const char *name;
+    size_t index;
+    bool indexed;
+} place_t;
+
+typedef struct decoder {
+    arena_t *arena;
+    const char *what; /* "argument" */
+} decoder_t;
+
+static void put_place(buf_t *out, const place_t *place)
+{
+    if (place->outer && place->outer->name) {
+        put_place(out, place->outer);
+        if (!place->indexed)
+            buf_puts(out, ".");
+    }
+    if (place->indexed)
+        buf_printf(out, "[%zu]", place->index);
+    else
+        buf_puts(out, place->name);
+}
+
+static const char *place_text(const decoder_t *in, const place_t *place)
+{
+    buf_t out;
+    buf_open(&out, in->arena);
+    put_place(&out, place);
+    return out.data;
+}
+
+/* Foreign text for a sentence: short, and without control characters. */
+static const char *shown(arena_t *arena, const char *text, size_t size)
+{
+    buf_t out;
+    buf_open(&out, arena);
+    size_t length = size > 80 ? 80 : size;
+    while (length < size && length && ((unsigned char)text[length] & 0xc0) == 0x80)
+        length--;
+    for (size_t i = 0; i < length; i++) {
+        unsigned char c = (unsigned char)text[i];
+        if (c < 0x20 || c == 0x7f)
+            buf_printf(&out, "\\x%02x", c);
+        else
+            buf_put(&out, &text[i], 1);
+    }
+    if (length < size)
+        buf_puts(&out, "...");
+    return mp_utf8(out.data, out.size) ? out.data : "(not UTF-8)";
+}
+
+static const char *value_text(arena_t *arena, const mp_value_t *value)
+{
+    switch (value->type) {
+    case MP_NIL:
+        return "nothing";
+    case MP_BOOL:
+        return value->boolean ? "true" : "false";
+    case MP_INT:
+        return arena_printf(arena, "%lld", (long long)value->integer);
+    case MP_UINT:
+        return arena_printf(arena, "%llu", (unsigned long long)value->natural);
+    case MP_REAL:
+        return arena_printf(arena, "%g", value->real);
+    case MP_STR:
+        return arena_printf(arena, "the text '%s'", shown(arena, value->text, value->size));
+    case MP_BIN:
+        return "bytes";
+    case MP_ARRAY:
+        return "a list";
+    case MP_MAP:
+        return "an object";
+    }
+    return "something else";
+}
+
+static err_t wrong(const decoder_t *in, const place_t *place, const char *wanted,
+                   const mp_value_t *value)
+{
+    return err_make(in->arena, ERR_ARGUMENT, "%s '%s' must be %s, not %s", in->what,
+                    place_text(in, place), wanted, value_text(in->arena, value));
+}
+
+static err_t out_of_range(const decoder_t *in, const place_t *place, const char *unit,
+                          const field_t *field, int64_t got)
+{
+    return err_make(in->arena, ERR_ARGUMENT, "%s '%s' must have %lld to %lld %s, not %lld",
+                    in->what, place_text(in, place), (long long)field->min, (long long)field->max,
+                    unit, (long long)got);
+}
+
+/* ---- Decoding one value ---- */
+
+static err_t decode_record(const decoder_t *in, const place_t *place, const record_t *record,
+                           mp_reader_t *reader, void *out);
+
+static bool limited(const field_t *field)
+{
+    return field->min || field->max;
+}
+
+static int64_t largest_of(const field_t *field, int64_t otherwise)
+{
+    return limited(field) && field->max ? field->max : otherwise;
+}
+
+static err_t check_size(const decoder_t *in, const place_t *place, const field_t *field,
+                        size_t size, int64_t otherwise, const char *unit)
+{
+    field_t bounds = {.min = field->min, .max = largest_of(field, otherwise)};
+    if ((int64_t)size < bounds.min || (int64_t)size > bounds.max)
+        return out_of_range(in, place, unit, &bounds, (int64_t)size);
+    return err_ok();
+}
+
+static err_t decode_text(const decoder_t *in, const place_t *place, const mp_value_t *value,
+                         const char **out)
+{
+    if (value->type != MP_STR)
+        return wrong(in, place, "text", value);
+    if (!mp_utf8(value->text, value->size))
+        return err_make(in->arena, ERR_ARGUMENT, "%s '%s' is not valid UTF-8", in->what,
+                        place_text(in, place));
+    if (memchr(value->text, 0, value->size))
+        return err_make(in->arena, ERR_ARGUMENT, "%s '%s' has a NUL character inside", in->what,
+                        place_text(in, place));
+    *out = arena_strndup(in->arena, value->text, value->size);
+    return err_ok();
+}
+
+static const char *int_range(const decoder_t *in, const field_t *field)
+{
+    if (!limited(field))
+        return "a whole number";
+    return arena_printf(in->arena, "a whole number from %lld to %lld", (long long)field->min,
+                        (long long)field->max);
+}
+
+static bool whole(const mp_value_t *value, int64_t *out)
+{
+    if (value->type == MP_INT) {
+        *out = value->integer;
+        return true;
+    }
+    if (value->type != MP_REAL || !(fabs(value->real) <= 9007199254740992.0) ||
+        value->real != floor(value->real))
+        return false;
+    *out = (int64_t)value->real;
+    return true;
+}
+
+static err_t decode_int(const decoder_t *in, const place_t *place, const field_t *field,
+                        const mp_value_t *value, int64_t *out)
+{
+    if (!whole(value, out) || (limited(field) && (*out < field->min || *out > field->max)))
+        return wrong(in, place, int_range(in, field), value);
+    return err_ok();
+}
+
+static err_t decode_time(const decoder_t *in, const place_t *place, const mp_value_t *value,
+                         int64_t *out)
+{
+    if (whole(value, out))
+        return err_ok();
+    if (value->type == MP_STR &&
+        record_time(arena_strndup(in->arena, value->text, value->size), out))
+        return err_ok();
+    return wrong(in, place, "a time: milliseconds since 1970, or text such as 2026-01-31T12:00:00Z",
+                 value);
+}
+
+static err_t decode_real(const decoder_t *in, const place_t *place, const field_t *field,
+                         const mp_value_t *value, double *out)
+{
+    if (value->type == MP_INT)
+        *out = (double)value->integer;
+    else if (value->type == MP_UINT)
+        *out = (double)value->natural;
+    else if (value->type == MP_REAL && isfinite(value->real))
+        *out = value->real;
+    else
+        return wrong(in, place, "a number", value);
+    if (limited(field) && (*out < (double)field->min || *out > (double)field->max))
+        return wrong(in, place,
+                     arena_printf(in->arena, "a number from %lld to %lld", (long long)field->min,
+                                  (long long)field->max),
+                     value);
+    return err_ok();
+}
+
+static err_t decode_enum(const decoder_t *in, const place_t *place, const field_t *field,
+                         const mp_value_t *value, int *out)
+{
+    buf_t list;
+    buf_open(&list, in->arena);
+    buf_puts(&list, "one of ");
+    for (int i = 0; field->names[i]; i++) {
+        if (value->type == MP_STR && strlen(field->names[i]) == value->size &&
+            !memcmp(field->names[i], value->text, value->size)) {
+            *out = i;
+            return err_ok();
+        }
+        buf_printf(&list, "%s%s", i ? ", " : "", field->names[i]);
+    }
+    return wrong(in, place, list.data, value);
+}
+
+static err_t decode_vec(const decoder_t *in, const place_t *place, const field_t *field,
+                        const mp_value_t *value, mp_reader_t *reader, vec_t *out)
+{
+    if (value->type != MP_ARRAY)
+        return wrong(in, place, "a list of numbers", value);
+    err_t err = check_size(in, place, field, value->count, RECORD_LIST_LARGEST, "numbers");
+    if (err_is(err))
+        return err;
+    float *items = ARENA_ARRAY(in->arena, float, value->count + 1);
+    for (uint32_t i = 0; i < value->count; i++) {
+        place_t at = {.outer = place, .index = i, .indexed = true};
+        field_t any = {0};
+        double number;
+        mp_value_t item;
+        if (!mp_read(reader, &item))
+            return err_of(ERR_PARSE, "the msgpack is cut off");
+        err = decode_real(in, &at, &any, &item, &number);
+        if (err_is(err))
+            return err;
+        items[i] = (float)number;
+    }
+    *out = (vec_t){items, value->count};
+    return err_ok();
+}
+
+static err_t decode_strs(const decoder_t *in, const place_t *place, const field_t *field,
+                         const mp_value_t *value, mp_reader_t *reader, strs_t *out)
+{
+    if (value->type != MP_ARRAY)
+        return wrong(in, place, "a list of texts", value);
+    err_t err = check_size(in, place, field, value->count, RECORD_LIST_LARGEST, "items");
+    if (err_is(err))
+        return err;
+    const char **items = ARENA_ARRAY(in->arena, const char *, value->count + 1);
+    for (uint32_t i = 0; i < value->count; i++) {
+        place_t at = {.outer = place, .index = i, .indexed = true};
+        mp_value_t item;
+        if (!mp_read(reader, &item))
+            return err_of(ERR_PARSE, "the msgpack is cut off");
+        err = decode_text(in, &at, &item, &items[i]);
+        if (err_is(err))
+            return err;
+    }
+    *out = (strs_t){items, value->count};
+    return err_ok();
+}
+
+static err_t decode_list(const decoder_t *in, const place_t *place, const field_t *field,
+                         const mp_value_t *value, mp_reader_t *reader, record_list_t *out)
+{
+    if (value->type != MP_ARRAY)
+        return wrong(in, place, "a list", value);
+    err_t err = check_size(in, place, field, value->count, RECORD_LIST_LARGEST, "items");
+    if (err_is(err))
+        return err;
+    out->count = value->count;
+    out->items = arena_alloc(in->arena, field->sub->size * (out->count + 1));
+    for (size_t i = 0; i < out->count; i++) {
+        place_t at = {.outer = place, .index = i, .indexed = true};
+        err = decode_record(in, &at, field->sub, reader, (char *)out->items + i * field->sub->size);
+        if (err_is(err))
+            return err;
+    }
+    return err_ok();
+}
+
+/* A str that holds an array or object counts as that. */
+static err_t decode_json(const decoder_t *in, const place_t *place, bytes_t raw, bytes_t *out)
+{
+    mp_reader_t reader = mp_reader(raw);
+    mp_value_t value;
+    *out = raw;
+    if (!mp_read(&reader, &value) || value.type != MP_STR)
+        return err_ok();
+    size_t start = 0;
+    while (start < value.size && strchr(" \t\r\n", value.text[start]))
+        start++;
+    if (start == value.size || (value.text[start] != '[' && value.text[start] != '{'))
+        return err_ok();
+    err_t err = json_to_msgpack(in->arena, value.text, value.size, NULL, out);
+    if (err_is(err))
+        return err_make(in->arena, ERR_ARGUMENT,
+                        "%s '%s' is text that begins like JSON but is "
+                        "not: %s",
+                        in->what, place_text(in, place), err_what(err));
+    return err_ok();
+}
+
+static err_t decode_any(const decoder_t *in, const place_t *place, const field_t *field,
+                        bytes_t raw, bytes_t *out)
+{
+    err_t err = mp_check(raw);
+    if (err_is(err))
+        return err_make(in->arena, ERR_ARGUMENT, "%s '%s': %s", in->what, place_text(in, place),
+                        err_what(err));
+    err = check_size(in, place, field, raw.size, RECORD_ANY_LARGEST, "bytes");
+    if (err_is(err))
+        return err;
+    if (field->type == FIELD_JSON)
+        return decode_json(in, place, raw, out);
+    *out = raw;
+    return err_ok();
+}
+
+static err_t decode_str(const decoder_t *in, const place_t *place, const field_t *field,
+                        const mp_value_t *value, const char **out)
+{
+    err_t err = decode_text(in, place, value, out);
+    if (err_is(err) || field->type == FIELD_COMPANY)
+        return err;
+    return check_size(in, place, field, value->size, RECORD_STR_LARGEST, "bytes");
+}
+
+static err_t decode_bytes(const decoder_t *in, const place_t *place, const field_t *field,
+                          const mp_value_t *value, bytes_t *out)
+{
+    if (value->type != MP_BIN && value->type != MP_STR)
+        return wrong(in, place, "bytes", value);
+    *out = (bytes_t){(const uint8_t *)value->text, value->size};
+    return check_size(in, place, field, value->size, RECORD_ANY_LARGEST, "bytes");
+}
+
+/* A composite value whose head has been read. */
+static err_t decode_value(const decoder_t *in, const place_t *place, const field_t *field,
+                          const mp_value_t *value, mp_reader_t *reader, void *at)
+{
+    switch (field->type) {
+    case FIELD_STR:
+    case FIELD_COMPANY:
+        return decode_str(in, place, field, value, at);
+    case FIELD_BYTES:
+        return decode_bytes(in, place, field, value, at);
+    case FIELD_INT:
+        return decode_int(in, place, field, value, at);
+    case FIELD_TIME:
+        return decode_time(in, place, value, at);
+    case FIELD_REAL:
+        return decode_real(in, place, field, value, at);
+    case FIELD_BOOL:
+        if (value->type != MP_BOOL)
+            return wrong(in, place, "true or false", value);
+        *(bool *)at = value->boolean;
+        return err_ok();
+    case FIELD_ENUM:
+        return decode_enum(in, place, field, value, at);
+    case FIELD_VEC:
+        return decode_vec(in, place, field, value, reader, at);
+    case FIELD_STRS:
+        return decode_strs(in, place, field, value, reader, at);
+    case FIELD_LIST:
+        return decode_list(in, place, field, value, reader, at);
+    case FIELD_REC:
+    case FIELD_ANY:
+    case FIELD_JSON:
+        break; /* done by decode_field from the whole bytes */
+    }
+    return err_of(ERR_INTERNAL, "a field of no type");
+}
+
+static err_t decode_rec(const decoder_t *in, const place_t *place, const field_t *field,
+                        mp_reader_t *reader, void *at)
+{
+    void *inner = arena_alloc(in->arena, field->sub->size);
+    *(void **)at = inner;
+    return decode_record(in, place, field->sub, reader, inner);
+}
+
+static err_t decode_field(const decoder_t *in, const place_t *outer, const field_t *field,
+                          mp_reader_t *reader, void *out)
+{
+    place_t place = {.outer = outer, .name = field->name};
+    mp_reader_t start = *reader;
+    mp_value_t value;
+    if (!mp_read(reader, &value))
+        return err_of(ERR_PARSE, "the msgpack is cut off");
+    bool any = field->type == FIELD_ANY || field->type == FIELD_JSON;
+    if (value.type == MP_NIL && !(any && field->must))
+        return err_ok(); /* the same as absent */
+    err_t err;
+    if (field->type == FIELD_REC) {
+        *reader = start;
+        err = decode_rec(in, &place, field, reader, member(field, out));
+    } else if (any) {
+        bytes_t raw;
+        *reader = start;
+        if (!mp_slice(reader, &raw))
+            return err_of(ERR_PARSE, "the msgpack is cut off or nested too deep");
+        err = decode_any(in, &place, field, raw, member(field, out));
+    } else {
+        err = decode_value(in, &place, field, &value, reader, member(field, out));
+    }
+    if (!err_is(err))
+        *has(field, out) = true;
+    return err;
+}
+
+/* ---- Defaults ---- */
+
+static bool set_default(const field_t *field, arena_t *arena, void *out)
+{
+    void *at = member(field, out);
+    const char *text = field->def;
+    char *end = NULL;
+    switch (field->type) {
+    case FIELD_INT:
+        *(int64_t *)at = strtoll(text, &end, 10);
+        break;
+    case FIELD_TIME:
+        if (!record_time(text, at))
+            return false;
+        break;
+    case FIELD_REAL:
+        *(double *)at = strtod(text, &end);
+        break;
+    case FIELD_BOOL:
+        if (strcmp(text, "true") != 0 && strcmp(text, "false") != 0)
+            return false;
+        *(bool *)at = !strcmp(text, "true");
+        break;
+    case FIELD_STR:
+        *(const char **)at = arena ? arena_strdup(arena, text) : text;
+        break;
+    case FIELD_ENUM:
+        for (int i = 0; field->names[i]; i++)
+            if (!strcmp(field->names[i], text)) {
+                *(int *)at = i;
+                *has(field, out) = true;
+                return true;
+            }
+        return false;
+    default:
+        return false;
+    }
+    if (end && *end)
+        return false;
+    *has(field, out) = true;
+    return true;
+}
+
+/* ---- Decoding a record ---- */
+
+static const field_t *find_field(const field_t *fields, const mp_value_t *key, const field_t *next)
+{
+    /* Keys mostly come in the order of the rows. */
+    if (next->name && strlen(next->name) == key->size && !memcmp(next->name, key->text, key->size))
+        return next;
+    for (const field_t *field = fields; field->name; field++)
+        if (strlen(field->name) == key->size && !memcmp(field->name, key->text, key->size))
+            return field;
+    return NULL;
+}
+
+static err_t unknown_field(const decoder_t *in, const place_t *place, const field_t *fields,
+                           const mp_value_t *key)
+{
+    size_t count = 0;
+    while (fields[count].name)
+        count++;
+    const char **names = ARENA_ARRAY(in->arena, const char *, count + 1);
+    buf_t list;
+    buf_open(&list, in->arena);
+    for (size_t i = 0; i < count; i++) {
+        names[i] = fields[i].name;
+        buf_printf(&list, "%s%s", i ? ", " : "", fields[i].name);
+    }
+    const char *name = shown(in->arena, key->text, key->size);
+    const char *near = record_nearest(name, names);
+    const char *where =
+        place && place->name ? arena_printf(in->arena, " in '%s'", place_text(in, place)) : "";
+    if (near)
+        return err_make(in->arena, ERR_ARGUMENT, "unknown %s '%s'%s; did you mean '%s'?", in->what,
+                        name, where, near);
+    if (!count)
+        return err_make(in->arena, ERR_ARGUMENT, "unknown %s '%s'%s; there are none", in->what,
+                        name, where);
+    return err_make(in->arena, ERR_ARGUMENT, "unknown %s '%s'%s; the %ss are: %s", in->what, name,
+                    where, in->what, list.data);
+}
+
+static err_t decode_pairs(const decoder_t *in, const place_t *place, const field_t *fields,
+                          uint32_t count, mp_reader_t *reader, void *out)
+{
+    const field_t *next = fields;
+    for (uint32_t i = 0; i < count; i++) {
+        mp_value_t key;
+        if (!mp_read(reader, &key) || key.type != MP_STR)
+            return err_make(in->arena, ERR_ARGUMENT, "a name of an %s is not text", in->what);
+        const field_t *field = find_field(fields, &key, next);
+        if (!field)
+            return unknown_field(in, place, fields, &key);
+        if (*has(field, out))
+            return err_make(in->arena, ERR_ARGUMENT, "%s '%s' is given twice", in->what,
+                            field->name);
+        err_t err = decode_field(in, place, field, reader, out);
+        if (err_is(err))
+            return err;
+        next = field + 1;
+    }
+    return err_ok();
+}
+
+static err_t fill_absent(const decoder_t *in, const place_t *outer, const field_t *fields,
+                         void *out)
+{
+    for (const field_t *field = fields; field->name; field++) {
+        if (*has(field, out))
+            continue;
+        place_t place = {.outer = outer, .name = field->name};
+        if (field->must)
+            return err_make(in->arena, ERR_ARGUMENT, "%s '%s' is missing: %s", in->what,
+                            place_text(in, &place), field->doc);
+        if (*field->def && !set_default(field, NULL, out))
+            return err_make(in->arena, ERR_INTERNAL, "the default of '%s' is not readable",
+                            field->name);
+    }
+    return err_ok();
+}
+
+static err_t decode_record(const decoder_t *in, const place_t *place, const record_t *record,
+                           mp_reader_t *reader, void *out)
+{
+    mp_value_t head;
+    if (!mp_read(reader, &head))
+        return err_of(ERR_PARSE, "the msgpack is cut off");
+    const field_t *fields = record->fields();
+    if (head.type != MP_MAP) {
+        if (place)
+            return wrong(in, place, "an object", &head);
+        return err_make(in->arena, ERR_ARGUMENT, "the %ss must be an object, not %s", in->what,
+                        value_text(in->arena, &head));
+    }
+    err_t err = decode_pairs(in, place, fields, head.count, reader, out);
+    return err_is(err) ? err : fill_absent(in, place, fields, out);
+}
+
+err_t record_decode(const record_t *record, bytes_t bytes, arena_t *arena, const char *what,
+                    void *out)
+{
+    decoder_t in = {arena, what};
+    memset(out, 0, record->size);
+    if (!bytes.size)
+        return fill_absent(&in, NULL, record->fields(), out);
+    mp_reader_t reader = mp_reader(bytes);
+    err_t err = decode_record(&in, NULL, record, &reader, out);
+    if (!err_is(err) && reader.at != reader.end)
+        return err_of(ERR_PARSE, "there are bytes behind the msgpack value");
+    return err;
+}
+
+/* ---- Encoding ---- */
+
+static bool present(const field_t *field, const void *in)
+{
+    if (field->must || *has(field, in))
+        return true;
+    const void *at = member(field, in);
+    switch (field->type) {
+    case FIELD_STR:
+    case FIELD_COMPANY:
+    case FIELD_REC:
+        return *(void *const *)at != NULL;
+    case FIELD_BYTES:
+    case FIELD_ANY:
+    case FIELD_JSON:
+        return ((const bytes_t *)at)->size > 0;
+    case FIELD_VEC:
+    case FIELD_STRS:
+    case FIELD_LIST:
+        return ((const record_list_t *)at)->count > 0;
+    default:
+        return false;
+    }
+}
+
+static void encode_vec(const vec_t *vec, buf_t *out)
+{
+    mp_put_array(out, (uint32_t)vec->count);
+    for (size_t i = 0; i < vec->count; i++)
+        mp_put_real(out, (double)vec->items[i]);
+}
+
+static void encode_strs(const strs_t *strs, buf_t *out)
+{
+    mp_put_array(out, (uint32_t)strs->count);
+    for (size_t i = 0; i < strs->count; i++)
+        mp_put_str(out, strs->items[i]);
+}
+
+static void encode_list(const field_t *field, const record_list_t *list, buf_t *out)
+{
+    mp_put_array(out, (uint32_t)list->count);
+    for (size_t i = 0; i < list->count; i++)
+        record_encode(field->sub, (const char *)list->items + i * field->sub->size, out);
+}
+
+static void encode_field(const field_t *field, const void *at, buf_t *out)
+{
+    const bytes_t *bytes = at;
+    switch (field->type) {
+    case FIELD_STR:
+    case FIELD_COMPANY:
+        mp_put_str(out, *(const char *const *)at ? *(const char *const *)at : "");
+        break;
+    case FIELD_BYTES:
+        mp_put_bin(out, bytes->data, bytes->size);
+        break;
+    case FIELD_INT:
+    case FIELD_TIME:
+        mp_put_int(out, *(const int64_t *)at);
+        break;
+    case FIELD_REAL:
+        mp_put_real(out, *(const double *)at);
+        break;
+    case FIELD_BOOL:
+        mp_put_bool(out, *(const bool *)at);
+        break;
+    case FIELD_ENUM:
+        mp_put_str(out, field->names[*(const int *)at]);
+        break;
+    case FIELD_VEC:
+        encode_vec(at, out);
+        break;
+    case FIELD_STRS:
+        encode_strs(at, out);
+        break;
+    case FIELD_LIST:
+        encode_list(field, at, out);
+        break;
+    case FIELD_REC:
+        if (*(void *const *)at)
+            record_encode(field->sub, *(void *const *)at, out);
+        else
+            mp_put_nil(out);
+        break;
+    case FIELD_ANY:
+    case FIELD_JSON:
+        mp_put_raw(out, *bytes);
+        break;
+    }
+}
+
+void record_encode(const record_t *record, const void *in, buf_t *out)
+{
+    uint32_t count = 0;
+    for (const field_t *field = record->fields(); field->name; field++)
+        count += present(field, in);
+    mp_put_map(out, count);
+    for (const field_t *field = record->fields(); field->name; field++) {
+        if (!present(field, in))
+            continue;
+        mp_put_strn(out, field->name, strlen(field->name));
+        encode_field(field, member(field, in), out);
+    }
+}
+
+/* ---- Checking the rows themselves ---- */
+
+static err_t check_field(const record_t *record, const field_t *field, arena_t *arena)
+{
+    void *value = arena_alloc(arena, record->size);
+    if (field->min > field->max)
+        return err_make(arena, ERR_INTERNAL, "%s.%s: smallest is above largest", record->name,
+                        field->name);
+    for (const field_t *other = record->fields(); other != field; other++)
+        if (!strcmp(other->name, field->name))
+            return err_make(arena, ERR_INTERNAL, "%s.%s stands twice", record->name, field->name);
+    if (*field->def && !set_default(field, NULL, value))
+        return err_make(arena, ERR_INTERNAL, "%s.%s: the default '%s' is not readable",
+                        record->name, field->name, field->def);
+    if (*field->def && field->type == FIELD_INT && limited(field)) {
+        int64_t number = *(int64_t *)member(field, value);
+        if (number < field->min || number > field->max)
+            return err_make(arena, ERR_INTERNAL, "%s.%s: the default is out of range", record->name,
+                            field->name);
+    }
+    return err_ok();
+}
+
+err_t record_check(const record_t *record, arena_t *arena)
+{
+    for (const field_t *field = record->fields(); field->name; field++) {
+        err_t err = check_field(record, field, arena);
+        if (!err_is(err) && field->sub)
+            err = record_check(field->sub, arena);
+        if (err_is(err))
+            return err;
+    }
+    return err_ok();
+}
+
+err_t record_copy(const record_t *record, const void *in, arena_t *arena, void *out)
+{
+    buf_t bytes;
+    buf_open(&bytes, arena);
+    record_encode(record, in, &bytes);
+    return record_decode(record, buf_bytes(&bytes), arena, "field", out);
+}
+
+/* ---- Names ---- */
+
+static size_t least(size_t one, size_t other)
+{
+    return one < other ? one : other;
+}
+
+/* Levenshtein distance, https://en.wikipedia.org/wiki/Levenshtein_distance (two rows). */
+static size_t distance(const char *one, const char *other)
+{
+    enum { LONGEST = 64 };
+    size_t row[LONGEST + 1];
+    size_t n = strlen(one), m = strlen(other);
+    if (n > LONGEST || m > LONGEST)
+        return LONGEST;
+    for (size_t j = 0; j <= m; j++)
+        row[j] = j;
+    for (size_t i = 1; i <= n; i++) {
+        size_t diagonal = row[0];
+        row[0] = i;
+        for (size_t j = 1; j <= m; j++) {
+            size_t above = row[j];
+            size_t step = diagonal + (one[i - 1] != other[j - 1]);
+            row[j] = least(step, least(above, row[j - 1]) + 1);
+            diagonal = above;
+        }
+    }
+    return row[m];
+}
+
+const char *record_nearest(const char *text, const char *const *names)
+{
+    const char *best = NULL;
+    size_t best_distance = 4;
+    for (; *names; names++) {
+        size_t d = distance(text, *names);
+        if (d < best_distance && d * 2 < strlen(text) + 1) {
+            best_distance = d;
+            best = *names;
+        }
+    }
+    return best;
+}
+
+/* ---- Time ---- */
+
+/* Days since 1970-01-01 of a date in the Gregorian calendar; the method of Howard Hinnant,
+ * https://howardhinnant.github.io/date_algorithms.html#days_from_civil */
+static int64_t days_of(int64_t year, int month, int day)
+{
+    year -= month <= 2;
+    int64_t era = (year >= 0 ? year : year - 399) / 400;
+    int64_t year_of_era = year - era * 400;
+    int64_t day_of_year = (153 * (month + (month > 2 ? -3 : 9)) + 2) / 5 + day - 1;
+    int64_t day_of_era = year_of_era * 365 + year_of_era / 4 - year_of_era / 100 + day_of_year;
+    return era * 146097 + day_of_era - 719468;
+}
+
+/* `Z`, `+hh:mm`, `-hh:mm` or nothing, which counts as UTC. */
+static bool zone(const char *text, int64_t *minutes)
+{
+    int hours, rest, used = 0;
+    char sign;
+    *minutes = 0;
+    if (!*text || !strcmp(text, "Z") || !strcmp(text, "z"))
+        return true;
+    if (sscanf(text, "%c%2d:%2d%n", &sign, &hours, &rest, &used) != 3 || text[used] ||
+        (sign != '+' && sign != '-') || hours > 23 || rest > 59)
+        return false;
+    *minutes = (sign == '-' ? -1 : 1) * (hours * 60 + rest);
+    return true;
+}
+
+static bool fraction(const char **text, int64_t *ms)
+{
+    *ms = 0;
+    if (**text != '.')
+        return true;
+    int64_t scale = 100;
+    (*text)++;
+    if (**text < '0' || **text > '9')
+        return false;
+    for (; **text >= '0' && **text <= '9'; (*text)++, scale /= 10)
+        *ms += (**text - '0') * scale;
+    return true;
+}
+
+static bool valid_date(int year, int month, int day)
+{
+    static const int days[] = {31, 29, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31};
+    if (month < 1 || month > 12 || day < 1 || day > days[month - 1])
+        return false;
+    bool leap = (year % 4 == 0 && year % 100 != 0) || year % 400 == 0;
+    return month != 2 || day < 29 || leap;
+}
+
+bool record_time(const char *text, int64_t *ms)
+{
+    int year, month, day, hour = 0, minute = 0, second = 0, used = 0;
+    char *end;
+    long long number = strtoll(text, &end, 10);
+    if (*text && !*end && strlen(text) > 4) {
+        *ms = number;
+        return true;
+    }
+    if (sscanf(text, "%4d-%2d-%2d%n", &year, &month, &day, &used) != 3 || used != 10 ||
+        !valid_date(year, month, day))
+        return false;
+    int64_t part = 0, offset = 0;
+    text += used;
+    if (*text == 'T' || *text == 't' || *text == ' ') {
+        if (sscanf(text + 1, "%2d:%2d:%2d%n", &hour, &minute, &second, &used) != 3 || used != 8 ||
+            hour < 0 || hour > 23 || minute < 0 || minute > 59 || second < 0 || second > 60)
+            return false;
+        text += 1 + used;
+        if (!fraction(&text, &part) || !zone(text, &offset))
+            return false;
+    } else if (*text) {
+        return false;
+    }
+    int64_t minutes = days_of(year, month, day) * 1440 + hour * 60 + minute - offset;
+    *ms = (minutes * 60 + second) * 1000 + part;
+    return true;
+}
+
+const char *record_time_text(arena_t *arena, int64_t ms)
+{
+    int64_t floor_s = ms / 1000 - (ms % 1000 < 0);
+    time_t seconds = (time_t)floor_s;
+    struct tm tm;
+    if (!gmtime_r(&seconds, &tm))
+        return arena_printf(arena, "%lld", (long long)ms);
+    return arena_printf(arena, "%04d-%02d-%02dT%02d:%02d:%02d.%03dZ", tm.tm_year + 1900,
+                        tm.tm_mon + 1, tm.tm_mday, tm.tm_hour, tm.tm_min, tm.tm_sec,
+                        (int)(ms - floor_s * 1000));
+}
