@@ -1,0 +1,57 @@
+/* faiss_shim: what we need of FAISS beyond, or instead of, its C API.
+ *
+ * Debian's libfaiss-dev ships the headers of the C API but not its implementation; the shim
+ * implements the declared functions that index.c uses (unless AGENCY_FAISS_C says that a libfaiss_c
+ * is linked) and a few more, which version 1.7.3 of the C API has no words for.
+ * Every function catches every C++ exception: 0 is success, and faiss_get_last_error() then says
+ * what went wrong on this thread. FAISS runs single-threaded inside each call.
+ * For index.c only.
+ */
+#ifndef ACTORS_BRAIN_FAISS_SHIM_H
+#define ACTORS_BRAIN_FAISS_SHIM_H
+
+#include <stdbool.h>
+#include <stdint.h>
+#include <stdio.h>
+
+#include <faiss/c_api/Index_c.h>
+#include <faiss/c_api/clone_index_c.h>
+#include <faiss/c_api/error_c.h>
+#include <faiss/c_api/index_factory_c.h>
+#include <faiss/c_api/index_io_c.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+/* May the vector in this slot be an answer? Called on the searching thread; must not throw. */
+typedef bool (*faiss_shim_accept_t)(const void *self, int64_t slot);
+
+/* The breadth of searches in this index: efSearch of HNSW, nprobe of IVF; others ignore it.
+ * HNSW 1.7.3 sizes its candidate heap by the index's own value, so this is set once, before the
+ * index is shared, and not per query. efConstruction > 0 sets that of HNSW. */
+int faiss_shim_set_breadth(FaissIndex *index, int ef_search, int ef_construction, int nprobe);
+
+/* One query, k answers; labels of missing answers are -1. accept may be NULL. */
+int faiss_shim_search(const FaissIndex *index, const float *query, int64_t k,
+                      faiss_shim_accept_t accept, const void *self, float *distances,
+                      int64_t *labels);
+
+/* Adds on one thread, whatever OMP_NUM_THREADS says. */
+int faiss_shim_add(FaissIndex *index, int64_t count, const float *vectors);
+
+/* The vectors of a Flat or HNSW index, one after the other by slot; NULL when the index keeps them
+ * in another shape. Valid until the index is changed or freed. */
+const float *faiss_shim_vectors(const FaissIndex *index);
+
+/* Lets faiss_Index_reconstruct work on an IVF index. */
+int faiss_shim_prepare_reconstruct(FaissIndex *index);
+
+/* Trains where the kind of index needs it. */
+int faiss_shim_train(FaissIndex *index, int64_t count, const float *vectors);
+
+#ifdef __cplusplus
+}
+#endif
+
+#endif
