@@ -420,6 +420,63 @@ static void foreign_drop(foreign_t *foreign)
     free(foreign);
 }
 
+static void on_child_done(void *ctx, const child_outcome_t *outcome)
+{
+    foreign_t *foreign = ctx;
+    actor_on_child(foreign->node->actor, foreign->token, outcome);
+    foreign_drop(foreign);
+}
+
+static void env_child_start(actor_env_t *env, uint64_t token, const child_request_t *request)
+{
+    node_t *node = (node_t *)env;
+    loop_t *loop = node->loop;
+    if (!loop->children) {
+        loop->children = children_new();
+        loop->polls_stale = true;
+    }
+    foreign_t *foreign = foreign_new(node, token);
+    err_t err = child_start(loop->children, request, on_child_done, foreign, &foreign->child);
+    if (!err_is(err))
+        return;
+    child_outcome_t outcome = {.err = err, .exit_status = -1};
+    on_child_done(foreign, &outcome);
+}
+
+static void env_child_kill(actor_env_t *env, uint64_t token)
+{
+    foreign_t *foreign = foreign_find((node_t *)env, token);
+    if (foreign && foreign->child)
+        child_kill(foreign->child);
+}
+
+static void on_http_done(void *ctx, const http_call_outcome_t *outcome)
+{
+    foreign_t *foreign = ctx;
+    actor_on_http(foreign->node->actor, foreign->token, outcome);
+    foreign_drop(foreign);
+}
+
+static void env_http_start(actor_env_t *env, uint64_t token, const http_call_request_t *request)
+{
+    node_t *node = (node_t *)env;
+    if (!node->loop->http) {
+        node->loop->http = http_client_new();
+        node->loop->polls_stale = true;
+    }
+    foreign_t *foreign = foreign_new(node, token);
+    foreign->transfer = http_start(node->loop->http, request, on_http_done, foreign);
+}
+
+static void env_http_cancel(actor_env_t *env, uint64_t token)
+{
+    foreign_t *foreign = foreign_find((node_t *)env, token);
+    if (!foreign || !foreign->transfer)
+        return;
+    http_cancel(foreign->transfer);
+    foreign_drop(foreign);
+}
+
 /* ---- Reader threads ---- */
 
 static void *reader_main(void *arg)

@@ -109,9 +109,8 @@ static err_t find_repeated(call_t *call, store_txn_t *txn, bytes_t *row)
 err_t inside_outcome_find(call_t *call, store_txn_t *txn, const char **text, bytes_t *body)
 {
     bytes_t row;
-    err_t err = call->header.key
-                    ? store_get(txn, call->actor->keys_table, effect_key(call), &row)
-                    : find_repeated(call, txn, &row);
+    err_t err = call->header.key ? store_get(txn, call->actor->keys_table, effect_key(call), &row)
+                                 : find_repeated(call, txn, &row);
     if (err_is(err))
         return err;
     outcome_t outcome;
@@ -135,8 +134,7 @@ static err_t trim_keys(void *self, call_t *call, void *ctx)
     if (!err_is(err))
         err = store_scan_open(&scan, txn, call->actor->keys_table, none, none, false);
     while (!err_is(err) && store_scan_next(&scan, &key, &value))
-        if (mp_get(value, "at", &at) && mp_int(at, &when) &&
-            call_now_ms(call) - when > KEY_KEEP_MS)
+        if (mp_get(value, "at", &at) && mp_int(at, &when) && call_now_ms(call) - when > KEY_KEEP_MS)
             err = store_scan_del(&scan);
     store_scan_close(&scan);
     return err;

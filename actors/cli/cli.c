@@ -1,0 +1,278 @@
+#include "actors/cli/cli.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "bus/client.h"
+
+/* ---- Saying no ---- */
+
+int cli_fail(err_t err)
+{
+    fprintf(stderr, "agency: %s\n", err_what(err));
+    switch (err.code) {
+    case ERR_UNAVAILABLE:
+    case ERR_TIMEOUT:
+        return EXIT_UNREACHABLE;
+    case ERR_ARGUMENT:
+    case ERR_METHOD:
+        return EXIT_USAGE;
+    default:
+        return EXIT_REFUSED;
+    }
+}
+
+int cli_usage(const char *format, ...)
+{
+    va_list args;
+    va_start(args, format);
+    fputs("agency: ", stderr);
+    vfprintf(stderr, format, args);
+    va_end(args);
+    fputs("\nTry: agency help\n", stderr);
+    return EXIT_USAGE;
+}
+
+/* ---- Commands ---- */
+
+typedef struct command {
+    const char *name, *arguments, *doc;
+    int (*run)(cli_t *cli);
+    const char *group; /* for words that are tools */
+} command_t;
+
+static int show_version(cli_t *cli)
+{
+    printf("agency %s\n", cli->house->version);
+    return EXIT_DONE;
+}
+
+static int show_help(cli_t *cli);
+
+static const command_t commands[] = {
+    {"up", "", "Start the whole agency on this machine and keep it running.", cli_up, NULL},
+    {"down", "", "Stop it; work in flight is finished or resumed at the next start.", cli_down,
+     NULL},
+    {"status", "", "Who is up, since when, and how busy.", cli_status, NULL},
+    {"run", "PILLAR", "Run one pillar in the foreground (what `up` starts).", cli_run, NULL},
+    {"call", "TOOL [key=value…]", "Call a tool; key:=JSON, key=@FILE.", cli_call, NULL},
+    {"tools", "[TOOL]", "List the tools, or explain one.", cli_tools, NULL},
+    {"task", "WORD …", "submit, get, list, cancel, retry, why …", NULL, "task"},
+    {"queue", "WORD …", "stats, pause, resume.", NULL, "queue"},
+    {"sop", "WORD …", "list, create, validate, run NAME [input=…].", NULL, "sop"},
+    {"runs", "WORD …", "get ID, retry ID step=NAME, complete ID step=NAME result=…", NULL, "run"},
+    {"approve", "RUN", "Approve what a run waits for.", NULL, "approve"},
+    {"reject", "RUN why=TEXT", "Refuse what a run waits for.", NULL, "reject"},
+    {"brain", "WORD …", "query TEXT, store, get ID, list …", NULL, "brain"},
+    {"bus", "tap|lat PILLAR", "Watch events; measure the way to a pillar.", cli_bus, NULL},
+    {"store", "stat|check [PILLAR]", "Look at the files; nothing may be running.", cli_store,
+     NULL},
+    {"version", "", "Which version this is.", show_version, NULL},
+    {"help", "", "This page.", show_help, NULL},
+    {NULL, NULL, NULL, NULL, NULL}};
+
+static int show_help(cli_t *cli)
+{
+    (void)cli;
+    puts("agency: a desk, procedures, a memory and hands for a team of AI agents.\n");
+    for (const command_t *at = commands; at->name; at++)
+        printf("  agency %-7s %-20s %s\n", at->name, at->arguments, at->doc);
+    puts("\nFlags:\n"
+         "  --data DIR        where everything is kept (AGENCY_DATA, else .agent)\n"
+         "  --company NAME    whose data (AGENCY_COMPANY or COMPANY, else default)\n"
+         "  --port-offset N   added to the ports 3000, 3002, …\n"
+         "  --workers N       up: worker processes, 0 to 64 (1)\n"
+         "  --bind ADDR       up, run: listen there instead of 127.0.0.1; needs --tokens\n"
+         "  --tokens FILE     up, run: bearer tokens, companies and roles\n"
+         "  --behind-proxy    up, run: a proxy in front ends TLS; any Host is accepted\n"
+         "  --timeout MS      how long a call may take (60000)\n"
+         "  -o json|text      what to print\n"
+         "  --read-only       refuse every tool that writes");
+    return EXIT_DONE;
+}
+
+/* ---- Flags ---- */
+
+static bool number_flag(const char *name, const char *text, int64_t least, int64_t most,
+                        int64_t *out)
+{
+    char *end;
+    errno = 0;
+    long long value = strtoll(text, &end, 10);
+    if (errno || *end || end == text || value < least || value > most) {
+        cli_usage("%s must be a whole number from %lld to %lld, not '%s'", name, (long long)least,
+                  (long long)most, text);
+        return false;
+    }
+    *out = value;
+    return true;
+}
+
+static const char *const flag_names[] = {"--data",   "--company", "--port-offset", "--workers",
+                                         "--bind",   "--tokens",  "--behind-proxy", "--timeout",
+                                         "--output", "--read-only", "--markdown",  "--help",
+                                         NULL};
+
+/* Flags without a value. */
+static bool plain_flag(cli_t *cli, const char *flag)
+{
+    if (!strcmp(flag, "--help") || !strcmp(flag, "-h"))
+        cli->help = true;
+    else if (!strcmp(flag, "--read-only"))
+        cli->read_only = true;
+    else if (!strcmp(flag, "--markdown"))
+        cli->markdown = true;
+    else if (!strcmp(flag, "--behind-proxy"))
+        cli->behind_proxy = true;
+    else
+        return false;
+    return true;
+}
+
+/* Sets one flag with a value; false when it was refused (and said so). */
+static bool set_flag(cli_t *cli, const char *flag, const char *value)
+{
+    int64_t number;
+    if (!strcmp(flag, "--data"))
+        cli->data_dir = value;
+    else if (!strcmp(flag, "--company"))
+        cli->company = value;
+    else if (!strcmp(flag, "--bind"))
+        cli->bind = value;
+    else if (!strcmp(flag, "--tokens"))
+        cli->tokens = value;
+    else if (!strcmp(flag, "--port-offset")) {
+        if (!number_flag(flag, value, 0, 60000, &number))
+            return false;
+        cli->port_offset = (int)number;
+    } else if (!strcmp(flag, "--workers")) {
+        if (!number_flag(flag, value, 0, 64, &number))
+            return false;
+        cli->workers = (int)number;
+    } else if (!strcmp(flag, "--timeout")) {
+        if (!number_flag(flag, value, 1, 86400000, &cli->timeout_ms))
+            return false;
+    } else if (!strcmp(flag, "-o") || !strcmp(flag, "--output")) {
+        if (strcmp(value, "json") != 0 && strcmp(value, "text") != 0) {
+            cli_usage("-o must be json or text, not '%s'", value);
+            return false;
+        }
+        cli->json = !strcmp(value, "json");
+    } else {
+        const char *near = record_nearest(flag, flag_names);
+        cli_usage("unknown flag %s%s%s", flag, near ? "; did you mean " : "", near ? near : "");
+        return false;
+    }
+    return true;
+}
+
+/* Splits words and flags. `--flag=value` and `--flag value` are the same. */
+static bool read_words(cli_t *cli, int argc, char **argv)
+{
+    cli->words = ARENA_ARRAY(cli->arena, char *, (size_t)argc + 1);
+    for (int i = 0; i < argc; i++) {
+        if (argv[i][0] != '-' || !argv[i][1]) {
+            cli->words[cli->count++] = argv[i];
+            continue;
+        }
+        if (plain_flag(cli, argv[i]))
+            continue;
+        char *equals = strchr(argv[i], '=');
+        const char *flag = equals
+                               ? arena_strndup(cli->arena, argv[i], (size_t)(equals - argv[i]))
+                               : argv[i];
+        if (!equals && i + 1 == argc) {
+            const char *near = record_nearest(flag, flag_names);
+            bool known = near && !strcmp(near, flag);
+            cli_usage(known || !strcmp(flag, "-o") ? "%s needs a value" : "unknown flag %s", flag);
+            return false;
+        }
+        if (!set_flag(cli, flag, equals ? equals + 1 : argv[++i]))
+            return false;
+    }
+    return true;
+}
+
+static const char *environment(const char *name)
+{
+    const char *value = getenv(name);
+    return value && *value ? value : NULL;
+}
+
+static void fill_defaults(cli_t *cli)
+{
+    cli->workers = 1;
+    cli->timeout_ms = 60000;
+    cli->data_dir = environment("AGENCY_DATA");
+    cli->company = environment("AGENCY_COMPANY");
+    if (!cli->company)
+        cli->company = environment("COMPANY");
+    cli->tokens = environment("AGENCY_TOKENS");
+    cli->bind = environment("AGENCY_BIND");
+    if (!cli->data_dir)
+        cli->data_dir = ".agent";
+}
+
+err_t cli_run_dir(cli_t *cli, const char **out)
+{
+    return host_default_run_dir(cli->data_dir, cli->arena, out);
+}
+
+const cli_actor_t *cli_find_actor(const cli_t *cli, const char *name)
+{
+    for (const cli_actor_t *at = cli->house->actors; at->def; at++)
+        if (!strcmp(at->def->name, name))
+            return at;
+    return NULL;
+}
+
+void cli_print(const cli_t *cli, const char *text, bytes_t body)
+{
+    if (!cli->json && text && *text) {
+        puts(text);
+        return;
+    }
+    buf_t out;
+    buf_open(&out, cli->arena);
+    if (!body.size || err_is(json_from_msgpack(body, JSON_PRETTY, &out)))
+        return;
+    puts(out.data);
+}
+
+static int run_command(cli_t *cli, const char *name)
+{
+    const char *names[sizeof(commands) / sizeof(commands[0])];
+    int count = 0;
+    for (const command_t *at = commands; at->name; at++) {
+        names[count++] = at->name;
+        if (strcmp(at->name, name) != 0)
+            continue;
+        if (cli->company && !frame_company_name(cli->company))
+            return cli_usage("'%.64s' is no company name: use 1 to 64 letters, digits, '-' or "
+                             "'_', beginning with a letter or digit",
+                             cli->company);
+        return at->run ? at->run(cli) : cli_words(cli, at->group);
+    }
+    names[count] = NULL;
+    const char *near = record_nearest(name, names);
+    return cli_usage("there is no command '%s'%s%s%s", name, near ? "; did you mean '" : "",
+                     near ? near : "", near ? "'?" : "");
+}
+
+int cli_main(const cli_house_t *house, int argc, char **argv)
+{
+    cli_t cli = {.house = house, .arena = arena_new()};
+    fill_defaults(&cli);
+    int code = EXIT_USAGE;
+    if (argc < 2 || !strcmp(argv[1], "--help") || !strcmp(argv[1], "-h"))
+        code = show_help(&cli);
+    else if (!strcmp(argv[1], "--version"))
+        code = show_version(&cli);
+    else if (read_words(&cli, argc - 2, argv + 2))
+        code = run_command(&cli, argv[1]);
+    arena_destroy(&cli.arena);
+    return code;
+}

@@ -1,0 +1,215 @@
+/* inspect: looking at a running agency over the bus, and at its files when it is down. */
+#include <dirent.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "actors/cli/cli.h"
+#include "bus/client.h"
+
+static bytes_t field(bytes_t map, const char *key)
+{
+    bytes_t value = {0};
+    if (map.size)
+        mp_get(map, key, &value);
+    return value;
+}
+
+static int64_t number(bytes_t map, const char *key)
+{
+    int64_t value = 0;
+    bytes_t bytes = field(map, key);
+    if (bytes.size)
+        mp_int(bytes, &value);
+    return value;
+}
+
+static err_t open_client(cli_t *cli, client_t **client)
+{
+    const char *run_dir;
+    err_t err = cli_run_dir(cli, &run_dir);
+    return err_is(err) ? err : client_open(run_dir, cli->arena, client);
+}
+
+static client_reply_t ask(cli_t *cli, client_t *client, const char *pillar, const char *what,
+                          int64_t timeout_ms)
+{
+    const cli_actor_t *actor = cli_find_actor(cli, pillar);
+    client_call_t call = {
+        .peer = pillar,
+        .method = arena_printf(cli->arena, "%s.%s", actor ? actor->def->name : "worker", what),
+        .role = ROLE_ADMIN,
+        .timeout_ms = timeout_ms};
+    return client_call(client, cli->arena, &call);
+}
+
+/* ---- status ---- */
+
+static const char *duration(arena_t *arena, int64_t ms)
+{
+    int64_t s = ms / 1000;
+    if (s < 60)
+        return arena_printf(arena, "%lld.%llds", (long long)s, (long long)(ms % 1000 / 100));
+    if (s < 3600)
+        return arena_printf(arena, "%lldm%02llds", (long long)(s / 60), (long long)(s % 60));
+    return arena_printf(arena, "%lldh%02lldm", (long long)(s / 3600), (long long)(s / 60 % 60));
+}
+
+static int64_t resident_kib(int pid)
+{
+    char path[64], line[256];
+    snprintf(path, sizeof(path), "/proc/%d/status", pid);
+    FILE *file = fopen(path, "r");
+    long long kib = 0;
+    while (file && fgets(line, sizeof(line), file))
+        if (sscanf(line, "VmRSS: %lld", &kib) == 1)
+            break;
+    if (file)
+        fclose(file);
+    return kib;
+}
+
+/* Sum of a counter over the methods of a stats reply. */
+static int64_t total(bytes_t stats, const char *key)
+{
+    bytes_t methods = field(stats, "methods"), row;
+    int64_t sum = 0;
+    for (uint32_t i = 0; methods.size && mp_at(methods, i, &row); i++)
+        sum += number(row, key);
+    return sum;
+}
+
+static int read_pid(const char *path)
+{
+    FILE *file = fopen(path, "r");
+    int pid = 0;
+    if (file && fscanf(file, "%d", &pid) != 1)
+        pid = 0;
+    if (file)
+        fclose(file);
+    return pid;
+}
+
+static bool show_one(cli_t *cli, client_t *client, const char *name, int pid)
+{
+    client_reply_t reply = ask(cli, client, name, "stats", 1000);
+    if (err_is(reply.err)) {
+        printf("%-12s %8d  does not answer\n", name, pid);
+        return false;
+    }
+    printf("%-12s %8d %10s %7lld KiB %9lld %7lld %7lld %8lld\n", name, pid,
+           duration(cli->arena, number(reply.body, "uptime_ms")), (long long)resident_kib(pid),
+           (long long)total(reply.body, "calls"), (long long)total(reply.body, "errors"),
+           (long long)number(reply.body, "inbox"), (long long)number(reply.body, "commits"));
+    return true;
+}
+
+static int by_name(const struct dirent **one, const struct dirent **other)
+{
+    return strcmp((*one)->d_name, (*other)->d_name);
+}
+
+int cli_status(cli_t *cli)
+{
+    const char *run_dir;
+    client_t *client;
+    err_t err = cli_run_dir(cli, &run_dir);
+    if (!err_is(err))
+        err = client_open(run_dir, cli->arena, &client);
+    if (err_is(err))
+        return cli_fail(err);
+    struct dirent **entries;
+    int count = scandir(run_dir, &entries, NULL, by_name), up = 0, silent = 0;
+    printf("data %s, sockets %s\n", cli->data_dir, run_dir);
+    printf("%-12s %8s %10s %11s %9s %7s %7s %8s\n", "process", "pid", "up", "resident", "calls",
+           "errors", "inbox", "commits");
+    for (int i = 0; i < count; i++) {
+        char *dot = strrchr(entries[i]->d_name, '.');
+        if (dot && !strcmp(dot, ".pid") && strcmp(entries[i]->d_name, "up.pid") != 0) {
+            int pid =
+                read_pid(arena_printf(cli->arena, "%s/%s", run_dir, entries[i]->d_name));
+            *dot = '\0';
+            bool answers = show_one(cli, client, entries[i]->d_name, pid);
+            up += answers;
+            silent += !answers;
+        }
+        free(entries[i]);
+    }
+    if (count >= 0)
+        free(entries);
+    client_close(&client);
+    if (!up)
+        puts("nothing is up; try: agency up");
+    return up && !silent ? EXIT_DONE : EXIT_UNREACHABLE;
+}
+
+/* ---- bus tap, bus lat ---- */
+
+static bool show_event(void *ctx, const char *topic, const header_t *header, bytes_t body)
+{
+    cli_t *cli = ctx;
+    arena_t *arena = arena_new();
+    buf_t json;
+    buf_open(&json, arena);
+    if (err_is(json_from_msgpack(body, JSON_COMPACT, &json)))
+        buf_puts(&json, "(not readable)");
+    if (cli->json)
+        printf("{\"from\":\"%s\",\"seq\":%lld,\"topic\":\"%s\",\"body\":%s}\n", header->from,
+               (long long)header->seq, topic, json.data);
+    else
+        printf("%s #%lld %s %s\n", header->from, (long long)header->seq, topic, json.data);
+    fflush(stdout);
+    arena_destroy(&arena);
+    return true;
+}
+
+static int compare(const void *one, const void *other)
+{
+    int64_t a = *(const int64_t *)one, b = *(const int64_t *)other;
+    return (a > b) - (a < b);
+}
+
+static int measure(cli_t *cli, client_t *client, const char *pillar)
+{
+    enum { ROUNDS = 1000 };
+    int64_t *us = ARENA_ARRAY(cli->arena, int64_t, ROUNDS);
+    for (int i = 0; i < ROUNDS; i++) {
+        struct timespec before, after;
+        clock_gettime(CLOCK_MONOTONIC, &before);
+        client_reply_t reply = ask(cli, client, pillar, "ping", cli->timeout_ms);
+        clock_gettime(CLOCK_MONOTONIC, &after);
+        if (err_is(reply.err))
+            return cli_fail(reply.err);
+        us[i] = (int64_t)(after.tv_sec - before.tv_sec) * 1000000 +
+                (after.tv_nsec - before.tv_nsec) / 1000;
+    }
+    qsort(us, ROUNDS, sizeof(*us), compare);
+    printf("%s: %d round trips, p50 %lld us, p99 %lld us, max %lld us\n", pillar, ROUNDS,
+           (long long)us[ROUNDS / 2], (long long)us[ROUNDS * 99 / 100],
+           (long long)us[ROUNDS - 1]);
+    return EXIT_DONE;
+}
+
+int cli_bus(cli_t *cli)
+{
+    if (cli->count < 2 || cli->count > 3)
+        return cli_usage("agency bus tap PILLAR [TOPIC], or agency bus lat PILLAR");
+    client_t *client;
+    err_t err = open_client(cli, &client);
+    if (err_is(err))
+        return cli_fail(err);
+    int code = EXIT_DONE;
+    if (!strcmp(cli->words[0], "lat") && cli->count == 2) {
+        code = measure(cli, client, cli->words[1]);
+    } else if (!strcmp(cli->words[0], "tap")) {
+        err = client_tap(client, cli->words[1], cli->count == 3 ? cli->words[2] : "", -1,
+                         show_event, cli);
+        code = err_is(err) ? cli_fail(err) : EXIT_DONE;
+    } else {
+        code = cli_usage("agency bus knows tap and lat, not '%s'", cli->words[0]);
+    }
+    client_close(&client);
+    return code;
+}

@@ -1,0 +1,27 @@
+/* agency: one binary that plays every part. The list of the actors is here and nowhere else. */
+#include <string.h>
+
+#include "actors/agent/agent.h"
+#include "actors/brain/brain.h"
+#include "actors/cli/cli.h"
+#include "actors/gateway/gateway.h"
+#include "actors/worker/worker.h"
+#include "bus/child.h"
+
+#ifndef AGENCY_VERSION
+#define AGENCY_VERSION "0.1.0"
+#endif
+
+static const cli_actor_t actors[] = {{&agent_actor, 3000, true},
+                                     {&brain_actor, 3002, true},
+                                     {&worker_actor, 0, true},
+                                     {NULL, 0, false}};
+
+int main(int argc, char **argv)
+{
+    if (argc > 1 && !strcmp(argv[1], "exec-helper"))
+        return child_helper_main(argc, argv);
+    cli_house_t house = {
+        .actors = actors, .gateway = &gateway_actor, .version = AGENCY_VERSION};
+    return cli_main(&house, argc, argv);
+}
