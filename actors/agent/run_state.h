@@ -1,0 +1,166 @@
+/* run_state: what is stored about a run, and how it looks to people. Inside runs only. */
+#ifndef AGENT_RUN_STATE_H
+#define AGENT_RUN_STATE_H
+
+#include "actors/agent/agent.h"
+
+#define run_step_state_VALUES(V)                                                                   \
+    V(STEP_PENDING, "pending")                                                                     \
+    V(STEP_RUNNING, "running")                                                                     \
+    V(STEP_WAITING, "waiting")                                                                     \
+    V(STEP_UNKNOWN, "unknown")                                                                     \
+    V(STEP_COMPLETED, "completed")                                                                 \
+    V(STEP_FAILED, "failed")
+RECORD_ENUM(run_step_state, run_step_state_VALUES)
+
+#define effect_state_VALUES(V)                                                                     \
+    V(EFFECT_INTENDED, "intended")                                                                 \
+    V(EFFECT_DISPATCHED, "dispatched")                                                             \
+    V(EFFECT_COMMITTED, "committed")                                                               \
+    V(EFFECT_FAILED, "failed")                                                                     \
+    V(EFFECT_UNKNOWN, "unknown")
+RECORD_ENUM(effect_state, effect_state_VALUES)
+
+/* Table runs, key: id. */
+#define run_row_FIELDS(F)                                                                          \
+    F(STR, sop, must, 0, 0, "Name of the procedure.")                                              \
+    F(STR, hash, must, 0, 0, "Version of the procedure; it never changes.")                        \
+    F(STR, title, must, 0, 0, "Title of the procedure.")                                           \
+    F(ANY, input, opt(), 0, 0, "What it was given.")                                               \
+    F(TIME, created_ms, must, 0, 0, "When it was submitted.")                                      \
+    F(TIME, finished_ms, opt(), 0, 0, "When it ended.")                                            \
+    F(INT, at, must, 0, 0, "Index of the present step; after the last: all are done.")             \
+    F(INT, started, must, 0, 0, "Steps started, repetitions included.")                            \
+    F(INT, tokens, must, 0, 0, "Tokens used.")                                                     \
+    F(INT, calls, must, 0, 0, "Tool calls and scripts.")                                           \
+    F(INT, finishes, must, 0, 0, "How often it ended; run_retry_from goes on again.")              \
+    F(STR, outcome, opt(), 0, 0, "completed or failed; absent while it goes on.")                  \
+    F(STR, error, opt(), 0, 0, "Why it failed.")                                                   \
+    F(BOOL, asked, must, 0, 0, "The brain was asked for experience.")                              \
+    F(ANY, experience, opt(), 0, 0, "What the brain remembered of such runs.")
+RECORD_STRUCT(run_row, run_row_FIELDS)
+
+/* Table run_steps, key: id, index. */
+#define step_row_FIELDS(F)                                                                         \
+    F(ENUM(run_step_state), state, must, 0, 0, "Where the step is.")                               \
+    F(INT, attempt, must, 0, 0, "How often it was begun with an effect of its own.")               \
+    F(INT, failures, must, 0, 0, "Failures since it was last retried by a person.")                \
+    F(TIME, started_ms, opt(), 0, 0, "When it was begun last.")                                    \
+    F(TIME, finished_ms, opt(), 0, 0, "When it ended.")                                            \
+    F(TIME, until_ms, opt(), 0, 0, "Not before then: end of a wait or of a pause.")                \
+    F(ANY, input, opt(), 0, 0, "What was to be done, values filled in.")                           \
+    F(ANY, result, opt(), 0, 0, "What came of it.")                                                \
+    F(STR, error, opt(), 0, 0, "Why it failed, or why the last attempt did.")                      \
+    F(STR, why, opt(), 0, 0, "What it waits for.")                                                 \
+    F(STR, by, opt(), 0, 0, "Who decided or completed it.")                                        \
+    F(INT, tokens, must, 0, 0, "Tokens used.")                                                     \
+    F(INT, duration_ms, must, 0, 0, "Time spent performing.")
+RECORD_STRUCT(step_row, step_row_FIELDS)
+
+/* Table effects, key: id, index of the step, attempt, index of the effect. */
+#define effect_row_FIELDS(F)                                                                       \
+    F(ENUM(effect_state), state, must, 0, 0, "Where the effect is.")                               \
+    F(STR, effect_id, must, 0, 0, "Its name; receivers know a repetition by it.")                  \
+    F(STR, replay, must, 0, 0, "safe, keyed, check or manual.")                                    \
+    F(STR, tool, must, 0, 0, "Tool, or sh or llm.")                                                \
+    F(STR, args_hash, must, 0, 0, "SHA-256 of what was to be done.")                               \
+    F(TIME, intended_ms, must, 0, 0, "When it was written down first.")                            \
+    F(TIME, finished_ms, opt(), 0, 0, "When its outcome was known.")                               \
+    F(ANY, result, opt(), 0, 0, "What came of it; of the step's own effect see the step.")         \
+    F(STR, error, opt(), 0, 0, "Why it failed.")
+RECORD_STRUCT(effect_row, effect_row_FIELDS)
+
+/* Receivers remember keys for a day; an effect older than this is not repeated by key. */
+#define RUN_KEY_TRUSTED_MS (INT64_C(23) * 3600 * 1000)
+
+/* A run in the hands of one entry; all memory is the call's. */
+typedef struct run {
+    agent_t *agent;
+    call_t *call;
+    arena_t *arena;
+    store_txn_t *txn;
+    const char *id;
+    task_t task;
+    run_row_t row;
+    const sop_t *sop;
+} run_t;
+
+/* Run, task and procedure. ERR_NOT_FOUND: no such run (or a task of another kind). `write`: the
+ * entry may change it. */
+err_t run_load(agent_t *agent, call_t *call, const char *id, bool write, run_t *run);
+err_t run_save(run_t *run);
+
+/* A step that was never begun is pending. */
+err_t step_load(run_t *run, size_t index, step_row_t *row);
+err_t step_save(run_t *run, size_t index, const step_row_t *row);
+
+/* ERR_NOT_FOUND without a sentence. */
+err_t effect_load(run_t *run, size_t step, int64_t attempt, int64_t index, effect_row_t *row);
+err_t effect_save(run_t *run, size_t step, int64_t attempt, int64_t index, const effect_row_t *row);
+const char *effect_name(run_t *run, size_t step, int64_t attempt, int64_t index);
+
+/* The conversation of a prose step; size 0: none. */
+err_t note_load(run_t *run, size_t step, bytes_t *note);
+err_t note_save(run_t *run, size_t step, bytes_t note);
+err_t note_drop(run_t *run, size_t step);
+
+/* How a run looks from outside. */
+#define run_step_FIELDS(F)                                                                         \
+    F(INT, number, must, 1, 0, "Place in the procedure, from 1.")                                  \
+    F(STR, name, must, 0, 0, "Name in references.")                                                \
+    F(STR, title, must, 0, 0, "Name for people.")                                                  \
+    F(STR, kind, must, 0, 0, "llm, tool, sh, wait or approve.")                                    \
+    F(STR, state, must, 0, 0, "pending, running, waiting, unknown, completed or failed.")          \
+    F(INT, attempt, must, 0, 0, "How often it was begun.")                                         \
+    F(STR, effect_id, opt(), 0, 0, "Name of its effect.")                                          \
+    F(STR, effect, opt(), 0, 0, "State of its effect.")                                            \
+    F(ANY, input, opt(), 0, 0, "What was to be done, values filled in.")                           \
+    F(ANY, result, opt(), 0, 0, "What came of it.")                                                \
+    F(STR, error, opt(), 0, 0, "Why it failed.")                                                   \
+    F(STR, why, opt(), 0, 0, "What it waits for.")                                                 \
+    F(STR, by, opt(), 0, 0, "Who decided or completed it.")                                        \
+    F(TIME, started_ms, opt(), 0, 0, "When it was begun last.")                                    \
+    F(TIME, finished_ms, opt(), 0, 0, "When it ended.")                                            \
+    F(TIME, until_ms, opt(), 0, 0, "When its wait or pause ends.")                                 \
+    F(INT, duration_ms, must, 0, 0, "Time spent performing it.")                                   \
+    F(INT, tokens, must, 0, 0, "Tokens used.")
+RECORD_STRUCT(run_step, run_step_FIELDS)
+extern const record_t run_step_record;
+
+#define RUN_VIEW_ROWS(F)                                                                           \
+    F(STR, id, must, 0, 0, "Id of the run, which is the id of its task.")                          \
+    F(STR, state, must, 0, 0, "State of the task: ready, running, input_required, completed ...")  \
+    F(STR, sop, must, 0, 0, "Name of the procedure.")                                              \
+    F(STR, title, must, 0, 0, "Its title.")                                                        \
+    F(STR, hash, must, 0, 0, "Version of the procedure that this run follows.")                    \
+    F(ANY, input, opt(), 0, 0, "What it was given.")                                               \
+    F(STR, why, opt(), 0, 0, "What it waits for.")                                                 \
+    F(STR, error, opt(), 0, 0, "Why it failed.")                                                   \
+    F(ANY, result, opt(), 0, 0, "Result of the last step, when completed.")                        \
+    F(TIME, created_ms, must, 0, 0, "When it was submitted.")                                      \
+    F(TIME, finished_ms, opt(), 0, 0, "When it ended.")                                            \
+    F(INT, tokens, must, 0, 0, "Tokens used.")                                                     \
+    F(INT, calls, must, 0, 0, "Tool calls and scripts.")                                           \
+    F(ANY, experience, opt(), 0, 0, "What the brain remembered of such runs.")                     \
+    F(LIST(run_step), steps, must, 0, 0, "Every step.")
+RECORD_STRUCT(run_view, RUN_VIEW_ROWS)
+
+err_t run_show(run_t *run, run_view_t *view);
+
+/* A few words about a value, for people. */
+const char *run_words(arena_t *arena, bytes_t value);
+
+/* ---- what the files of runs give each other ---- */
+
+/* The present step gets its end from a person or client, and the run goes on (or ends). */
+err_t run_settle_step(run_t *run, bool completed, bytes_t result, const char *error);
+/* The step at row.at and all behind it are to be done again. */
+err_t run_rewind(run_t *run, size_t index);
+
+/* run_log.c: outcomes to the log file, to whoever listens, and to the brain. */
+err_t run_log_step(run_t *run, size_t index, const step_row_t *row);
+err_t run_log_finish(run_t *run);
+err_t run_log_open(agent_t *agent, call_t *call);
+void run_log_close(agent_t *agent);
+
+#endif

@@ -1,0 +1,372 @@
+/* The tools with which people and clients start, watch and steer runs. */
+#include <ctype.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "actors/agent/run_state.h"
+#include "actors/agent/values.h"
+#include "proto/json.h"
+#include "proto/mp.h"
+
+#define RUN_ID_ROW(F) F(STR, id, must, 1, 128, "Id of the run.")
+
+#define sop_execute_ARGS(F)                                                                        \
+    F(STR, name, must, 1, 80, "Name of the procedure, with or without .md.")                       \
+    F(JSON, input, opt(), 0, 0,                                                                    \
+      "What it works on: an object, or text (which counts as the only required input).")           \
+    F(INT, wait_ms, opt(), 0, 3600000,                                                             \
+      "How long to wait for the end; absent: as the setting sop_wait_ms says, 0: not at all.")     \
+    F(INT, priority, opt(5), 0, 9, "9 is the most urgent.")                                        \
+    F(STR, idempotency_key, opt(), 1, 128, "The same key again gives the first run.")              \
+    COMPANY_ROW(F)
+#define sop_execute_REPLY(F) RUN_VIEW_ROWS(F)
+
+#define run_get_ARGS(F) RUN_ID_ROW(F) COMPANY_ROW(F)
+#define run_get_REPLY(F) RUN_VIEW_ROWS(F)
+
+#define run_retry_from_ARGS(F)                                                                     \
+    RUN_ID_ROW(F)                                                                                  \
+    F(STR, step, must, 1, 80, "Name or number of the step; it and all behind it are done again.")  \
+    COMPANY_ROW(F)
+#define run_retry_from_REPLY(F) RUN_VIEW_ROWS(F)
+
+#define approve_ARGS(F)                                                                            \
+    RUN_ID_ROW(F)                                                                                  \
+    F(STR, note, opt(), 0, 4096, "Remark; kept with the run.")                                     \
+    COMPANY_ROW(F)
+#define approve_REPLY(F) RUN_VIEW_ROWS(F)
+
+#define reject_ARGS(F)                                                                             \
+    RUN_ID_ROW(F)                                                                                  \
+    F(STR, why, must, 1, 4096, "Reason; the run fails with it.")                                   \
+    COMPANY_ROW(F)
+#define reject_REPLY(F) RUN_VIEW_ROWS(F)
+
+#define step_complete_ARGS(F)                                                                      \
+    RUN_ID_ROW(F)                                                                                  \
+    F(STR, step, opt(), 1, 80, "Name or number of the step, to be sure it is the one meant.")      \
+    F(JSON, result, opt(), 0, 0, "What came of it; later steps refer to its fields.")              \
+    COMPANY_ROW(F)
+#define step_complete_REPLY(F) RUN_VIEW_ROWS(F)
+
+#define step_fail_ARGS(F)                                                                          \
+    RUN_ID_ROW(F)                                                                                  \
+    F(STR, step, opt(), 1, 80, "Name or number of the step, to be sure it is the one meant.")      \
+    F(STR, error, must, 1, 4096, "Why it cannot be done; the run fails with it.")                  \
+    COMPANY_ROW(F)
+#define step_fail_REPLY(F) RUN_VIEW_ROWS(F)
+
+#define RUN_TOOLS_METHODS(M)                                                                       \
+    M(agent_t, sop_execute, TOOL | WRITES | OPEN_WORLD,                                            \
+      "Run a procedure durably; waits for the end, or answers with the id of the run.")            \
+    M(agent_t, run_get, TOOL | READS, "A run: every step with state, attempt, input, result.")     \
+    M(agent_t, run_retry_from, TOOL | WRITES | OPEN_WORLD,                                         \
+      "Go on with a run that failed or waits, from a step that is done again.")                    \
+    M(agent_t, approve, TOOL | WRITES, "Approve what a run waits for.")                            \
+    M(agent_t, reject, TOOL | WRITES, "Reject what a run waits for; the run fails.")               \
+    M(agent_t, step_complete, TOOL | WRITES,                                                       \
+      "Complete a step of prose, or one of which nobody knows whether it happened.")               \
+    M(agent_t, step_fail, TOOL | WRITES, "Say that such a step cannot be done; the run fails.")
+
+RUN_TOOLS_METHODS(METHOD_DECLARE_)
+const method_t run_tools_methods[] = {RUN_TOOLS_METHODS(METHOD_ROW_){.name = NULL}};
+
+enum {
+    ANSWER_MARGIN_MS = 500, /* before the caller's own deadline */
+    MAX_ATTEMPTS = 1,       /* steps have their own retries */
+    RUN_TIMEOUT_MS = 24 * 3600 * 1000
+};
+
+/* ---- answers ------------------------------------------------------------------------------ */
+
+static void say_completed(run_t *run, const run_view_t *view, buf_t *out)
+{
+    buf_printf(out, "SOP '%s' executed successfully.\nSummary:", view->title);
+    for (size_t i = 0; i < view->steps.count; i++) {
+        const run_step_t *step = &view->steps.items[i];
+        const char *words = run_words(run->arena, step->result);
+        buf_printf(out, "\nStep %zu completed: %s%s%s", i + 1, step->title, *words ? ": " : "",
+                   words);
+    }
+}
+
+static void say_unfinished(const run_view_t *view, buf_t *out)
+{
+    buf_printf(out, "SOP '%s' is not finished: the run %s is %s.", view->title, view->id,
+               view->state);
+    if (view->why)
+        buf_printf(out, "\nIt waits: %s", view->why);
+    for (size_t i = 0; i < view->steps.count; i++)
+        buf_printf(out, "\nStep %zu %s: %s", i + 1, view->steps.items[i].state,
+                   view->steps.items[i].title);
+}
+
+static void say(run_t *run, const run_view_t *view)
+{
+    buf_t out;
+    buf_open(&out, run->arena);
+    const char *outcome = run->row.outcome;
+    if (outcome && !strcmp(outcome, "completed"))
+        say_completed(run, view, &out);
+    else if (outcome || run->task.state == TASK_FAILED)
+        buf_printf(&out, "Error executing SOP '%s': %s\nRun: %s", view->title,
+                   view->error ? view->error : "it failed", view->id);
+    else
+        say_unfinished(view, &out);
+    call_say_text(run->call, out.data);
+}
+
+/* All tools here answer with the run as it is. The replies are made of the same rows. */
+static err_t answer(run_t *run, void *reply)
+{
+    run_view_t view;
+    err_t err = run_show(run, &view);
+    if (err_is(err))
+        return err;
+    say(run, &view);
+    memcpy(reply, &view, sizeof(view));
+    return err;
+}
+_Static_assert(sizeof(run_view_t) == sizeof(sop_execute_reply_t), "the same rows");
+_Static_assert(sizeof(run_view_t) == sizeof(approve_reply_t), "the same rows");
+
+/* After a change: the task is in another state now. */
+static err_t answer_anew(agent_t *self, call_t *call, const char *id, void *reply)
+{
+    run_t run;
+    err_t err = run_load(self, call, id, true, &run);
+    return err_is(err) ? err : answer(&run, reply);
+}
+
+/* ---- sop_execute -------------------------------------------------------------------------- */
+
+static err_t on_settled(void *self, call_t *call, void *reply, void *ctx)
+{
+    run_t run;
+    err_t err = run_load(self, call, ctx, false, &run);
+    return err_is(err) ? err : answer(&run, reply);
+}
+
+static int64_t patience_ms(const agent_t *self, call_t *call, const sop_execute_args_t *args)
+{
+    int64_t wait = args->has_wait_ms ? args->wait_ms : self->settings->sop_wait_ms;
+    int64_t left = call_left_ms(call);
+    if (left == INT64_MAX)
+        return wait;
+    left -= left > 2 * ANSWER_MARGIN_MS ? ANSWER_MARGIN_MS : left / 2;
+    return wait < left ? wait : left;
+}
+
+static err_t submit(agent_t *self, call_t *call, const sop_execute_args_t *args,
+                    const sops_version_t *version, bytes_t input, const char **id)
+{
+    bool existed = false;
+    const sop_t *sop = version->sop;
+    task_new_t task = {.kind = "sop",
+                       .sop = version->name,
+                       .input = input,
+                       .priority = args->priority,
+                       .max_attempts = MAX_ATTEMPTS,
+                       .timeout_ms = sop->max_wall_ms ? sop->max_wall_ms : RUN_TIMEOUT_MS,
+                       .idempotency_key = args->idempotency_key};
+    err_t err = tasks_submit(self->tasks, call, &task, id, &existed);
+    if (err_is(err) || existed)
+        return err;
+    run_t run = {.agent = self, .call = call, .arena = call_arena(call), .id = *id, .sop = sop};
+    run.row = (run_row_t){.sop = version->name,
+                          .hash = version->hash,
+                          .title = sop->title,
+                          .input = input,
+                          .created_ms = call_now_ms(call)};
+    err = call_write(call, call_company(call), &run.txn);
+    return err_is(err) ? err : run_save(&run);
+}
+
+static err_t sop_execute(agent_t *self, call_t *call, const sop_execute_args_t *args,
+                         sop_execute_reply_t *reply)
+{
+    sops_version_t version;
+    bytes_t input;
+    const char *id;
+    run_t run;
+    err_t err = sops_current(call, args->name, &version);
+    if (err_is(err))
+        return err;
+    if (!version.sop)
+        return err_make(call_arena(call), version.err.code, "Error executing SOP '%s': %s",
+                        version.name, err_what(version.err));
+    err = sop_input(call_arena(call), version.sop, args->input, &input);
+    if (!err_is(err))
+        err = submit(self, call, args, &version, input, &id);
+    if (!err_is(err))
+        err = run_load(self, call, id, true, &run);
+    if (err_is(err))
+        return err;
+    int64_t patience = patience_ms(self, call, args);
+    bool settled = run.task.state == TASK_INPUT_REQUIRED || run.row.outcome;
+    if (patience <= 0 || settled)
+        return answer(&run, reply);
+    char *copy = arena_strdup(call_arena(call), id);
+    tasks_on_settled(self->tasks, call, copy, on_settled, copy);
+    call_resume_after(call, patience, on_settled, copy);
+    return call_park(call);
+}
+
+static err_t run_get(agent_t *self, call_t *call, const run_get_args_t *args,
+                     run_get_reply_t *reply)
+{
+    run_t run;
+    err_t err = run_load(self, call, args->id, false, &run);
+    return err_is(err) ? err : answer(&run, reply);
+}
+
+/* ---- steering ----------------------------------------------------------------------------- */
+
+/* The step by name or number. */
+static err_t find_step(const run_t *run, const char *text, size_t *index)
+{
+    const char *slug = value_slug(run->arena, text, strlen(text));
+    bool number = text[strspn(text, "0123456789")] == '\0' && strlen(text) <= 6;
+    for (size_t i = 0; i < run->sop->step_count; i++)
+        if (number ? (size_t)atol(text) == i + 1 : !strcmp(run->sop->steps[i].name, slug)) {
+            *index = i;
+            return err_ok();
+        }
+    return err_make(run->arena, ERR_ARGUMENT, "the run has no step '%s': it has %zu, see run_get",
+                    text, run->sop->step_count);
+}
+
+/* A run that waits for a person, and its present step. `text` NULL: whichever it is. */
+static err_t load_waiting(agent_t *self, call_t *call, const char *id, const char *text, run_t *run,
+                          step_row_t *row)
+{
+    size_t index;
+    err_t err = run_load(self, call, id, true, run);
+    if (err_is(err))
+        return err;
+    if (run->task.state != TASK_INPUT_REQUIRED || (size_t)run->row.at >= run->sop->step_count)
+        return err_make(run->arena, ERR_STATE, "the run waits for nobody: it is %s",
+                        task_state_names[run->task.state]);
+    err = text ? find_step(run, text, &index) : err_ok();
+    if (err_is(err))
+        return err;
+    if (text && index != (size_t)run->row.at)
+        return err_make(run->arena, ERR_STATE, "the run waits at step %d (%s), not at '%s'",
+                        (int)run->row.at + 1, run->sop->steps[run->row.at].name, text);
+    return step_load(run, (size_t)run->row.at, row);
+}
+
+static err_t load_approval(agent_t *self, call_t *call, const char *id, run_t *run)
+{
+    step_row_t row;
+    err_t err = load_waiting(self, call, id, NULL, run, &row);
+    if (err_is(err))
+        return err;
+    const sop_step_t *step = &run->sop->steps[run->row.at];
+    if (step->kind == SOP_APPROVE && row.state == STEP_WAITING)
+        return err_ok();
+    return err_make(run->arena, ERR_STATE,
+                    "step %d (%s) waits for no approval: use step_complete or step_fail",
+                    (int)run->row.at + 1, step->name);
+}
+
+static bytes_t approval(call_t *call, const char *note)
+{
+    buf_t out;
+    buf_open(&out, call_arena(call));
+    mp_put_map(&out, note ? 4 : 3);
+    mp_put_str(&out, "approved");
+    mp_put_bool(&out, true);
+    mp_put_str(&out, "by");
+    mp_put_str(&out, call_principal(call));
+    mp_put_str(&out, "at");
+    mp_put_str(&out, record_time_text(call_arena(call), call_now_ms(call)));
+    if (note) {
+        mp_put_str(&out, "note");
+        mp_put_str(&out, note);
+    }
+    return buf_bytes(&out);
+}
+
+static err_t approve(agent_t *self, call_t *call, const approve_args_t *args,
+                     approve_reply_t *reply)
+{
+    run_t run;
+    err_t err = load_approval(self, call, args->id, &run);
+    if (!err_is(err))
+        err = run_settle_step(&run, true, approval(call, args->note), NULL);
+    return err_is(err) ? err : answer_anew(self, call, args->id, reply);
+}
+
+static err_t reject(agent_t *self, call_t *call, const reject_args_t *args, reject_reply_t *reply)
+{
+    run_t run;
+    err_t err = load_approval(self, call, args->id, &run);
+    if (!err_is(err))
+        err = run_settle_step(
+            &run, false, (bytes_t){0},
+            arena_printf(call_arena(call), "rejected by %s: %s", call_principal(call), args->why));
+    return err_is(err) ? err : answer_anew(self, call, args->id, reply);
+}
+
+/* Prose that waits, or any step in doubt; approvals have their own tools. */
+static err_t load_open_step(agent_t *self, call_t *call, const char *id, const char *text,
+                            run_t *run)
+{
+    step_row_t row;
+    err_t err = load_waiting(self, call, id, text, run, &row);
+    if (err_is(err))
+        return err;
+    if (run->sop->steps[run->row.at].kind == SOP_APPROVE && row.state == STEP_WAITING)
+        return err_make(run->arena, ERR_STATE,
+                        "step %d (%s) waits for an approval: use approve or reject",
+                        (int)run->row.at + 1, run->sop->steps[run->row.at].name);
+    return err_ok();
+}
+
+static err_t step_complete(agent_t *self, call_t *call, const step_complete_args_t *args,
+                           step_complete_reply_t *reply)
+{
+    run_t run;
+    err_t err = load_open_step(self, call, args->id, args->step, &run);
+    if (!err_is(err) && args->result.size > (1 << 20))
+        err = err_of(ERR_TOO_LARGE, "the result is larger than 1 MiB: give the name of a file");
+    if (!err_is(err))
+        err = run_settle_step(&run, true, args->result, NULL);
+    return err_is(err) ? err : answer_anew(self, call, args->id, reply);
+}
+
+static err_t step_fail(agent_t *self, call_t *call, const step_fail_args_t *args,
+                       step_fail_reply_t *reply)
+{
+    run_t run;
+    err_t err = load_open_step(self, call, args->id, args->step, &run);
+    if (!err_is(err))
+        err = run_settle_step(&run, false, (bytes_t){0}, args->error);
+    return err_is(err) ? err : answer_anew(self, call, args->id, reply);
+}
+
+static err_t run_retry_from(agent_t *self, call_t *call, const run_retry_from_args_t *args,
+                            run_retry_from_reply_t *reply)
+{
+    run_t run;
+    size_t index;
+    err_t err = run_load(self, call, args->id, true, &run);
+    if (!err_is(err))
+        err = find_step(&run, args->step, &index);
+    if (err_is(err))
+        return err;
+    task_state_t state = (task_state_t)run.task.state;
+    if (state != TASK_FAILED && state != TASK_INPUT_REQUIRED && state != TASK_WAITING_TIMER &&
+        state != TASK_BURIED)
+        return err_make(call_arena(call), ERR_STATE,
+                        "the run is %s: only one that failed, waits or is buried can go on from "
+                        "an earlier step",
+                        task_state_names[state]);
+    if ((int64_t)index > run.row.at)
+        return err_make(call_arena(call), ERR_ARGUMENT,
+                        "the run has only come to step %d: it can go on from there or earlier",
+                        (int)run.row.at + 1);
+    err = run_rewind(&run, index);
+    return err_is(err) ? err : answer_anew(self, call, args->id, reply);
+}
