@@ -8,6 +8,9 @@
 
 #include "proto/mp.h"
 
+/* jansson has a macro of the name of our style; without this it would be 0x20 in here. */
+#undef JSON_COMPACT
+
 enum { LARGEST_BYTES = 16 << 20, DEEPEST = MP_DEPTH };
 
 /* ---- Reading ---- */
