@@ -658,7 +658,9 @@ static void check_word(parse_t *parse, unsigned line, const char *word)
     snprintf(lower, sizeof(lower), "%s", word);
     for (char *c = lower; *c; c++)
         *c = (char)tolower((unsigned char)*c);
-    const char *near = kind_of(lower) ? lower : record_nearest(lower, kind_words + 1);
+    const char *near = kind_of(lower)      ? lower
+                       : strlen(lower) > 4 ? record_nearest(lower, kind_words + 1)
+                                           : NULL; /* short ones are languages: json, toml */
     if (near && *near)
         warn(parse, line, "a ```%s block is text and does nothing: did you mean ```%s?", word,
              near);
