@@ -358,11 +358,12 @@ static err_t run_retry_from(agent_t *self, call_t *call, const run_retry_from_ar
         return err;
     task_state_t state = (task_state_t)run.task.state;
     if (state != TASK_FAILED && state != TASK_INPUT_REQUIRED && state != TASK_WAITING_TIMER &&
-        state != TASK_BURIED)
-        return err_make(call_arena(call), ERR_STATE,
-                        "the run is %s: only one that failed, waits or is buried can go on from "
-                        "an earlier step",
-                        task_state_names[state]);
+        state != TASK_BURIED && state != TASK_CANCELLED)
+        return err_make(
+            call_arena(call), ERR_STATE,
+            "the run is %s: only one that failed, waits, was cancelled or buried can go on from "
+            "an earlier step",
+            task_state_names[state]);
     if ((int64_t)index > run.row.at)
         return err_make(call_arena(call), ERR_ARGUMENT,
                         "the run has only come to step %d: it can go on from there or earlier",

@@ -4,6 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "actors/agent/rows.h"
 #include "actors/agent/run_state.h"
 #include "actors/agent/values.h"
 #include "bus/bug.h"
@@ -711,6 +712,25 @@ static err_t ask_brain(run_t *run, int64_t fence)
     return call_park(run->call);
 }
 
+/* A run that failed goes on at the step that failed. */
+static err_t reopen(run_t *run)
+{
+    size_t index = (size_t)run->row.at;
+    step_row_t row;
+    run->row.outcome = run->row.error = NULL;
+    run->row.finished_ms = 0;
+    if (index >= run->sop->step_count)
+        return run_save(run);
+    err_t err = step_load(run, index, &row);
+    if (err_is(err))
+        return err;
+    if (row.state == STEP_FAILED) {
+        row = (step_row_t){.state = STEP_PENDING, .attempt = row.attempt};
+        err = step_save(run, index, &row);
+    }
+    return err_is(err) ? err : run_save(run);
+}
+
 /* ---- the worker's methods ----------------------------------------------------------------- */
 
 static err_t run_next(agent_t *self, call_t *call, const run_next_args_t *args,
@@ -718,6 +738,10 @@ static err_t run_next(agent_t *self, call_t *call, const run_next_args_t *args,
 {
     run_t run;
     err_t err = load_leased(self, call, args->id, args->fence, &run);
+    if (err_is(err))
+        return err;
+    if (run.row.outcome) /* the task was retried or kicked */
+        err = reopen(&run);
     if (err_is(err))
         return err;
     if (!run.row.asked)
@@ -1040,6 +1064,26 @@ err_t run_rewind(run_t *run, size_t index)
     run->row.finished_ms = 0;
     err_t err = run_save(run);
     return err_is(err) ? err : tasks_make_ready(run->agent->tasks, run->call, &run->task);
+}
+
+err_t runs_forget(call_t *call, const char *company, const char *id)
+{
+    static const int tables[] = {TABLE_run_steps, TABLE_run_notes, TABLE_effects};
+    store_txn_t *txn;
+    store_key_t key;
+    err_t err = call_write(call, company, &txn);
+    if (err_is(err))
+        return err;
+    key_open(&key);
+    key_raw(&key, id, strlen(id));
+    err = store_del(txn, TABLE_runs, key_bytes(&key));
+    if (err.code == ERR_NOT_FOUND)
+        return err_ok();
+    key_open(&key);
+    key_str(&key, id);
+    for (size_t i = 0; i < sizeof(tables) / sizeof(tables[0]) && !err_is(err); i++)
+        err = rows_clear(txn, tables[i], &key);
+    return err;
 }
 
 err_t runs_open(agent_t *agent, call_t *call)

@@ -41,4 +41,7 @@ extern const method_t run_tools_methods[];
 err_t runs_open(agent_t *agent, call_t *call);
 void runs_close(agent_t *agent);
 
+/* When a task is forgotten, its run is too. Nothing to do for a task of another kind. */
+err_t runs_forget(call_t *call, const char *company, const char *id);
+
 #endif
