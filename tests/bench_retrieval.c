@@ -240,7 +240,7 @@ static void shelve(shelf_t *shelf, uint64_t id, const memory_t *memory)
     shelf->memories++;
     shelve_field(shelf, id, 0, &text, lengths);
     shelve_field(shelf, id, 1, &title, lengths);
-    if (!err_is(embedder_terms(shelf->arena, &both, shelf->dims, vector))) {
+    if (!err_is(embedder_terms(shelf->arena, &both, NULL, shelf->dims, vector))) {
         err_t err = index_add(shelf->index, id, vector);
         if (err_is(err))
             die(err);

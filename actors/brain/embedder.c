@@ -14,6 +14,7 @@
 typedef struct feature {
     uint64_t hash; /* 0: the place is free */
     float weight;
+    float told; /* sum of the weights its words were given */
     uint32_t count;
     uint8_t places;
 } feature_t;
@@ -46,7 +47,7 @@ static uint64_t hash_term(uint64_t kind, const char *term, size_t size)
     return h ? h : 1;
 }
 
-static void count_feature(features_t *in, uint64_t hash, float weight, uint8_t places)
+static void count_feature(features_t *in, uint64_t hash, float weight, uint8_t places, float told)
 {
     size_t at = hash & (in->capacity - 1);
 
@@ -55,10 +56,11 @@ static void count_feature(features_t *in, uint64_t hash, float weight, uint8_t p
     if (!in->table[at].hash)
         in->table[at] = (feature_t){.hash = hash, .weight = weight, .places = places};
     in->table[at].count++;
+    in->table[at].told += told;
 }
 
 /* Runs of 3 and 4 letters of "^word$"; the marks tell beginnings and ends from middles. */
-static void count_grams(features_t *in, const word_t *word)
+static void count_grams(features_t *in, const word_t *word, float told)
 {
     char text[WORDS_TERM_MAX + 2];
     uint16_t starts[WORDS_TERM_MAX + 4];
@@ -78,24 +80,25 @@ static void count_grams(features_t *in, const word_t *word)
             count_feature(
                 in,
                 hash_term(length, text + starts[at], (size_t)(starts[at + length] - starts[at])),
-                WEIGHT_GRAM, PLACES_GRAM);
+                WEIGHT_GRAM, PLACES_GRAM, told);
 }
 
-static void count_word(features_t *in, const word_t *word)
+static void count_word(features_t *in, const word_t *word, float told)
 {
     if (word->stop && WEIGHT_STOP == 0.0F)
         return;
     count_feature(in, hash_term(1, word->term, word->size), word->stop ? WEIGHT_STOP : WEIGHT_WORD,
-                  PLACES_WORD);
+                  PLACES_WORD, told);
     if (!word->stop && word->kind != WORD_LETTER && word->kind != WORD_PAIR &&
         word->kind != WORD_WHOLE)
-        count_grams(in, word);
+        count_grams(in, word, told);
 }
 
 /* Each place takes its own bits of the hash for where and which sign. */
 static void add_feature(const feature_t *feature, uint32_t dims, float *vector)
 {
-    float weight = feature->weight * (1 + logf((float)feature->count));
+    float weight =
+        feature->weight * (1 + logf((float)feature->count)) * feature->told / (float)feature->count;
     uint64_t h = feature->hash;
 
     for (int i = 0; i < feature->places; i++) {
@@ -118,7 +121,8 @@ static bool normalise(float *vector, uint32_t dims)
     return true;
 }
 
-err_t embedder_terms(arena_t *arena, const word_list_t *list, uint32_t dims, float *vector)
+err_t embedder_terms(arena_t *arena, const word_list_t *list, const float *weights, uint32_t dims,
+                     float *vector)
 {
     features_t features = {.capacity = 64};
     size_t most = 0;
@@ -131,7 +135,7 @@ err_t embedder_terms(arena_t *arena, const word_list_t *list, uint32_t dims, flo
         features.capacity *= 2;
     features.table = ARENA_ARRAY(arena, feature_t, features.capacity);
     for (size_t i = 0; i < list->count; i++)
-        count_word(&features, &list->words[i]);
+        count_word(&features, &list->words[i], weights ? weights[i] : 1);
     memset(vector, 0, sizeof *vector * dims);
     for (size_t i = 0; i < features.capacity; i++)
         if (features.table[i].hash)
@@ -147,5 +151,5 @@ err_t embedder_text(words_t *words, arena_t *arena, const char *text, size_t siz
     word_list_t list;
 
     words_split(words, arena, text, size, &list);
-    return embedder_terms(arena, &list, dims, vector);
+    return embedder_terms(arena, &list, NULL, dims, vector);
 }

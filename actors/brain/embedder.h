@@ -24,7 +24,9 @@ const char *embedder_name(arena_t *arena, uint32_t dims, const char *language);
 err_t embedder_text(words_t *words, arena_t *arena, const char *text, size_t size, uint32_t dims,
                     float *vector);
 
-/* The same from terms that are already split. */
-err_t embedder_terms(arena_t *arena, const word_list_t *list, uint32_t dims, float *vector);
+/* The same from terms that are already split. `weights`, one per term, say how much each tells (in
+ * a query: how rare it is among the memories); NULL: all the same. */
+err_t embedder_terms(arena_t *arena, const word_list_t *list, const float *weights, uint32_t dims,
+                     float *vector);
 
 #endif

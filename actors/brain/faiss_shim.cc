@@ -1,5 +1,6 @@
 #include "actors/brain/faiss_shim.h"
 
+#include <algorithm>
 #include <exception>
 #include <string>
 
@@ -92,7 +93,7 @@ void search_selected(const faiss::Index *index, const float *query, int64_t k,
     if (auto hnsw = dynamic_cast<const faiss::IndexHNSW *>(index)) {
         faiss::SearchParametersHNSW params;
         params.sel = selector;
-        params.efSearch = hnsw->hnsw.efSearch;
+        params.efSearch = std::max(hnsw->hnsw.efSearch, static_cast<int>(k));
         index->search(1, query, k, distances, labels, &params);
     } else if (auto ivf = dynamic_cast<const faiss::IndexIVF *>(index)) {
         faiss::SearchParametersIVF params;

@@ -22,6 +22,7 @@
 #define EF_SEARCH 96
 #define EF_CONSTRUCTION 80
 #define NPROBE 16
+#define SAMPLE 256 /* ids asked to learn how much a filter lets through */
 #define NAME_MAX_BYTES 96
 
 typedef struct chunk {
@@ -476,14 +477,19 @@ static bool accept_slot(const void *self, int64_t slot)
            accepted(in->filter, in->base->ids[(size_t)slot]);
 }
 
-/* How many of the base can be answers, as far as known. */
+/* How many of the base can be answers: all alive, or what the caller knows or a sample tells. */
 static size_t base_candidates(const search_t *search)
 {
-    size_t live = search->view->base->count - search->view->base_dead;
+    const index_base_t *base = search->view->base;
+    size_t live = base->count - search->view->base_dead, passed = 0, asked = 0;
 
-    if (search->filter && search->filter->about && search->filter->about < live)
-        return search->filter->about;
-    return live;
+    if (!search->filter)
+        return live;
+    if (search->filter->about)
+        return search->filter->about < live ? search->filter->about : live;
+    for (size_t at = 0; at < base->count; at += base->count / SAMPLE + 1, asked++)
+        passed += accepted(search->filter, base->ids[at]);
+    return live * passed / (asked ? asked : 1);
 }
 
 static void offer_found(search_t *search, const float *distances, const int64_t *labels, size_t k)
@@ -501,27 +507,43 @@ static void offer_found(search_t *search, const float *distances, const int64_t 
     }
 }
 
-/* Few candidates are cheaper and surer to scan: a graph walk under a narrow filter wanders through
- * vectors that cannot be answers and finds too little. */
+/* How many answers to ask of FAISS. Under a filter the walk must be broader: most of what it meets
+ * does not count, and the near ones that do may lie beyond a region of others. (FAISS searches as
+ * broadly as the larger of efSearch and k.) 0: scanning the candidates is cheaper and surer. */
+static size_t breadth_of(const search_t *search)
+{
+    const index_view_t *view = search->view;
+    size_t live = view->base->count - view->base_dead, k = search->top.k;
+
+    if (search->filter) {
+        size_t candidates = base_candidates(search);
+        if (candidates <= view->options.exact_max)
+            return 0;
+        size_t broad = (size_t)view->options.ef_search * 3 * live / candidates;
+        k = k > broad ? k : broad;
+        if (k > live / 8)
+            return 0;
+    }
+    return k < view->base->count ? k : view->base->count;
+}
+
 static err_t search_base(search_t *search, arena_t *arena)
 {
     const index_base_t *base = search->view->base;
-    size_t k = search->top.k, candidates = base_candidates(search), found = 0;
-
-    if (search->filter && candidates <= search->view->options.exact_max)
-        return scan_base(search);
-    if (k > base->count)
-        k = base->count;
-    float *distances = ARENA_ARRAY(arena, float, k);
-    int64_t *labels = ARENA_ARRAY(arena, int64_t, k);
+    size_t k = breadth_of(search), found = 0;
     accept_slot_t self = {base, search->filter};
     bool select = search->filter || search->view->base_dead;
+
+    if (!k)
+        return scan_base(search);
+    float *distances = ARENA_ARRAY(arena, float, k);
+    int64_t *labels = ARENA_ARRAY(arena, int64_t, k);
     if (faiss_shim_search(base->faiss, search->query, (int64_t)k, select ? accept_slot : NULL,
                           &self, distances, labels))
         return err_make(arena, ERR_INTERNAL, "FAISS failed to search: %s", faiss_get_last_error());
     while (found < k && labels[found] >= 0)
         found++;
-    if (found < k && (search->filter || found < candidates))
+    if (found < search->top.k && found < base->count - search->view->base_dead)
         return scan_base(search);
     offer_found(search, distances, labels, found);
     return err_ok();
