@@ -6,7 +6,6 @@
 /* Measured by bench_retrieval. */
 #define WEIGHT_WORD 1.0F
 #define WEIGHT_GRAM 0.45F
-#define WEIGHT_STOP 0.0F
 #define PLACES_WORD 2
 #define PLACES_GRAM 1
 
@@ -85,12 +84,8 @@ static void count_grams(features_t *in, const word_t *word, float told)
 
 static void count_word(features_t *in, const word_t *word, float told)
 {
-    if (word->stop && WEIGHT_STOP == 0.0F)
-        return;
-    count_feature(in, hash_term(1, word->term, word->size), word->stop ? WEIGHT_STOP : WEIGHT_WORD,
-                  PLACES_WORD, told);
-    if (!word->stop && word->kind != WORD_LETTER && word->kind != WORD_PAIR &&
-        word->kind != WORD_WHOLE)
+    count_feature(in, hash_term(1, word->term, word->size), WEIGHT_WORD, PLACES_WORD, told);
+    if (word->kind != WORD_LETTER && word->kind != WORD_PAIR && word->kind != WORD_WHOLE)
         count_grams(in, word, told);
 }
 
@@ -121,6 +116,15 @@ static bool normalise(float *vector, uint32_t dims)
     return true;
 }
 
+/* "to be or not to be" has no other words to go by. */
+static bool only_stop_words(const word_list_t *list)
+{
+    for (size_t i = 0; i < list->count; i++)
+        if (!list->words[i].stop)
+            return false;
+    return true;
+}
+
 err_t embedder_terms(arena_t *arena, const word_list_t *list, const float *weights, uint32_t dims,
                      float *vector)
 {
@@ -134,8 +138,10 @@ err_t embedder_terms(arena_t *arena, const word_list_t *list, const float *weigh
     while (features.capacity < most * 2)
         features.capacity *= 2;
     features.table = ARENA_ARRAY(arena, feature_t, features.capacity);
+    bool all = only_stop_words(list);
     for (size_t i = 0; i < list->count; i++)
-        count_word(&features, &list->words[i], weights ? weights[i] : 1);
+        if (all || !list->words[i].stop)
+            count_word(&features, &list->words[i], weights ? weights[i] : 1);
     memset(vector, 0, sizeof *vector * dims);
     for (size_t i = 0; i < features.capacity; i++)
         if (features.table[i].hash)

@@ -18,6 +18,7 @@
 struct words {
     struct sb_stemmer *stemmer; /* NULL for "none" */
     char language[32];
+    bool bare; /* marks go before stemming: English has none of its own, so résumé is resume */
 };
 
 /* One call of words_split. */
@@ -44,6 +45,7 @@ err_t words_new(words_t **words, const char *language)
         return err_of(ERR_ARGUMENT, "there are no stems for that language");
     }
     strcpy(self->language, language);
+    self->bare = strcmp(language, "english") == 0 || strcmp(language, "porter") == 0;
     *words = self;
     return err_ok();
 }
@@ -189,7 +191,7 @@ static size_t strip_marks(const char *text, size_t size, char *out)
     uint32_t base = 0;
 
     if (is_ascii(text, size)) {
-        memcpy(out, text, size);
+        memmove(out, text, size);
         return size;
     }
     uint8_t *apart = u8_normalize(UNINORM_NFD, (const uint8_t *)text, size, room, &length);
@@ -242,6 +244,8 @@ static void put_word(split_t *split, const char *text, size_t size)
     size_t length = fold(text, size, folded);
     bool stop = false;
 
+    if (split->words->bare)
+        length = strip_marks(folded, length, folded);
     folded[length] = 0;
     if (length && is_digit(folded[0])) {
         put(split, folded, number(folded, length), WORD_NUMBER, false, split->list->positions++);
@@ -458,10 +462,9 @@ static void on_segment(split_t *split, const char *text, size_t size)
     }
     split->run_length = 0;
     size = cut_at_letter(text, size, SEGMENT_MAX / 4);
-    uint32_t position = split->list->positions;
     put_segment(split, text, size);
-    if (is_hangul(first))
-        put_hangul_pairs(split, text, size, position);
+    if (is_hangul(first) && split->list->positions)
+        put_hangul_pairs(split, text, size, split->list->positions - 1);
 }
 
 void words_split(words_t *words, arena_t *arena, const char *text, size_t size, word_list_t *list)

@@ -1,0 +1,287 @@
+#include <check.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "actors/brain/embedder.h"
+#include "actors/brain/stopwords.h"
+#include "actors/brain/words.h"
+
+static arena_t *arena;
+
+static void start(void)
+{
+    arena = arena_new();
+}
+
+static void stop(void)
+{
+    arena_destroy(&arena);
+}
+
+/* The terms as one line: stop words in brackets. */
+static const char *terms(const char *language, const char *text)
+{
+    words_t *words = NULL;
+    word_list_t list;
+    buf_t buf;
+
+    ck_assert(!err_is(words_new(&words, language)));
+    words_split(words, arena, text, strlen(text), &list);
+    words_destroy(&words);
+    buf_open(&buf, arena);
+    buf_puts(&buf, "");
+    for (size_t i = 0; i < list.count; i++)
+        buf_printf(&buf, list.words[i].stop ? "%s(%s)" : "%s%s", i ? " " : "", list.words[i].term);
+    return buf.data ? buf.data : "";
+}
+
+START_TEST(the_table)
+{
+    static const struct {
+        const char *language, *text, *terms;
+    } rows[] = {
+        {"english", "", ""},
+        {"english", " \n\t .,;!? -- ()", ""},
+        {"english", "The runners were running quickly", "(the) runner (were) run quick"},
+        {"english", "It's the company's, don't you know", "(it) (the) compani (don't) (you) know"},
+        {"english", "It\xe2\x80\x99s", "(it)"},
+        {"english", "caf\xc3\xa9 na\xc3\xafve R\xc3\x89SUM\xc3\x89", "cafe naiv resum"},
+        {"english", "caf\x65\xcc\x81", "cafe"},
+        {"english", "\xef\xbc\xa1\xef\xbc\xa2\xef\xbc\xa3 \xef\xac\x81le", "abc file"},
+        {"english", "brain_query", "brain_query brain queri"},
+        {"english", "IndexFlatIP", "indexflatip index flat ip"},
+        {"english", "parseHTTPResponse", "parsehttpresponse pars http respons"},
+        {"english", "std::vector<int>", "std vector int"},
+        {"english", "example.com/a-b", "example.com exampl com (a) b"},
+        {"english", "1,000,000 3.14 v2.0 2024-05-01", "1000000 3.14 v2.0 v2 0 2024 05 01"},
+        {"german",
+         "Die H\xc3\xa4user der Stra\xc3\x9f"
+         "e",
+         "(die) haus (der) strass"},
+        {"german", "STRASSE", "strass"},
+        {"french", "l'homme qu'il aime", "l'homme l homm qu'il aim"},
+        {"none", "Running THE", "running the"},
+        {"english", "\xe6\x9d\xb1\xe4\xba\xac\xe9\x83\xbd",
+         "\xe6\x9d\xb1 \xe6\x9d\xb1\xe4\xba\xac \xe4\xba\xac \xe4\xba\xac\xe9\x83\xbd "
+         "\xe9\x83\xbd"},
+        {"english", "\xe6\x9d\xb1\xe3\x80\x82\xe4\xba\xac", "\xe6\x9d\xb1 \xe4\xba\xac"},
+        {"english", "\xd0\x9f\xd0\xa0\xd0\x98\xd0\x92\xd0\x95\xd0\xa2",
+         "\xd0\xbf\xd1\x80\xd0\xb8\xd0\xb2\xd0\xb5\xd1\x82"},
+        {"english", "\xed\x9a\x8c\xec\x82\xac\xeb\x8a\x94",
+         "\xed\x9a\x8c\xec\x82\xac\xeb\x8a\x94 \xed\x9a\x8c\xec\x82\xac \xec\x82\xac\xeb\x8a\x94"},
+        {"english",
+         "good\xff\xfe"
+         "bad \xc0\x80 x\xed\xa0\x80y",
+         "good bad x y"},
+    };
+
+    for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++)
+        ck_assert_msg(strcmp(terms(rows[i].language, rows[i].text), rows[i].terms) == 0,
+                      "\"%s\": \"%s\", expected \"%s\"", rows[i].text,
+                      terms(rows[i].language, rows[i].text), rows[i].terms);
+}
+END_TEST
+
+START_TEST(unknown_languages_are_refused)
+{
+    words_t *words = NULL;
+
+    ck_assert_int_eq(words_new(&words, "klingon").code, ERR_ARGUMENT);
+    ck_assert_int_eq(words_new(&words, "").code, ERR_ARGUMENT);
+    ck_assert_ptr_null(words);
+}
+END_TEST
+
+START_TEST(terms_are_bounded)
+{
+    words_t *words = NULL;
+    word_list_t list;
+    size_t size = 1 << 20;
+    char *text = arena_alloc(arena, size + 1);
+
+    ck_assert(!err_is(words_new(&words, "english")));
+    memset(text, 'a', size);
+    words_split(words, arena, text, size, &list);
+    ck_assert_uint_eq(list.count, 1);
+    ck_assert_uint_eq(list.words[0].size, WORDS_TERM_MAX);
+    ck_assert(!list.cut);
+    for (size_t i = 0; i < size; i += 2)
+        text[i] = ' ';
+    words_split(words, arena, text, size, &list);
+    ck_assert_uint_eq(list.count, WORDS_MAX);
+    ck_assert(list.cut);
+    for (size_t i = 0; i + 2 < size; i += 3)
+        memcpy(text + i, "\xe4\xba\xac", 3);
+    words_split(words, arena, text, size, &list);
+    ck_assert_uint_eq(list.count, WORDS_MAX);
+    memset(text, 0, size);
+    words_split(words, arena, text, size, &list);
+    ck_assert_uint_eq(list.count, 0);
+    words_destroy(&words);
+}
+END_TEST
+
+START_TEST(positions_count_words)
+{
+    words_t *words = NULL;
+    word_list_t list;
+    const char *text = "read brain_query now";
+
+    ck_assert(!err_is(words_new(&words, "english")));
+    words_split(words, arena, text, strlen(text), &list);
+    ck_assert_uint_eq(list.count, 5);
+    ck_assert_uint_eq(list.positions, 4);
+    ck_assert_uint_eq(list.words[1].kind, WORD_WHOLE);
+    ck_assert_uint_eq(list.words[1].position, 1);
+    ck_assert_uint_eq(list.words[2].position, 1);
+    ck_assert_uint_eq(list.words[3].position, 2);
+    ck_assert_uint_eq(list.words[4].position, 3);
+    words_destroy(&words);
+}
+END_TEST
+
+/* Every code point goes out and comes back; what is no code point does not. */
+START_TEST(decode_knows_every_code_point)
+{
+    for (uint32_t point = 1; point <= 0x10ffff; point++) {
+        char text[4];
+        size_t size, used;
+        if (point >= 0xd800 && point <= 0xdfff)
+            continue;
+        if (point < 0x80) {
+            text[0] = (char)point;
+            size = 1;
+        } else if (point < 0x800) {
+            text[0] = (char)(0xc0 | point >> 6);
+            text[1] = (char)(0x80 | (point & 63));
+            size = 2;
+        } else if (point < 0x10000) {
+            text[0] = (char)(0xe0 | point >> 12);
+            text[1] = (char)(0x80 | (point >> 6 & 63));
+            text[2] = (char)(0x80 | (point & 63));
+            size = 3;
+        } else {
+            text[0] = (char)(0xf0 | point >> 18);
+            text[1] = (char)(0x80 | (point >> 12 & 63));
+            text[2] = (char)(0x80 | (point >> 6 & 63));
+            text[3] = (char)(0x80 | (point & 63));
+            size = 4;
+        }
+        if (words_decode(text, size, &used) != point || used != size)
+            ck_abort_msg("U+%04X", point);
+        if (size > 1 && (words_decode(text, size - 1, &used) != 0xfffd || used != 1))
+            ck_abort_msg("cut U+%04X", point);
+    }
+    ck_assert(words_is_utf8("\xef\xbf\xbd", 3));
+    ck_assert(!words_is_utf8("\xc0\xaf", 2));
+    ck_assert(!words_is_utf8("\xe0\x80\xaf", 3));
+    ck_assert(!words_is_utf8("\xf4\x90\x80\x80", 4));
+    ck_assert(!words_is_utf8("\xed\xa0\x80", 3));
+    ck_assert(!words_is_utf8("a\x80", 2));
+}
+END_TEST
+
+START_TEST(stop_words_are_sorted_and_folded)
+{
+    static const char *const languages[] = {"english", "german",     "french", "spanish",
+                                            "italian", "portuguese", "dutch"};
+
+    for (size_t i = 0; i < sizeof languages / sizeof languages[0]; i++) {
+        const char *const *list = stopwords_of(languages[i]);
+        ck_assert_ptr_nonnull(list);
+        for (size_t j = 0; list[j]; j++) {
+            if (j)
+                ck_assert_msg(strcmp(list[j - 1], list[j]) < 0, "%s: %s", languages[i], list[j]);
+            ck_assert(stopwords_has(languages[i], list[j]));
+        }
+    }
+    ck_assert_ptr_null(stopwords_of("none"));
+    ck_assert(!stopwords_has("none", "the"));
+    ck_assert(!stopwords_has("english", "wing"));
+}
+END_TEST
+
+/* ---- embedder ---- */
+
+static void embed(const char *text, float *vector)
+{
+    words_t *words = NULL;
+
+    ck_assert(!err_is(words_new(&words, "english")));
+    err_t err = embedder_text(words, arena, text, strlen(text), EMBEDDER_DIMS, vector);
+    ck_assert_msg(!err_is(err), "%s: %s", text, err_what(err));
+    words_destroy(&words);
+}
+
+static double alike(const char *a, const char *b)
+{
+    float va[EMBEDDER_DIMS], vb[EMBEDDER_DIMS];
+    double sum = 0;
+
+    embed(a, va);
+    embed(b, vb);
+    for (int i = 0; i < EMBEDDER_DIMS; i++)
+        sum += (double)va[i] * vb[i];
+    return sum;
+}
+
+START_TEST(embeddings_have_length_one_and_repeat)
+{
+    ck_assert_double_eq_tol(alike("deploy the chart", "deploy the chart"), 1, 1e-5);
+    ck_assert_double_eq_tol(alike("chart deploy", "deploy the chart"), 1, 1e-5);
+    ck_assert_double_eq_tol(alike("a", "a"), 1, 1e-5); /* nothing but a stop word: still itself */
+}
+END_TEST
+
+START_TEST(embeddings_bring_related_texts_together)
+{
+    const char *text = "kubernetes deployment failed because the image could not be pulled";
+
+    ck_assert_double_gt(alike(text, "deploying to kubernetes fails: image pull error"),
+                        alike(text, "quarterly revenue grew in the northern region") + 0.1);
+    ck_assert_double_gt(alike("kubernetes", "kubernets"), 0.3);
+    ck_assert_double_gt(alike("Datenbankverbindung", "Datenbank Verbindung"), 0.3);
+    ck_assert_double_gt(alike("\xe6\x9d\xb1\xe4\xba\xac\xe9\x83\xbd", "\xe6\x9d\xb1\xe4\xba\xac"),
+                        0.3);
+}
+END_TEST
+
+START_TEST(texts_without_words_are_refused)
+{
+    words_t *words = NULL;
+    float vector[EMBEDDER_DIMS_MAX];
+
+    ck_assert(!err_is(words_new(&words, "english")));
+    ck_assert_int_eq(embedder_text(words, arena, "", 0, 384, vector).code, ERR_ARGUMENT);
+    ck_assert_int_eq(embedder_text(words, arena, "?! ...", 6, 384, vector).code, ERR_ARGUMENT);
+    ck_assert_int_eq(embedder_text(words, arena, "x", 1, 63, vector).code, ERR_ARGUMENT);
+    ck_assert_int_eq(embedder_text(words, arena, "x", 1, 4097, vector).code, ERR_ARGUMENT);
+    ck_assert_int_eq(embedder_text(words, arena, "x", 1, 4096, vector).code, ERR_OK);
+    ck_assert_str_eq(embedder_name(arena, 384, "english"), "hash-1-384-english");
+    words_destroy(&words);
+}
+END_TEST
+
+int main(void)
+{
+    Suite *suite = suite_create("brain_words");
+    TCase *tcase = tcase_create("words");
+    SRunner *runner = srunner_create(suite);
+
+    tcase_set_timeout(tcase, 60);
+    tcase_add_checked_fixture(tcase, start, stop);
+    tcase_add_test(tcase, the_table);
+    tcase_add_test(tcase, unknown_languages_are_refused);
+    tcase_add_test(tcase, terms_are_bounded);
+    tcase_add_test(tcase, positions_count_words);
+    tcase_add_test(tcase, decode_knows_every_code_point);
+    tcase_add_test(tcase, stop_words_are_sorted_and_folded);
+    tcase_add_test(tcase, embeddings_have_length_one_and_repeat);
+    tcase_add_test(tcase, embeddings_bring_related_texts_together);
+    tcase_add_test(tcase, texts_without_words_are_refused);
+    suite_add_tcase(suite, tcase);
+    srunner_run_all(runner, CK_ENV);
+    int failed = srunner_ntests_failed(runner);
+    srunner_free(runner);
+    return failed ? 1 : 0;
+}
