@@ -252,7 +252,7 @@ static int method_index(const call_t *call)
 {
     const actor_t *actor = call->actor;
     for (int i = 0; i < actor->method_count; i++)
-        if (&actor->def->methods[i] == call->method)
+        if (&actor->methods[i] == call->method)
             return i;
     return actor->method_count + (int)(call->method - inside_builtins);
 }
@@ -333,7 +333,7 @@ static void fatal(actor_t *actor, err_t err)
 
 static const method_t *find_method(const actor_t *actor, const char *name)
 {
-    for (const method_t *method = actor->def->methods; method->name; method++)
+    for (const method_t *method = actor->methods; method->name; method++)
         if (!strcmp(method->name, name))
             return method;
     size_t size = strlen(actor->def->name);
@@ -347,12 +347,11 @@ static const method_t *find_method(const actor_t *actor, const char *name)
 static err_t unknown_method(call_t *call)
 {
     const actor_def_t *def = call->actor->def;
-    int count = 0;
-    while (def->methods[count].name)
-        count++;
-    const char **names = ARENA_ARRAY(call->arena, const char *, (size_t)count + 1);
-    for (int i = 0; i < count; i++)
-        names[i] = def->methods[i].name;
+    const actor_t *actor = call->actor;
+    const char **names =
+        ARENA_ARRAY(call->arena, const char *, (size_t)actor->method_count + 1);
+    for (int i = 0; i < actor->method_count; i++)
+        names[i] = actor->methods[i].name;
     const char *near = record_nearest(call->header.method, names);
     return err_make(call->arena, ERR_METHOD, "%s has no method '%.128s'%s%s%s", def->name,
                     call->header.method, near ? "; did you mean '" : "", near ? near : "",
@@ -1128,6 +1127,15 @@ void actor_work_now(actor_t *actor, work_fn_t *fn, void *ctx)
         actor_step(actor);
 }
 
+void actor_resume(actor_t *actor, call_t *parked, resume_fn_t *fn, void *ctx)
+{
+    if (parked->state == CALL_ENDED)
+        return;
+    entry_t *entry = inside_entry(parked, ENTRY_RESUME, ctx);
+    entry->fn.resume = fn;
+    inside_queue(actor, entry);
+}
+
 void actor_cancel(actor_t *actor, call_t *call)
 {
     if (call->state != CALL_ENDED)
@@ -1219,6 +1227,33 @@ static void subscribe_all(actor_t *actor)
         actor->env->ops->subscribe(actor->env, hear->publisher, hear->topic);
 }
 
+static int count_methods(const method_t *table)
+{
+    int count = 0;
+    while (table && table[count].name)
+        count++;
+    return count;
+}
+
+/* One list of the tables of the definition. */
+static void gather_methods(actor_t *actor)
+{
+    const actor_def_t *def = actor->def;
+    int count = count_methods(def->methods);
+    for (const method_t *const *more = def->more_methods; more && *more; more++)
+        count += count_methods(*more);
+    method_t *all = ARENA_ARRAY(actor->arena, method_t, (size_t)count + 1);
+    int at = count_methods(def->methods);
+    if (at)
+        memcpy(all, def->methods, (size_t)at * sizeof(method_t));
+    for (const method_t *const *more = def->more_methods; more && *more; more++) {
+        memcpy(all + at, *more, (size_t)count_methods(*more) * sizeof(method_t));
+        at += count_methods(*more);
+    }
+    actor->methods = all;
+    actor->method_count = count;
+}
+
 static actor_t *actor_new(const actor_def_t *def, actor_env_t *env, const actor_options_t *options)
 {
     actor_t *actor = calloc(1, sizeof(*actor));
@@ -1237,8 +1272,7 @@ static actor_t *actor_new(const actor_def_t *def, actor_env_t *env, const actor_
     actor->batch_limit = options->batch_limit > 0 ? options->batch_limit : BATCH_LIMIT;
     actor->queue_end = &actor->queue;
     actor->started_ms = env->ops->wall_ms(env);
-    while (def->methods && def->methods[actor->method_count].name)
-        actor->method_count++;
+    gather_methods(actor);
     actor->stats = ARENA_ARRAY(actor->arena, method_stats_t,
                                (size_t)(actor->method_count + inside_builtin_count()));
     return actor;
@@ -1352,6 +1386,11 @@ bool actor_idle(const actor_t *actor)
 int64_t actor_mono_us(actor_t *actor)
 {
     return actor->env->ops->mono_us(actor->env);
+}
+
+int64_t actor_wall_ms(actor_t *actor)
+{
+    return actor->env->ops->wall_ms(actor->env);
 }
 
 bool actor_draining(const actor_t *actor)

@@ -223,9 +223,12 @@ void actor_unwatch(actor_t *actor, int fd);
 void actor_work(actor_t *actor, int64_t delay_ms, work_fn_t *fn, void *ctx);
 /* Runs fn as an entry right now when no batch is running. For actors without a store. */
 void actor_work_now(actor_t *actor, work_fn_t *fn, void *ctx);
+/* The same as call_resume, from after-commit functions and descriptors. */
+void actor_resume(actor_t *actor, call_t *parked, resume_fn_t *fn, void *ctx);
 /* Ends a parked internal call (its client went away): peers are told, call_on_gone runs. */
 void actor_cancel(actor_t *actor, call_t *call);
 int64_t actor_mono_us(actor_t *actor);
+int64_t actor_wall_ms(actor_t *actor);
 bool actor_draining(const actor_t *actor);
 const actor_def_t *actor_definition(const actor_t *actor);
 uint64_t actor_epoch(const actor_t *actor);

@@ -119,7 +119,7 @@ static err_t describe(void *self, call_t *call, const describe_args_t *args,
     reply->methods.count = (size_t)actor->method_count;
     reply->methods.items = ARENA_ARRAY(call->arena, method_row_t, reply->methods.count);
     for (int i = 0; i < actor->method_count; i++)
-        describe_method(call, &actor->def->methods[i], args->docs, &reply->methods.items[i]);
+        describe_method(call, &actor->methods[i], args->docs, &reply->methods.items[i]);
     return err_ok();
 }
 
@@ -172,7 +172,7 @@ static err_t stats(void *self, call_t *call, const stats_args_t *args, stats_rep
     };
     for (int i = 0; i < total; i++) {
         const method_t *method = i < actor->method_count
-                                     ? &actor->def->methods[i]
+                                     ? &actor->methods[i]
                                      : &inside_builtins[i - actor->method_count];
         if (actor->stats[i].calls)
             fill_stat(method, &actor->stats[i], &rows[reply->methods.count++]);

@@ -249,6 +249,7 @@ struct actor {
     timer_t_ *ping_armed;
 
     uint64_t event_seq;
+    const method_t *methods; /* all tables of the definition in one; the last has no name */
     method_stats_t *stats; /* by index of the method; builtins after them */
     int method_count;
     uint64_t malformed, dropped_busy, duplicates, batches, commits, commit_us;

@@ -68,8 +68,7 @@ static const command_t commands[] = {
     {"reject", "RUN why=TEXT", "Refuse what a run waits for.", NULL, "reject"},
     {"brain", "WORD …", "query TEXT, store, get ID, list …", NULL, "brain"},
     {"bus", "tap|lat PILLAR", "Watch events; measure the way to a pillar.", cli_bus, NULL},
-    {"store", "stat|check [PILLAR]", "Look at the files; nothing may be running.", cli_store,
-     NULL},
+    {"store", "stat|check [PILLAR]", "Look at the files; nothing may be running.", cli_store, NULL},
     {"version", "", "Which version this is.", show_version, NULL},
     {"help", "", "This page.", show_help, NULL},
     {NULL, NULL, NULL, NULL, NULL}};
@@ -111,10 +110,9 @@ static bool number_flag(const char *name, const char *text, int64_t least, int64
     return true;
 }
 
-static const char *const flag_names[] = {"--data",   "--company", "--port-offset", "--workers",
-                                         "--bind",   "--tokens",  "--behind-proxy", "--timeout",
-                                         "--output", "--read-only", "--markdown",  "--help",
-                                         NULL};
+static const char *const flag_names[] = {
+    "--data",    "--company", "--port-offset", "--workers",  "--bind", "--tokens", "--behind-proxy",
+    "--timeout", "--output",  "--read-only",   "--markdown", "--help", NULL};
 
 /* Flags without a value. */
 static bool plain_flag(cli_t *cli, const char *flag)
@@ -181,9 +179,8 @@ static bool read_words(cli_t *cli, int argc, char **argv)
         if (plain_flag(cli, argv[i]))
             continue;
         char *equals = strchr(argv[i], '=');
-        const char *flag = equals
-                               ? arena_strndup(cli->arena, argv[i], (size_t)(equals - argv[i]))
-                               : argv[i];
+        const char *flag =
+            equals ? arena_strndup(cli->arena, argv[i], (size_t)(equals - argv[i])) : argv[i];
         if (!equals && i + 1 == argc) {
             const char *near = record_nearest(flag, flag_names);
             bool known = near && !strcmp(near, flag);

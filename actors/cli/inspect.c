@@ -128,8 +128,7 @@ int cli_status(cli_t *cli)
     for (int i = 0; i < count; i++) {
         char *dot = strrchr(entries[i]->d_name, '.');
         if (dot && !strcmp(dot, ".pid") && strcmp(entries[i]->d_name, "up.pid") != 0) {
-            int pid =
-                read_pid(arena_printf(cli->arena, "%s/%s", run_dir, entries[i]->d_name));
+            int pid = read_pid(arena_printf(cli->arena, "%s/%s", run_dir, entries[i]->d_name));
             *dot = '\0';
             bool answers = show_one(cli, client, entries[i]->d_name, pid);
             up += answers;
@@ -187,8 +186,7 @@ static int measure(cli_t *cli, client_t *client, const char *pillar)
     }
     qsort(us, ROUNDS, sizeof(*us), compare);
     printf("%s: %d round trips, p50 %lld us, p99 %lld us, max %lld us\n", pillar, ROUNDS,
-           (long long)us[ROUNDS / 2], (long long)us[ROUNDS * 99 / 100],
-           (long long)us[ROUNDS - 1]);
+           (long long)us[ROUNDS / 2], (long long)us[ROUNDS * 99 / 100], (long long)us[ROUNDS - 1]);
     return EXIT_DONE;
 }
 

@@ -81,8 +81,8 @@ static err_t load(cli_t *cli, client_t *client, bool docs, catalogue_t *list)
     for (const cli_actor_t *at = cli->house->actors; at->def; at++) {
         if (!at->up || !at->port)
             continue;
-        client_call_t call = new_call(
-            cli, at->def->name, arena_printf(cli->arena, "%s.describe", at->def->name));
+        client_call_t call =
+            new_call(cli, at->def->name, arena_printf(cli->arena, "%s.describe", at->def->name));
         call.timeout_ms = cli->timeout_ms < 3000 ? cli->timeout_ms : 3000;
         call.args = buf_bytes(&args);
         client_reply_t reply = client_call(client, cli->arena, &call);
@@ -142,8 +142,8 @@ static err_t read_file(cli_t *cli, const char *path, const char **text, size_t *
 }
 
 /* The value in the type that the schema wants; without one, JSON when it reads as JSON. */
-static err_t typed_value(cli_t *cli, const char *key, bytes_t schema, const char *text,
-                         size_t size, buf_t *out)
+static err_t typed_value(cli_t *cli, const char *key, bytes_t schema, const char *text, size_t size,
+                         buf_t *out)
 {
     bytes_t type = field(schema, "type");
     if (type.size && mp_equals(type, "string")) {
@@ -158,8 +158,8 @@ static err_t typed_value(cli_t *cli, const char *key, bytes_t schema, const char
     }
     const char *wanted = type.size ? mp_text(cli->arena, type) : NULL;
     if (wanted && strcmp(wanted, "array") != 0 && strcmp(wanted, "object") != 0)
-        return err_make(cli->arena, ERR_ARGUMENT, "%s must be of type %s, not '%.80s'", key,
-                        wanted, text);
+        return err_make(cli->arena, ERR_ARGUMENT, "%s must be of type %s, not '%.80s'", key, wanted,
+                        text);
     if (wanted)
         return err_make(cli->arena, ERR_ARGUMENT, "%s must be JSON of type %s: %s", key, wanted,
                         err_what(err));
@@ -196,8 +196,8 @@ static err_t read_word(cli_t *cli, bytes_t schema, const char *word, buf_t *give
         name--;
     }
     key = equals ? arena_strndup(cli->arena, word, name) : NULL;
-    if (!equals || strspn(key, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_")
-                       != strlen(key)) {
+    if (!equals || strspn(key, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_") !=
+                       strlen(key)) {
         key = free_key(cli, schema, given);
         text = word;
         if (!key)
@@ -261,8 +261,8 @@ static int call_tool(cli_t *cli, client_t *client, const catalogue_t *list, cons
     if (cli->help)
         return explain(cli, tool, name);
     if (cli->read_only && !flag_of(tool->row, "reads"))
-        return cli_fail(err_make(cli->arena, ERR_FORBIDDEN,
-                                 "%s writes, and --read-only was given", name));
+        return cli_fail(
+            err_make(cli->arena, ERR_FORBIDDEN, "%s writes, and --read-only was given", name));
     client_call_t call = new_call(cli, tool->pillar, name);
     err_t err = read_arguments(cli, tool, words, count, &call.args);
     if (err_is(err))
@@ -354,11 +354,14 @@ typedef struct alias {
     const char *group, *word, *tool;
 } alias_t;
 
-static const alias_t aliases[] = {
-    {"sop", "run", "sop_execute"},       {"sop", "validate", "validate_sop"},
-    {"run", "retry", "run_retry_from"},  {"run", "complete", "step_complete"},
-    {"run", "fail", "step_fail"},        {"brain", "delete", "brain_delete_episode"},
-    {"brain", "graph", "brain_query_graph"}, {NULL, NULL, NULL}};
+static const alias_t aliases[] = {{"sop", "run", "sop_execute"},
+                                  {"sop", "validate", "validate_sop"},
+                                  {"run", "retry", "run_retry_from"},
+                                  {"run", "complete", "step_complete"},
+                                  {"run", "fail", "step_fail"},
+                                  {"brain", "delete", "brain_delete_episode"},
+                                  {"brain", "graph", "brain_query_graph"},
+                                  {NULL, NULL, NULL}};
 
 static const char *tool_for(cli_t *cli, const char *group, const char *word)
 {

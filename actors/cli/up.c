@@ -22,9 +22,9 @@ extern char **environ;
 
 enum {
     MOST_CHILDREN = 80,
-    GIVE_UP_EXITS = 5,       /* deaths before readiness … */
-    GIVE_UP_MS = 30000,      /* … within this time */
-    FIRST_BACKOFF_MS = 10,   /* a pillar that was ready is back at once */
+    GIVE_UP_EXITS = 5,     /* deaths before readiness … */
+    GIVE_UP_MS = 30000,    /* … within this time */
+    FIRST_BACKOFF_MS = 10, /* a pillar that was ready is back at once */
     LONGEST_BACKOFF_MS = 5000,
     STOP_MS = 25000
 };
@@ -144,8 +144,8 @@ static int spawn_kid(house_up_t *up, kid_t *kid, int ready_fd)
     posix_spawnattr_init(&attributes);
     posix_spawnattr_setsigmask(&attributes, &none);
     posix_spawnattr_setflags(&attributes, POSIX_SPAWN_SETSIGMASK);
-    int failed = posix_spawn(&kid->pid, "/proc/self/exe", NULL, &attributes,
-                             kid_arguments(up, kid), kid_environment(up, ready_fd));
+    int failed = posix_spawn(&kid->pid, "/proc/self/exe", NULL, &attributes, kid_arguments(up, kid),
+                             kid_environment(up, ready_fd));
     posix_spawnattr_destroy(&attributes);
     return failed;
 }
@@ -215,8 +215,8 @@ static bool on_death(kid_t *kid)
         tell_death(kid, status);
     kid->restart_at_ms = now_ms() + kid->backoff_ms;
     if (!kid->ready && kid->backoff_ms < LONGEST_BACKOFF_MS)
-        kid->backoff_ms = kid->backoff_ms * 4 < LONGEST_BACKOFF_MS ? kid->backoff_ms * 4
-                                                                  : LONGEST_BACKOFF_MS;
+        kid->backoff_ms =
+            kid->backoff_ms * 4 < LONGEST_BACKOFF_MS ? kid->backoff_ms * 4 : LONGEST_BACKOFF_MS;
     kid->ready = false;
     return !end;
 }
@@ -441,8 +441,8 @@ int cli_down(cli_t *cli)
     }
     int fd = (int)syscall(SYS_pidfd_open, pid, 0);
     if (fd < 0 || kill(pid, SIGTERM))
-        return cli_fail(err_make(cli->arena, ERR_IO, "cannot stop process %d: %s", pid,
-                                 strerror(errno)));
+        return cli_fail(
+            err_make(cli->arena, ERR_IO, "cannot stop process %d: %s", pid, strerror(errno)));
     struct pollfd gone = {.fd = fd, .events = POLLIN};
     if (poll(&gone, 1, 2 * STOP_MS + 5000) != 1)
         return cli_fail(err_make(cli->arena, ERR_TIMEOUT, "process %d is still draining", pid));

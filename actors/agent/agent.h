@@ -1,0 +1,48 @@
+/* agent: the desk where tasks wait and are never lost, and the procedures they follow. One actor;
+ * its parts are tasks (the queue), sops (procedures and their versions) and runs (executing them).
+ * The parts share this state and the tables below; nothing outside the folder sees them. */
+#ifndef ACTORS_AGENT_AGENT_H
+#define ACTORS_AGENT_AGENT_H
+
+#include "actors/agent/runs.h"
+#include "actors/agent/sops.h"
+#include "actors/agent/tasks.h"
+#include "bus/actor.h"
+
+#define agent_settings_FIELDS(F)                                                                   \
+    F(INT, lease_ms, opt(30000), 1000, 3600000, "How long a lease lasts without a sign of life.")  \
+    F(INT, aging_ms, opt(60000), 0, 86400000, "One step of priority is worth this much waiting.")  \
+    F(INT, due_soon_ms, opt(15000), 0, 3600000, "Tasks due within this time count as demand.")     \
+    F(INT, target_per_replica, opt(5), 1, 100000, "Tasks that one worker is expected to hold.")    \
+    F(INT, min_replicas, opt(1), 0, 1000, "Fewest workers to wish for.")                           \
+    F(INT, max_replicas, opt(5), 1, 1000, "Most workers to wish for.")                             \
+    F(INT, backoff_ms, opt(1000), 1, 3600000, "Pause before the second attempt; doubles.")         \
+    F(INT, backoff_limit_ms, opt(300000), 1, 86400000, "Longest pause between attempts.")          \
+    F(INT, max_crashes, opt(5), 1, 1000, "Lost leases after which a task is buried.")              \
+    F(INT, max_waiting, opt(1000000), 1, 100000000, "Most unfinished tasks of one company.")       \
+    F(INT, retention_ms, opt(604800000), 1000, 31536000000, "How long finished tasks are kept.")   \
+    F(INT, sop_wait_ms, opt(50000), 0, 3600000, "How long sop_execute waits for its run.")         \
+    F(BOOL, llm, opt(false), 0, 0, "A worker can run steps of prose (AGENCY_LLM_URL is set).")
+RECORD_STRUCT(agent_settings, agent_settings_FIELDS)
+extern const record_t agent_settings_record;
+
+/* Tables in each company's store; TABLE_<name> is the index. */
+#define AGENT_TABLES(T) TASKS_TABLES(T) SOPS_TABLES(T) RUNS_TABLES(T)
+#define TASKS_TABLES(T)                                                                            \
+    T(tasks) T(task_states) T(task_results) T(task_keys) T(ready) T(delayed) T(running) T(meta)
+enum {
+#define AGENT_TABLE_INDEX(name) TABLE_##name,
+    AGENT_TABLES(AGENT_TABLE_INDEX)
+#undef AGENT_TABLE_INDEX
+        AGENT_TABLE_COUNT
+};
+
+typedef struct agent {
+    const agent_settings_t *settings; /* first: the skeleton fills it in */
+    tasks_t *tasks;
+    sops_t *sops;
+} agent_t;
+
+extern const actor_def_t agent_actor;
+
+#endif
