@@ -1,0 +1,918 @@
+/* Runs of procedures: a real agent with a real store; the test is its worker, so that it can die
+ * between any two messages. The brain is an actor that only remembers what it was told. */
+#include <check.h>
+#include <stdatomic.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "actors/agent/agent.h"
+#include "bus/client.h"
+#include "bus/host.h"
+#include "proto/json.h"
+#include "proto/mp.h"
+
+/* ---- a brain for the test ---- */
+
+typedef struct memory {
+    atomic_int queries, experiences;
+    _Atomic(bool) refuse;
+    char last[512];
+} memory_t;
+
+/* Each test case is a process of its own. */
+static memory_t told;
+
+#define brain_query_ARGS(F)                                                                        \
+    F(STR, query, must, 0, 0, "What.")                                                             \
+    F(INT, limit, opt(3), 0, 0, "How many.")                                                       \
+    COMPANY_ROW(F)
+#define brain_query_REPLY(F) F(STRS, memories, must, 0, 0, "What it knows.")
+#define log_experience_ARGS(F)                                                                     \
+    F(STR, taskId, must, 0, 0, "Run.")                                                             \
+    F(STR, task_type, must, 0, 0, "Type.")                                                         \
+    F(STR, agent_used, must, 0, 0, "Agent.")                                                       \
+    F(STR, outcome, must, 0, 0, "Outcome.")                                                        \
+    F(STR, summary, must, 0, 0, "Summary.")                                                        \
+    F(INT, tokens, opt(), 0, 0, "Tokens.")                                                         \
+    F(INT, duration, opt(), 0, 0, "Duration.")                                                     \
+    COMPANY_ROW(F)
+#define log_experience_REPLY(F) F(BOOL, stored, must, 0, 0, "Done.")
+typedef struct brain {
+    int unused;
+} brain_t;
+#define BRAIN_METHODS(M)                                                                           \
+    M(brain_t, brain_query, READS, "Search.")                                                      \
+    M(brain_t, log_experience, WRITES, "Keep.")
+METHODS(brain_methods, BRAIN_METHODS)
+
+static err_t brain_query(brain_t *self, call_t *call, const brain_query_args_t *args,
+                         brain_query_reply_t *reply)
+{
+    (void)self, (void)args;
+    static const char *const items[] = {"last time it took long"};
+    call_say(call, "one");
+    atomic_fetch_add(&told.queries, 1);
+    reply->memories = (strs_t){items, 1};
+    reply->has_memories = true;
+    return err_ok();
+}
+
+static err_t log_experience(brain_t *self, call_t *call, const log_experience_args_t *args,
+                            log_experience_reply_t *reply)
+{
+    (void)self;
+    if (atomic_load(&told.refuse))
+        return err_of(ERR_UNAVAILABLE, "not now");
+    snprintf(told.last, sizeof(told.last), "%s %s %s %s %s", call_company(call), args->task_type,
+             args->agent_used, args->outcome, args->summary);
+    atomic_fetch_add(&told.experiences, 1);
+    reply->stored = reply->has_stored = true;
+    return err_ok();
+}
+
+static const actor_def_t test_brain = {
+    .name = "brain", .doc = "Remembers.", .size = sizeof(brain_t), .methods = brain_methods};
+
+/* ---- the house ---- */
+
+typedef struct house {
+    arena_t *arena;
+    host_t *host;
+    client_t *client;
+    char data[64];
+    const char *id; /* of the leased run */
+    int64_t fence;
+} house_t;
+
+static void start(house_t *house, const char *setting)
+{
+    const char *settings[] = {"agent.lease_ms=1000", setting, NULL};
+    host_options_t options = {
+        .data_dir = house->data, .settings = settings, .log_level = LOG_ERROR};
+    err_t err = host_open(&options, house->arena, &house->host);
+    ck_assert_msg(!err_is(err), "%s", err_what(err));
+    err = host_start(house->host, &test_brain, NULL, house->arena);
+    ck_assert_msg(!err_is(err), "%s", err_what(err));
+    err = host_start(house->host, &agent_actor, NULL, house->arena);
+    ck_assert_msg(!err_is(err), "%s", err_what(err));
+    err = client_open_host(house->host, &house->client);
+    ck_assert_msg(!err_is(err), "%s", err_what(err));
+}
+
+static void stop(house_t *house)
+{
+    client_close(&house->client);
+    host_close(&house->host, 2000);
+}
+
+static void open_house(house_t *house, const char *setting)
+{
+    *house = (house_t){.arena = arena_new()};
+    snprintf(house->data, sizeof(house->data), "/tmp/test-runs-XXXXXX");
+    ck_assert_ptr_nonnull(mkdtemp(house->data));
+    start(house, setting);
+}
+
+static void close_house(house_t *house)
+{
+    stop(house);
+    char command[128];
+    snprintf(command, sizeof(command), "rm -rf %s", house->data);
+    ck_assert_int_eq(system(command), 0);
+    arena_destroy(&house->arena);
+}
+
+/* Args as JSON with ' for ". */
+static client_reply_t ask(house_t *house, const char *method, const char *args)
+{
+    char *json = arena_strdup(house->arena, args);
+    for (char *c = json; *c; c++)
+        *c = *c == '\'' ? '"' : *c;
+    bytes_t packed;
+    err_t err = json_to_msgpack(house->arena, json, strlen(json), NULL, &packed);
+    ck_assert_msg(!err_is(err), "%s: %s", json, err_what(err));
+    client_call_t call = {
+        .peer = "agent", .method = method, .args = packed, .role = ROLE_ADMIN, .timeout_ms = 20000};
+    return client_call(house->client, house->arena, &call);
+}
+
+static bytes_t good(house_t *house, const char *method, const char *args)
+{
+    client_reply_t reply = ask(house, method, args);
+    ck_assert_msg(!err_is(reply.err), "%s %s: %s", method, args, err_what(reply.err));
+    return reply.body;
+}
+
+static void bad(house_t *house, const char *method, const char *args, err_code_t code,
+                const char *part)
+{
+    client_reply_t reply = ask(house, method, args);
+    ck_assert_msg(reply.err.code == code, "%s %s: %s: %s", method, args,
+                  err_info(reply.err.code)->name, err_what(reply.err));
+    ck_assert_msg(strstr(err_what(reply.err), part) != NULL, "no '%s' in: %s", part,
+                  err_what(reply.err));
+}
+
+static const char *json_of(house_t *house, bytes_t value)
+{
+    buf_t out;
+    buf_open(&out, house->arena);
+    ck_assert(!err_is(json_from_msgpack(value, JSON_COMPACT, &out)));
+    return out.data;
+}
+
+/* A field by path, as JSON text; "" when absent. */
+static const char *get(house_t *house, bytes_t body, const char *path)
+{
+    char *rest = arena_strdup(house->arena, path);
+    for (char *part; (part = strsep(&rest, ".")) != NULL;) {
+        bool found = *part >= '0' && *part <= '9' ? mp_at(body, (uint32_t)atoi(part), &body)
+                                                  : mp_get(body, part, &body);
+        if (!found)
+            return "";
+    }
+    const char *text = mp_text(house->arena, body);
+    return text ? text : json_of(house, body);
+}
+
+static void is(house_t *house, bytes_t body, const char *path, const char *want)
+{
+    const char *have = get(house, body, path);
+    ck_assert_msg(!strcmp(have, want), "%s is '%s', not '%s' in %s", path, have, want,
+                  json_of(house, body));
+}
+
+static void has(house_t *house, bytes_t body, const char *path, const char *part)
+{
+    const char *have = get(house, body, path);
+    ck_assert_msg(strstr(have, part) != NULL, "%s is '%s', without '%s'", path, have, part);
+}
+
+/* Writes a procedure into the folder of the default company. */
+static void put_file(house_t *house, const char *name, const char *content)
+{
+    char path[256];
+    snprintf(path, sizeof(path), "%s/sops", house->data);
+    mkdir(path, 0700);
+    snprintf(path, sizeof(path), "%s/sops/%s.md", house->data, name);
+    FILE *file = fopen(path, "w");
+    ck_assert_ptr_nonnull(file);
+    fputs(content, file);
+    fclose(file);
+}
+
+static const char *file_text(house_t *house, const char *path)
+{
+    char full[256];
+    snprintf(full, sizeof(full), "%s/%s", house->data, path);
+    FILE *file = fopen(full, "r");
+    if (!file)
+        return "";
+    char *text = arena_alloc(house->arena, 65536);
+    size_t size = fread(text, 1, 65535, file);
+    fclose(file);
+    text[size] = '\0';
+    return text;
+}
+
+/* ---- the worker ---- */
+
+/* Takes the next run; waits for it at most so long. */
+static bool lease_within(house_t *house, int wait_ms)
+{
+    bytes_t body = good(house, "task_lease",
+                        arena_printf(house->arena, "{'worker':'w','n':1,'wait_ms':%d}", wait_ms));
+    const char *id = get(house, body, "tasks.0.id");
+    if (!*id)
+        return false;
+    house->id = id;
+    house->fence = atoll(get(house, body, "tasks.0.fence"));
+    ck_assert_int_gt(house->fence, 0);
+    return true;
+}
+
+static void lease(house_t *house)
+{
+    ck_assert_msg(lease_within(house, 10000), "no run was ready");
+}
+
+static const char *leased(house_t *house, const char *more)
+{
+    return arena_printf(house->arena, "{'id':'%s','fence':%lld%s}", house->id,
+                        (long long)house->fence, more);
+}
+
+static bytes_t next(house_t *house)
+{
+    return good(house, "run_next", leased(house, ""));
+}
+
+static void begin(house_t *house, int step)
+{
+    good(house, "step_start", leased(house, arena_printf(house->arena, ",'step':%d", step)));
+}
+
+static bytes_t done(house_t *house, int step, const char *result)
+{
+    return good(house, "step_done",
+                leased(house, arena_printf(house->arena, ",'step':%d,'outcome':'ok','result':%s",
+                                           step, result)));
+}
+
+static bytes_t broken(house_t *house, int step, const char *error, bool retryable)
+{
+    return good(house, "step_done",
+                leased(house, arena_printf(house->arena,
+                                           ",'step':%d,'outcome':'error','error':'%s',"
+                                           "'retryable':%s",
+                                           step, error, retryable ? "true" : "false")));
+}
+
+/* Waits for an end of something the agent does by itself, at most 10 s, by asking. */
+static void until_told(house_t *house, int experiences)
+{
+    for (int i = 0; i < 100 && atomic_load(&told.experiences) < experiences; i++)
+        lease_within(house, 100); /* a bounded wait inside the agent */
+    ck_assert_int_eq(atomic_load(&told.experiences), experiences);
+}
+
+static const char *execute(house_t *house, const char *args)
+{
+    bytes_t body = good(house, "sop_execute", args);
+    return get(house, body, "id");
+}
+
+static bytes_t run_of(house_t *house, const char *id)
+{
+    return good(house, "run_get", arena_printf(house->arena, "{'id':'%s'}", id));
+}
+
+static const char two_steps[] = "---\ninputs: folder\n---\n# Two steps\n\nDoes two things.\n\n"
+                                "1. **Count**: counts.\n"
+                                "   ```sh replay=safe env=LANG timeout=5s\n"
+                                "   ls {{input.folder}} | wc -l\n"
+                                "   ```\n"
+                                "2. **Remember**\n"
+                                "   ```tool\n"
+                                "   brain_store {\"taskId\": \"{{run.id}}\", \"tokens\": "
+                                "\"{{steps.count.result.exit}}\", \"solution\": "
+                                "\"n={{steps.count.result.stdout}}\"}\n"
+                                "   ```\n";
+
+/* ---- procedures ---- */
+
+START_TEST(procedures_are_kept_as_versions)
+{
+    house_t h;
+    open_house(&h, NULL);
+    client_reply_t reply = ask(&h, "sop_list", "{}");
+    ck_assert_str_eq(reply.text, "No SOPs found.");
+    reply = ask(&h, "sop_create", "{'name':'one','content':'# T\\n1. **A**: do\\n'}");
+    ck_assert_msg(!err_is(reply.err), "%s", err_what(reply.err));
+    ck_assert_ptr_nonnull(strstr(reply.text, "SOP 'one' created successfully in "));
+    is(&h, reply.body, "created", "true");
+    ck_assert_str_eq(file_text(&h, "sops/one.md"), "# T\n1. **A**: do\n");
+    bytes_t body = good(&h, "sop_create", "{'name':'one.md','content':'# T2\\n1. x\\n'}");
+    is(&h, body, "created", "false");
+    body = good(&h, "sop_get", "{'name':'one'}");
+    is(&h, body, "content", "# T2\n1. x\n");
+    const char *old = get(&h, body, "versions.1.hash");
+    body = good(&h, "sop_get", arena_printf(h.arena, "{'name':'one','version':'%.12s'}", old));
+    is(&h, body, "content", "# T\n1. **A**: do\n");
+    put_file(&h, "two", "# Two\n1. y\n");
+    reply = ask(&h, "sop_list", "{}");
+    ck_assert_str_eq(reply.text, "one, two");
+    is(&h, reply.body, "sops.1.title", "Two");
+    reply = ask(&h, "validate_sop", "{'name':'two'}");
+    ck_assert_ptr_nonnull(strstr(reply.text, "SOP 'two' is valid.\nTitle: Two\nSteps: 1"));
+    close_house(&h);
+}
+END_TEST
+
+START_TEST(bad_procedures_are_refused)
+{
+    house_t h;
+    open_house(&h, NULL);
+    bad(&h, "sop_create", "{'name':'a/b','content':'# T\\n1. x\\n'}", ERR_ARGUMENT, "no folders");
+    bad(&h, "sop_create", "{'name':'../b','content':'# T\\n1. x\\n'}", ERR_ARGUMENT, "no folders");
+    bad(&h, "sop_create", "{'name':'a','content':'# T\\n'}", ERR_ARGUMENT,
+        "line 2: there are no steps");
+    bad(&h, "validate_sop", "{'name':'gone'}", ERR_NOT_FOUND, "no procedure 'gone'");
+    bad(&h, "sop_execute", "{'name':'gone'}", ERR_NOT_FOUND, "no procedure 'gone'");
+    put_file(&h, "wrong", "# T\n1. {{nonsense}}\n");
+    client_reply_t reply = ask(&h, "validate_sop", "{'name':'wrong'}");
+    ck_assert_ptr_nonnull(strstr(reply.text, "SOP Invalid: wrong\nline 2: "));
+    is(&h, reply.body, "valid", "false");
+    bad(&h, "sop_execute", "{'name':'wrong'}", ERR_ARGUMENT, "line 2");
+    bad(&h, "run_get", "{'id':'t0000000099'}", ERR_NOT_FOUND, "no run");
+    close_house(&h);
+}
+END_TEST
+
+START_TEST(an_edited_file_is_the_next_version)
+{
+    house_t h;
+    open_house(&h, NULL);
+    good(&h, "sop_create", "{'name':'one','content':'# First\\n1. x\\n'}");
+    const char *first = execute(&h, "{'name':'one','wait_ms':0}");
+    put_file(&h, "one", "# Second\n1. y\n");
+    const char *second = execute(&h, "{'name':'one','wait_ms':0}");
+    is(&h, run_of(&h, first), "title", "First");
+    is(&h, run_of(&h, second), "title", "Second");
+    bytes_t body = good(&h, "sop_get", "{'name':'one'}");
+    is(&h, body, "versions.0.author", "file");
+    is(&h, body, "versions.1.author", "local");
+    close_house(&h);
+}
+END_TEST
+
+/* ---- runs ---- */
+
+START_TEST(a_run_goes_from_step_to_step)
+{
+    house_t h;
+    open_house(&h, NULL);
+    put_file(&h, "two", two_steps);
+    const char *id = execute(&h, "{'name':'two','input':'/a b','wait_ms':0}");
+    is(&h, run_of(&h, id), "state", "ready");
+    lease(&h);
+    ck_assert_str_eq(h.id, id);
+    bytes_t step = next(&h);
+    is(&h, step, "action", "perform");
+    is(&h, step, "kind", "sh");
+    is(&h, step, "script", "ls \"${VALUE_1}\" | wc -l\n");
+    is(&h, step, "env.0.value", "/a b");
+    is(&h, step, "env_pass.0", "LANG");
+    is(&h, step, "timeout_ms", "5000");
+    is(&h, step, "replay", "safe");
+    const char *effect = get(&h, step, "effect_id");
+    ck_assert_uint_eq(strlen(effect), 64);
+    is(&h, run_of(&h, id), "state", "running");
+    is(&h, run_of(&h, id), "steps.0.effect", "intended");
+    begin(&h, 0);
+    is(&h, run_of(&h, id), "steps.0.effect", "dispatched");
+    step = done(&h, 0, "{'exit':0,'stdout':'42\\n','stderr':''}");
+    is(&h, step, "kind", "tool");
+    is(&h, step, "tool", "brain_store");
+    is(&h, step, "replay", "keyed");
+    is(&h, step, "args.solution", "n=42");
+    is(&h, step, "args.tokens", "0");
+    is(&h, step, "args.taskId", id);
+    begin(&h, 1);
+    is(&h, done(&h, 1, "{'id':'m1'}"), "action", "done");
+    bytes_t run = run_of(&h, id);
+    is(&h, run, "state", "completed");
+    is(&h, run, "result.id", "m1");
+    is(&h, run, "steps.1.state", "completed");
+    is(&h, run, "experience.0", "last time it took long");
+    ck_assert_int_eq(atomic_load(&told.queries), 1);
+    until_told(&h, 1);
+    ck_assert_ptr_nonnull(strstr(told.last, "default sop_execution sop_engine success two: Two"));
+    const char *log = file_text(&h, "sop_logs.ndjson");
+    ck_assert_ptr_nonnull(
+        strstr(log, "\"step\":\"count\",\"status\":\"success\",\"details\":\"42\""));
+    close_house(&h);
+}
+END_TEST
+
+START_TEST(execute_waits_for_the_end)
+{
+    house_t h;
+    open_house(&h, NULL);
+    put_file(&h, "one", "# One\n1. **A**\n   ```sh\n   true\n   ```\n");
+    client_call_t call = {
+        .peer = "agent", .method = "sop_execute", .role = ROLE_ADMIN, .timeout_ms = 20000};
+    const char json[] = "{\"name\":\"one\"}";
+    json_to_msgpack(h.arena, json, strlen(json), NULL, &call.args);
+    uint64_t sent = client_send(h.client, &call);
+    lease(&h);
+    next(&h);
+    begin(&h, 0);
+    done(&h, 0, "{'exit':0,'stdout':'fine'}");
+    uint64_t id = 0;
+    client_reply_t reply = client_wait(h.client, h.arena, 10000, &id);
+    ck_assert_uint_eq(id, sent);
+    ck_assert_msg(!err_is(reply.err), "%s", err_what(reply.err));
+    is(&h, reply.body, "state", "completed");
+    ck_assert_str_eq(reply.text, "SOP 'One' executed successfully.\nSummary:\nStep 1 completed: A: "
+                                 "fine");
+    close_house(&h);
+}
+END_TEST
+
+START_TEST(execute_answers_with_the_id_when_time_is_up)
+{
+    house_t h;
+    open_house(&h, NULL);
+    put_file(&h, "one", "# One\n1. **A**\n   ```sh\n   true\n   ```\n");
+    client_reply_t reply = ask(&h, "sop_execute", "{'name':'one','wait_ms':50}");
+    is(&h, reply.body, "state", "ready");
+    ck_assert_ptr_nonnull(strstr(reply.text, "is not finished"));
+    const char *first = execute(&h, "{'name':'one','wait_ms':0,'idempotency_key':'k'}");
+    const char *again = execute(&h, "{'name':'one','wait_ms':0,'idempotency_key':'k'}");
+    ck_assert_str_eq(first, again);
+    close_house(&h);
+}
+END_TEST
+
+START_TEST(inputs_are_checked)
+{
+    house_t h;
+    open_house(&h, NULL);
+    put_file(&h, "two", two_steps);
+    bad(&h, "sop_execute", "{'name':'two'}", ERR_ARGUMENT, "'folder' is missing");
+    bad(&h, "sop_execute", "{'name':'two','input':{'folder':'x','z':1}}", ERR_ARGUMENT,
+        "no input 'z'");
+    close_house(&h);
+}
+END_TEST
+
+START_TEST(a_lost_worker_before_dispatch_repeats)
+{
+    house_t h;
+    open_house(&h, NULL);
+    put_file(&h, "one", "# One\n1. **A**\n   ```sh\n   true\n   ```\n");
+    const char *id = execute(&h, "{'name':'one','wait_ms':0}");
+    lease(&h);
+    const char *effect = get(&h, next(&h), "effect_id");
+    int64_t fence = h.fence;
+    lease(&h); /* after the first lease has ended */
+    ck_assert_str_eq(h.id, id);
+    ck_assert_int_gt(h.fence, fence);
+    bytes_t step = next(&h);
+    is(&h, step, "action", "perform");
+    is(&h, step, "effect_id", effect);
+    is(&h, step, "attempt", "1");
+    int64_t fresh = h.fence;
+    h.fence = fence;
+    bad(&h, "step_start", leased(&h, ",'step':0"), ERR_FENCED, "lease");
+    h.fence = fresh;
+    begin(&h, 0);
+    is(&h, done(&h, 0, "{'exit':0}"), "action", "done");
+    close_house(&h);
+}
+END_TEST
+
+START_TEST(a_lost_worker_after_dispatch_leaves_doubt)
+{
+    house_t h;
+    open_house(&h, NULL);
+    put_file(&h, "one",
+             "# One\n1. **A**\n   ```sh\n   true\n   ```\n2. **B** {{steps.a.result.x}}\n"
+             "   ```sh\n   true\n   ```\n");
+    const char *id = execute(&h, "{'name':'one','wait_ms':0}");
+    lease(&h);
+    next(&h);
+    begin(&h, 0);
+    lease(&h);
+    bytes_t step = next(&h);
+    is(&h, step, "action", "wait");
+    bytes_t run = run_of(&h, id);
+    is(&h, run, "state", "input_required");
+    is(&h, run, "steps.0.state", "unknown");
+    is(&h, run, "steps.0.effect", "unknown");
+    has(&h, run, "why", "nobody knows whether");
+    ck_assert(!lease_within(&h, 100));
+    bad(&h, "approve", arena_printf(h.arena, "{'id':'%s'}", id), ERR_STATE, "no approval");
+    run = good(&h, "step_complete",
+               arena_printf(h.arena, "{'id':'%s','step':'a','result':{'x':'seen'}}", id));
+    is(&h, run, "steps.0.state", "completed");
+    is(&h, run, "steps.0.by", "local");
+    lease(&h);
+    is(&h, next(&h), "name", "b");
+    begin(&h, 1);
+    is(&h, done(&h, 1, "{'exit':0}"), "action", "done");
+    close_house(&h);
+}
+END_TEST
+
+START_TEST(safe_and_keyed_are_repeated_with_their_id)
+{
+    house_t h;
+    open_house(&h, NULL);
+    put_file(&h, "one",
+             "# One\n1. **A**\n   ```sh replay=safe\n   true\n   ```\n"
+             "2. **B**\n   ```tool\n   brain_store {}\n   ```\n"
+             "3. **C**\n   ```tool\n   other/thing {}\n   ```\n");
+    execute(&h, "{'name':'one','wait_ms':0}");
+    for (int i = 0; i < 2; i++) {
+        lease(&h);
+        bytes_t step = next(&h);
+        const char *effect = get(&h, step, "effect_id");
+        begin(&h, i);
+        lease(&h);
+        step = next(&h);
+        is(&h, step, "action", "perform");
+        is(&h, step, "effect_id", effect);
+        begin(&h, i);
+        step = done(&h, i, "{'exit':0}");
+        is(&h, step, "step", i ? "2" : "1");
+        good(&h, "task_release", leased(&h, ""));
+    }
+    lease(&h);
+    is(&h, next(&h), "replay", "manual"); /* a foreign tool */
+    close_house(&h);
+}
+END_TEST
+
+START_TEST(a_restart_resumes_where_it_was)
+{
+    house_t h;
+    open_house(&h, NULL);
+    put_file(&h, "two", two_steps);
+    const char *id = execute(&h, "{'name':'two','input':'x','wait_ms':0}");
+    lease(&h);
+    next(&h);
+    begin(&h, 0);
+    bytes_t step = done(&h, 0, "{'exit':0,'stdout':'7'}");
+    const char *effect = get(&h, step, "effect_id");
+    stop(&h);
+    start(&h, NULL);
+    is(&h, run_of(&h, id), "steps.0.state", "completed");
+    lease(&h);
+    step = next(&h);
+    is(&h, step, "name", "remember");
+    is(&h, step, "effect_id", effect);
+    is(&h, step, "args.solution", "n=7");
+    begin(&h, 1);
+    is(&h, done(&h, 1, "{}"), "action", "done");
+    until_told(&h, 1);
+    close_house(&h);
+}
+END_TEST
+
+START_TEST(failures_are_retried_as_told)
+{
+    house_t h;
+    open_house(&h, NULL);
+    put_file(&h, "one", "# One\n1. **A**\n   ```sh retries=1\n   true\n   ```\n");
+    const char *id = execute(&h, "{'name':'one','wait_ms':0}");
+    lease(&h);
+    const char *effect = get(&h, next(&h), "effect_id");
+    begin(&h, 0);
+    bytes_t step = broken(&h, 0, "exit 1", false);
+    is(&h, step, "action", "wait");
+    is(&h, run_of(&h, id), "state", "waiting_timer");
+    lease(&h); /* wakes when the pause is over */
+    step = next(&h);
+    is(&h, step, "attempt", "2");
+    ck_assert_str_ne(get(&h, step, "effect_id"), effect);
+    begin(&h, 0);
+    step = broken(&h, 0, "exit 2", true);
+    is(&h, step, "action", "done");
+    has(&h, step, "why", "step 1 (a): exit 2");
+    bytes_t run = run_of(&h, id);
+    is(&h, run, "state", "failed");
+    is(&h, run, "steps.0.state", "failed");
+    client_reply_t reply = ask(&h, "run_get", arena_printf(h.arena, "{'id':'%s'}", id));
+    ck_assert_ptr_nonnull(strstr(reply.text, "Error executing SOP 'One': step 1 (a): exit 2"));
+    until_told(&h, 1);
+    ck_assert_ptr_nonnull(strstr(told.last, "failure"));
+    close_house(&h);
+}
+END_TEST
+
+START_TEST(a_person_goes_back)
+{
+    house_t h;
+    open_house(&h, NULL);
+    put_file(&h, "two",
+             "# Two\n1. **A**\n   ```sh\n   true\n   ```\n2. **B**\n   ```sh\n   false\n"
+             "   ```\n");
+    const char *id = execute(&h, "{'name':'two','wait_ms':0}");
+    lease(&h);
+    const char *first = get(&h, next(&h), "effect_id");
+    begin(&h, 0);
+    done(&h, 0, "{'exit':0}");
+    begin(&h, 1);
+    is(&h, broken(&h, 1, "no", false), "action", "done");
+    const char *retry = "{'id':'%s','step':'%s'}";
+    bad(&h, "run_retry_from", arena_printf(h.arena, retry, id, "zzz"), ERR_ARGUMENT, "no step");
+    bytes_t run = good(&h, "run_retry_from", arena_printf(h.arena, retry, id, "b"));
+    is(&h, run, "state", "ready");
+    is(&h, run, "steps.0.state", "completed");
+    is(&h, run, "steps.1.state", "pending");
+    bad(&h, "run_retry_from", arena_printf(h.arena, retry, id, "1"), ERR_STATE, "ready");
+    lease(&h);
+    is(&h, next(&h), "name", "b");
+    begin(&h, 1);
+    broken(&h, 1, "again no", false);
+    good(&h, "run_retry_from", arena_printf(h.arena, retry, id, "1"));
+    lease(&h);
+    bytes_t step = next(&h);
+    is(&h, step, "name", "a");
+    is(&h, step, "attempt", "2");
+    ck_assert_str_ne(get(&h, step, "effect_id"), first);
+    begin(&h, 0);
+    done(&h, 0, "{}");
+    begin(&h, 1);
+    is(&h, done(&h, 1, "{}"), "action", "done");
+    is(&h, run_of(&h, id), "state", "completed");
+    until_told(&h, 3);
+    close_house(&h);
+}
+END_TEST
+
+START_TEST(approvals)
+{
+    house_t h;
+    open_house(&h, NULL);
+    put_file(&h, "ask",
+             "# Ask\n1. **Ask**\n   ```approve\n   Release {{input}}?\n   ```\n"
+             "2. **Go** {{steps.ask.result.by}}\n   ```sh\n   true\n   ```\n");
+    const char *id = execute(&h, "{'name':'ask','input':'v1','wait_ms':0}");
+    lease(&h);
+    is(&h, next(&h), "action", "wait");
+    bytes_t run = run_of(&h, id);
+    is(&h, run, "state", "input_required");
+    has(&h, run, "why", "needs approval");
+    has(&h, run, "why", "Release v1?");
+    const char *this = arena_printf(h.arena, "{'id':'%s'}", id);
+    bad(&h, "step_complete", this, ERR_STATE, "approve or reject");
+    run = good(&h, "approve", arena_printf(h.arena, "{'id':'%s','note':'fine'}", id));
+    is(&h, run, "state", "ready");
+    is(&h, run, "steps.0.result.note", "fine");
+    bad(&h, "approve", this, ERR_STATE, "waits for nobody");
+    lease(&h);
+    is(&h, next(&h), "name", "go");
+    id = execute(&h, "{'name':'ask','input':'v2','wait_ms':0}");
+    lease(&h);
+    ck_assert_str_eq(h.id, id);
+    next(&h);
+    run = good(&h, "reject", arena_printf(h.arena, "{'id':'%s','why':'too early'}", id));
+    is(&h, run, "state", "failed");
+    has(&h, run, "error", "rejected by local: too early");
+    close_house(&h);
+}
+END_TEST
+
+START_TEST(waits)
+{
+    house_t h;
+    open_house(&h, NULL);
+    put_file(&h, "wait",
+             "# Wait\n1. **W**\n   ```wait\n   {{input.time}}\n   ```\n"
+             "2. **Go**\n   ```sh\n   true\n   ```\n");
+    const char *id = execute(&h, "{'name':'wait','input':{'time':'300ms'},'wait_ms':0}");
+    lease(&h);
+    is(&h, next(&h), "action", "wait");
+    is(&h, run_of(&h, id), "state", "waiting_timer");
+    lease(&h);
+    is(&h, next(&h), "name", "go");
+    id = execute(&h, "{'name':'wait','input':{'time':'2020-01-01T00:00:00Z'},'wait_ms':0}");
+    lease(&h);
+    is(&h, next(&h), "action", "wait"); /* due at once */
+    lease(&h);
+    is(&h, next(&h), "name", "go");
+    id = execute(&h, "{'name':'wait','input':{'time':'soon'},'wait_ms':0}");
+    lease(&h);
+    is(&h, next(&h), "action", "done");
+    has(&h, run_of(&h, id), "error", "nothing to wait for");
+    close_house(&h);
+}
+END_TEST
+
+START_TEST(prose_without_a_model_is_for_people)
+{
+    house_t h;
+    open_house(&h, NULL);
+    put_file(&h, "think",
+             "# Think\n1. **Judge**: Is {{input}} good?\n2. **Say**\n   ```tool\n"
+             "   brain_store {\"solution\": \"{{steps.judge.result.summary}}\"}\n"
+             "   ```\n");
+    const char *id = execute(&h, "{'name':'think','input':'tea','wait_ms':0}");
+    lease(&h);
+    is(&h, next(&h), "action", "wait");
+    has(&h, run_of(&h, id), "why", "no model is configured");
+    has(&h, run_of(&h, id), "steps.0.input", "Is tea good?");
+    bad(&h, "step_complete", arena_printf(h.arena, "{'id':'%s','step':'say'}", id), ERR_STATE,
+        "waits at step 1 (judge)");
+    good(&h, "step_complete", arena_printf(h.arena, "{'id':'%s','result':{'summary':'yes'}}", id));
+    lease(&h);
+    is(&h, next(&h), "args.solution", "yes");
+    id = execute(&h, "{'name':'think','input':'mud','wait_ms':0}");
+    lease(&h);
+    next(&h);
+    bytes_t run = good(&h, "step_fail", arena_printf(h.arena, "{'id':'%s','error':'no'}", id));
+    is(&h, run, "state", "failed");
+    close_house(&h);
+}
+END_TEST
+
+START_TEST(prose_with_a_model_keeps_its_effects)
+{
+    house_t h;
+    open_house(&h, "agent.llm=true");
+    put_file(&h, "think",
+             "---\nmax_calls: 2\n---\n# Think\nCarefully.\n\n1. **Judge**: Is {{input}} "
+             "good?\n");
+    const char *id = execute(&h, "{'name':'think','input':'tea','wait_ms':0}");
+    lease(&h);
+    bytes_t step = next(&h);
+    is(&h, step, "kind", "llm");
+    has(&h, step, "prompt", "Is tea good?");
+    has(&h, step, "prompt", "Carefully.");
+    has(&h, step, "prompt", "last time it took long");
+    begin(&h, 0);
+    good(&h, "step_note", leased(&h, ",'step':0,'transcript':[{'role':'user'}]"));
+    const char *effect = ",'step':0,'index':1,'tool':'brain_query','args':{'query':'tea'}";
+    step = good(&h, "effect_begin", leased(&h, effect));
+    is(&h, step, "state", "intended");
+    const char *name = get(&h, step, "effect_id");
+    good(&h, "step_start", leased(&h, ",'step':0,'index':1"));
+    good(&h, "effect_done", leased(&h, ",'step':0,'index':1,'outcome':'ok','result':{'n':1}"));
+    /* The worker is lost; the next one goes on from the note, and nothing happens twice. */
+    lease(&h);
+    step = next(&h);
+    is(&h, step, "transcript.0.role", "user");
+    begin(&h, 0);
+    step = good(&h, "effect_begin", leased(&h, effect));
+    is(&h, step, "state", "committed");
+    is(&h, step, "effect_id", name);
+    is(&h, step, "result.n", "1");
+    bad(&h, "effect_begin", leased(&h, ",'step':0,'index':1,'tool':'other','args':{}"), ERR_STATE,
+        "was another one");
+    good(&h, "effect_begin", leased(&h, ",'step':0,'index':2,'tool':'a','replay':'manual'"));
+    bad(&h, "effect_begin", leased(&h, ",'step':0,'index':3,'tool':'a'"), ERR_QUOTA, "max_calls");
+    good(&h, "step_start", leased(&h, ",'step':0,'index':2"));
+    lease(&h);
+    next(&h);
+    begin(&h, 0);
+    step = good(&h, "effect_begin", leased(&h, ",'step':0,'index':2,'tool':'a'"));
+    is(&h, step, "state", "unknown");
+    is(&h, run_of(&h, id), "state", "input_required");
+    close_house(&h);
+}
+END_TEST
+
+START_TEST(budgets_end_a_run)
+{
+    house_t h;
+    open_house(&h, NULL);
+    put_file(&h, "few",
+             "---\nmax_steps: 1\n---\n# Few\n1. **A**\n   ```sh\n   true\n   ```\n2. **B**\n"
+             "   ```sh\n   true\n   ```\n");
+    const char *id = execute(&h, "{'name':'few','wait_ms':0}");
+    lease(&h);
+    next(&h);
+    begin(&h, 0);
+    bytes_t step = done(&h, 0, "{}");
+    is(&h, step, "action", "done");
+    has(&h, step, "why", "max_steps: 1 is used up");
+    is(&h, run_of(&h, id), "state", "failed");
+    is(&h, run_of(&h, id), "steps.1.attempt", "0");
+    close_house(&h);
+}
+END_TEST
+
+START_TEST(values_that_are_missing_fail_the_step)
+{
+    house_t h;
+    open_house(&h, NULL);
+    put_file(&h, "v",
+             "# V\n1. **A**\n   ```sh\n   true\n   ```\n2. **B**\n   ```sh\n"
+             "   echo {{steps.a.result.nothing}}\n   ```\n");
+    execute(&h, "{'name':'v','wait_ms':0}");
+    lease(&h);
+    next(&h);
+    begin(&h, 0);
+    bytes_t step = done(&h, 0, "{'exit':0,'stdout':''}");
+    is(&h, step, "action", "done");
+    has(&h, step, "why", "there is no 'nothing': it has exit, stdout");
+    close_house(&h);
+}
+END_TEST
+
+START_TEST(the_protocol_is_strict)
+{
+    house_t h;
+    open_house(&h, NULL);
+    put_file(&h, "one", "# One\n1. **A**\n   ```sh\n   true\n   ```\n2. **B** x\n");
+    execute(&h, "{'name':'one','wait_ms':0}");
+    lease(&h);
+    bad(&h, "step_start", leased(&h, ",'step':0"), ERR_STATE, "not running");
+    next(&h);
+    bad(&h, "step_done", leased(&h, ",'step':0,'outcome':'ok'"), ERR_STATE, "after step_start");
+    bad(&h, "step_start", leased(&h, ",'step':1"), ERR_STATE, "not the present one");
+    begin(&h, 0);
+    bad(&h, "step_start", leased(&h, ",'step':0"), ERR_STATE, "dispatched, not intended");
+    bad(&h, "effect_begin", leased(&h, ",'step':0,'index':1,'tool':'x'"), ERR_STATE, "prose");
+    done(&h, 0, "{}");
+    bad(&h, "step_done", leased(&h, ",'step':0,'outcome':'ok'"), ERR_FENCED, "over");
+    close_house(&h);
+}
+END_TEST
+
+START_TEST(experience_is_told_in_the_end)
+{
+    house_t h;
+    open_house(&h, NULL);
+    atomic_store(&told.refuse, true);
+    put_file(&h, "one", "# One\n1. **A**\n   ```sh\n   true\n   ```\n");
+    execute(&h, "{'name':'one','wait_ms':0}");
+    lease(&h);
+    next(&h);
+    begin(&h, 0);
+    done(&h, 0, "{}");
+    stop(&h);
+    ck_assert_int_eq(atomic_load(&told.experiences), 0);
+    atomic_store(&told.refuse, false);
+    start(&h, NULL);
+    until_told(&h, 1);
+    close_house(&h);
+}
+END_TEST
+
+START_TEST(companies_are_apart)
+{
+    house_t h;
+    open_house(&h, NULL);
+    put_file(&h, "one", "# One\n1. x\n");
+    const char *id = execute(&h, "{'name':'one','wait_ms':0}");
+    bad(&h, "run_get", arena_printf(h.arena, "{'id':'%s','company':'other'}", id), ERR_NOT_FOUND,
+        "no run");
+    bad(&h, "sop_get", "{'name':'one','company':'other'}", ERR_NOT_FOUND, "no procedure");
+    good(&h, "sop_create", "{'name':'mine','content':'# M\\n1. x\\n','company':'other'}");
+    ck_assert_str_eq(file_text(&h, "agent/other/sops/mine.md"), "# M\n1. x\n");
+    bad(&h, "sop_get", "{'name':'mine'}", ERR_NOT_FOUND, "no procedure");
+    close_house(&h);
+}
+END_TEST
+
+int main(void)
+{
+    Suite *suite = suite_create("runs");
+    TCase *all = tcase_create("all");
+    tcase_set_timeout(all, 60);
+    tcase_add_test(all, procedures_are_kept_as_versions);
+    tcase_add_test(all, bad_procedures_are_refused);
+    tcase_add_test(all, an_edited_file_is_the_next_version);
+    tcase_add_test(all, a_run_goes_from_step_to_step);
+    tcase_add_test(all, execute_waits_for_the_end);
+    tcase_add_test(all, execute_answers_with_the_id_when_time_is_up);
+    tcase_add_test(all, inputs_are_checked);
+    tcase_add_test(all, a_lost_worker_before_dispatch_repeats);
+    tcase_add_test(all, a_lost_worker_after_dispatch_leaves_doubt);
+    tcase_add_test(all, safe_and_keyed_are_repeated_with_their_id);
+    tcase_add_test(all, a_restart_resumes_where_it_was);
+    tcase_add_test(all, failures_are_retried_as_told);
+    tcase_add_test(all, a_person_goes_back);
+    tcase_add_test(all, approvals);
+    tcase_add_test(all, waits);
+    tcase_add_test(all, prose_without_a_model_is_for_people);
+    tcase_add_test(all, prose_with_a_model_keeps_its_effects);
+    tcase_add_test(all, budgets_end_a_run);
+    tcase_add_test(all, values_that_are_missing_fail_the_step);
+    tcase_add_test(all, the_protocol_is_strict);
+    tcase_add_test(all, experience_is_told_in_the_end);
+    tcase_add_test(all, companies_are_apart);
+    suite_add_tcase(suite, all);
+    SRunner *runner = srunner_create(suite);
+    srunner_run_all(runner, CK_ENV);
+    int failed = srunner_ntests_failed(runner);
+    srunner_free(runner);
+    return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+}
