@@ -667,7 +667,9 @@ err_t tasks_forget(tasks_t *tasks, call_t *call, const char *company, uint64_t n
         err = store_del(item.txn, TABLE_task_keys, key_bytes(&key));
     }
     *gone = true;
-    return err.code == ERR_NOT_FOUND ? err_ok() : err;
+    if (err.code == ERR_NOT_FOUND)
+        err = err_ok();
+    return err_is(err) ? err : runs_forget(call, company, id_of(call_arena(call), number));
 }
 
 bool tasks_fits(tasks_t *tasks, call_t *call, const char *company, uint64_t number,
