@@ -63,7 +63,13 @@ typedef struct row {
     unsigned kinds; /* attributes: bits of sop_kind_t */
 } row_t;
 
-enum { ONE_SECOND = 1000, ONE_HOUR = 3600 * ONE_SECOND, ONE_DAY = 24 * ONE_HOUR, NAMES_MOST = 64 };
+enum {
+    ONE_SECOND = 1000,
+    ONE_HOUR = 3600 * ONE_SECOND,
+    ONE_DAY = 24 * ONE_HOUR,
+    NAMES_MOST = 64,
+    ARGS_MOST = 256 /* of a tool, in lines */
+};
 static const int64_t longest_ms = INT64_C(366) * ONE_DAY;
 
 /* Front matter. */
@@ -148,6 +154,8 @@ static void problem_at(parse_t *parse, unsigned line, bool warning, const char *
 __attribute__((format(printf, 3, 4))) static void wrong(parse_t *parse, unsigned line,
                                                         const char *format, ...)
 {
+    if (parse->problem_count == SOP_PROBLEMS_MOST)
+        return;
     va_list args;
     va_start(args, format);
     problem_at(parse, line, false, arena_vprintf(parse->arena, format, args));
@@ -1002,9 +1010,12 @@ static void plain_args(parse_t *parse, sop_step_t *step, span_t rest, unsigned l
                   (int)(key.size < 60 ? key.size : 60), key.text);
             return;
         }
+        if (++count > ARGS_MOST) {
+            wrong(parse, line, "more than %d arguments in lines: write a JSON object", ARGS_MOST);
+            return;
+        }
         mp_put_strn(&pairs, key.text, key.size);
         put_plain(parse, trim(text), &pairs);
-        count++;
     }
     buf_open(&out, parse->arena);
     mp_put_map(&out, count);
@@ -1109,16 +1120,19 @@ static void check_body(parse_t *parse, sop_step_t *step)
 
 static void check_step_ref(parse_t *parse, unsigned line, size_t self, const value_ref_t *ref)
 {
-    const char **names = ARENA_ARRAY(parse->arena, const char *, parse->count + 1);
-    for (size_t i = 0; i < parse->count; i++) {
-        names[i] = parse->items[i].step.name;
-        if (strcmp(names[i], ref->step) != 0)
-            continue;
-        if (i >= self)
-            wrong(parse, line, "{{%s}}: step '%s' is %s: only results of earlier steps are known",
-                  ref->text, ref->step, i == self ? "this step itself" : "a later step");
+    size_t at = 0;
+    while (at < parse->count && strcmp(parse->items[at].step.name, ref->step) != 0)
+        at++;
+    if (at < self)
+        return;
+    if (at < parse->count) {
+        wrong(parse, line, "{{%s}}: step '%s' is %s: only results of earlier steps are known",
+              ref->text, ref->step, at == self ? "this step itself" : "a later step");
         return;
     }
+    const char **names = ARENA_ARRAY(parse->arena, const char *, parse->count + 1);
+    for (size_t i = 0; i < parse->count; i++)
+        names[i] = parse->items[i].step.name;
     wrong(parse, line, "{{%s}}: there is no step '%s'%s", ref->text, ref->step,
           hint(parse->arena, ref->step, names));
 }
@@ -1129,7 +1143,7 @@ static void check_input_ref(parse_t *parse, unsigned line, const value_ref_t *re
     const char *key = ref->path_count ? ref->path[0].key : NULL;
     if (!sop->input_count || !key)
         return;
-    const char **names = ARENA_ARRAY(parse->arena, const char *, sop->input_count + 1);
+    const char *names[NAMES_MOST + 1] = {0};
     for (size_t i = 0; i < sop->input_count; i++) {
         names[i] = sop->inputs[i].name;
         if (!strcmp(names[i], key))
@@ -1142,25 +1156,23 @@ static void check_input_ref(parse_t *parse, unsigned line, const value_ref_t *re
 /* Every reference of a text that the run will fill in. */
 static void check_text(parse_t *parse, size_t self, const char *text, unsigned line)
 {
-    size_t size = strlen(text), at = 0;
-    bool found = true;
+    size_t size = strlen(text), at = 0, counted = 0;
     while (at < size) {
-        value_ref_t ref;
-        size_t before = at;
+        value_ref_t ref = {0};
+        bool found = true;
+        const char *open = strstr(text + at, "{{");
+        size_t place = open ? (size_t)(open - text) : at;
         err_t err = value_next(parse->arena, text, size, &at, &ref, &found);
-        if (err_is(err)) {
-            const char *open = strstr(text + before, "{{");
-            wrong(parse, line + newlines(text, open ? (size_t)(open - text) : before), "%s",
-                  err_what(err));
-            continue;
-        }
-        if (!found)
-            return;
-        unsigned there = line + newlines(text, ref.start);
-        if (ref.root == VALUE_STEP)
-            check_step_ref(parse, there, self, &ref);
-        else if (ref.root == VALUE_INPUT)
-            check_input_ref(parse, there, &ref);
+        if (found)
+            place = ref.start;
+        line += newlines(text + counted, place - counted);
+        counted = place;
+        if (err_is(err))
+            wrong(parse, line, "%s", err_what(err));
+        else if (found && ref.root == VALUE_STEP)
+            check_step_ref(parse, line, self, &ref);
+        else if (found && ref.root == VALUE_INPUT)
+            check_input_ref(parse, line, &ref);
     }
 }
 
