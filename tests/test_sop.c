@@ -1,5 +1,7 @@
 /* The parser of procedures: what it reads, and what it says about what it cannot. */
 #include <check.h>
+#include <glob.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -545,6 +547,30 @@ START_TEST(takes_inputs)
 }
 END_TEST
 
+#ifndef AGENCY_SOURCE
+#define AGENCY_SOURCE "."
+#endif
+
+START_TEST(examples_are_good)
+{
+    glob_t found;
+    ck_assert_int_eq(glob(AGENCY_SOURCE "/examples/sops/*.md", 0, NULL, &found), 0);
+    ck_assert_uint_ge(found.gl_pathc, 3);
+    for (size_t i = 0; i < found.gl_pathc; i++) {
+        static char text[SOP_BYTES_LARGEST];
+        FILE *file = fopen(found.gl_pathv[i], "r");
+        ck_assert_ptr_nonnull(file);
+        size_t size = fread(text, 1, sizeof(text), file);
+        fclose(file);
+        parsed_t p = parse_with(text, size, NULL);
+        ck_assert_msg(p.count == 0, "%s: %s", found.gl_pathv[i],
+                      sop_problems_text(p.arena, p.problems, p.count));
+        arena_destroy(&p.arena);
+    }
+    globfree(&found);
+}
+END_TEST
+
 /* The whole text survives any cut: no crash, and an error or steps. */
 START_TEST(survives_cuts)
 {
@@ -576,6 +602,7 @@ int main(void)
     tcase_add_test(reads, reads_durations);
     tcase_add_test(reads, reads_waits);
     tcase_add_test(reads, takes_inputs);
+    tcase_add_test(reads, examples_are_good);
     suite_add_tcase(suite, reads);
     TCase *tells_case = tcase_create("tells");
     tcase_add_test(tells_case, tells_what_is_missing);

@@ -775,6 +775,11 @@ static err_t load_effect(agent_t *self, call_t *call, const char *id, int64_t fe
     return err_is(err) ? err : effect_load(run, (size_t)step, row->attempt, index, effect);
 }
 
+static bool started(const effect_row_t *effect)
+{
+    return effect->state == EFFECT_DISPATCHED || bug(BUG_EFFECT_BEFORE_INTENT);
+}
+
 static err_t no_effect(err_t err)
 {
     return err.code == ERR_NOT_FOUND && !err.what
@@ -882,7 +887,7 @@ static err_t step_done(agent_t *self, call_t *call, const step_done_args_t *args
                             &effect);
     if (err_is(err))
         return no_effect(err);
-    if (args->index || (effect.state != EFFECT_DISPATCHED && !bug(BUG_EFFECT_BEFORE_INTENT)))
+    if (args->index || !started(&effect))
         return err_of(ERR_STATE, "a step is done after step_start, with index 0");
     bool good = args->outcome == OUTCOME_OK;
     if (good && args->result.size > RESULT_LARGEST) {
@@ -1000,7 +1005,7 @@ static err_t effect_done(agent_t *self, call_t *call, const effect_done_args_t *
                             &effect);
     if (err_is(err))
         return no_effect(err);
-    if (!args->index || effect.state != EFFECT_DISPATCHED)
+    if (!args->index || !started(&effect))
         return err_of(ERR_STATE, "an effect inside a step is done after step_start");
     bool good = args->outcome == OUTCOME_OK && args->result.size <= RESULT_LARGEST;
     effect.state = good ? EFFECT_COMMITTED : EFFECT_FAILED;
