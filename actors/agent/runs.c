@@ -352,7 +352,7 @@ static void put_earlier(run_t *run, size_t self, const values_t *values, buf_t *
 static err_t fill_prompt(run_t *run, size_t index, const values_t *values, perform_t *reply)
 {
     const sop_step_t *step = &run->sop->steps[index];
-    const char *text;
+    const char *text = "";
     buf_t out;
     buf_open(&out, run->arena);
     err_t err = filled(run, values, step->prose, &text);
@@ -477,7 +477,7 @@ static err_t begin_wait(run_t *run, size_t index, step_row_t *row, perform_t *re
 {
     const sop_step_t *step = &run->sop->steps[index];
     values_t values;
-    const char *text;
+    const char *text = "";
     err_t err = values_of(run, index, &values);
     if (!err_is(err))
         err = filled(run, &values, step->body, &text);
@@ -500,7 +500,7 @@ static err_t begin_question(run_t *run, size_t index, step_row_t *row, perform_t
     const sop_step_t *step = &run->sop->steps[index];
     bool approve = step->kind == SOP_APPROVE;
     values_t values;
-    const char *text;
+    const char *text = "";
     err_t err = values_of(run, index, &values);
     if (!err_is(err))
         err = filled(run, &values, approve ? step->body : step->prose, &text);
