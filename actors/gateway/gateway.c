@@ -1,0 +1,915 @@
+#include "actors/gateway/gateway.h"
+
+#include <ctype.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "actors/gateway/catalogue.h"
+#include "actors/gateway/http.h"
+#include "actors/gateway/mcp.h"
+#include "actors/gateway/tokens.h"
+#include "proto/json.h"
+#include "proto/mp.h"
+
+#define gateway_settings_FIELDS(F)                                                                 \
+    F(INT, port, opt(0), 0, 65535, "Where to listen; 0 picks one.")                                \
+    F(STR, bind, opt(127.0.0.1), 1, 64, "Numeric address to listen at.")                           \
+    F(STR, pillar, opt(agent), 1, 64, "The pillar beside this gateway.")                           \
+    F(STRS, pillars, opt(), 0, 16, "Whose tools are listed; absent: all beside the agent.")        \
+    F(STR, tokens, opt(), 1, 4096, "File of bearer tokens; absent: none are asked for.")           \
+    F(BOOL, behind_proxy, opt(false), 0, 0, "A proxy in front ends TLS and checks the Host.")      \
+    F(STRS, allowed_hosts, opt(), 0, 64, "Values of Host that are answered beside loopback's.")    \
+    F(STRS, allowed_origins, opt(), 0, 64,                                                         \
+      "Values of Origin that are answered beside loopback's.")                                     \
+    F(INT, max_body, opt(4194304), 1024, 67108864, "Largest request body in bytes.")               \
+    F(INT, max_connections, opt(2000), 1, 100000, "Connections at once.")                          \
+    F(INT, max_per_address, opt(2000), 1, 100000, "Connections of one address at once.")           \
+    F(INT, idle_timeout_s, opt(120), 1, 86400, "A quiet connection is closed after this time.")    \
+    F(INT, call_timeout_ms, opt(120000), 100, 3600000, "Longest time a tool may take.")
+RECORD(gateway_settings, gateway_settings_FIELDS)
+
+enum { ASK_AGAIN_MS = 200, LOOK_AGAIN_MS = 30000, PING_MS = 1000, TEND_MS = 2000, BATCH_MOST = 64 };
+
+static const char *const all_pillars[] = {"agent", "brain"};
+
+typedef struct gateway {
+    const gateway_settings_t *settings;
+    actor_t *actor;
+    http_server_t *http;
+    tokens_t *tokens;
+    catalogue_t *catalogue;
+    const char *const *pillars;
+    size_t pillar_count;
+    int exchanges; /* not over yet */
+    bool flush_armed;
+} gateway_t;
+
+/* What http_user of a parked request points to. */
+typedef enum visitor { VISITOR_EXCHANGE, VISITOR_PROBE } visitor_t;
+
+/* One HTTP request with JSON-RPC in it. `request` is NULL once it is answered or the client has
+ * gone. Counted, since the client and the bus each let go of it in their own time. */
+typedef struct exchange {
+    visitor_t visitor; /* first */
+    gateway_t *gateway;
+    http_request_t *request;
+    int refs;
+    bool events;  /* the answer is a stream of events */
+    bool started; /* the stream has begun */
+    bool batch;
+    int waiting; /* answers of the batch that are still to come */
+    buf_t answers;
+    arena_t *arena;
+    principal_t principal;
+    const char *traceparent;
+    struct pending *calls;
+} exchange_t;
+
+/* One JSON-RPC request of an exchange that is a call over the bus. */
+typedef struct pending {
+    struct pending *next;
+    exchange_t *exchange;
+    mcp_message_t message;
+    const char *pillar, *tool;
+    bytes_t arguments;
+    call_t *call; /* NULL: not begun, or over */
+} pending_t;
+
+static void exchange_unref(exchange_t *exchange)
+{
+    if (--exchange->refs)
+        return;
+    exchange->gateway->exchanges--;
+    arena_t *arena = exchange->arena;
+    arena_destroy(&arena);
+}
+
+/* ---- What libmicrohttpd has to send leaves once a batch ---- */
+
+static err_t flush(void *state, call_t *call, void *ctx)
+{
+    gateway_t *self = state;
+    (void)call;
+    (void)ctx;
+    self->flush_armed = false;
+    http_server_flush(self->http);
+    return err_ok();
+}
+
+static void flush_soon(gateway_t *self)
+{
+    if (self->flush_armed)
+        return;
+    self->flush_armed = true;
+    actor_work(self->actor, 0, flush, NULL);
+}
+
+/* ---- Answers ---- */
+
+static void reply_json(http_request_t *request, int status, const char *json)
+{
+    http_reply(request, status, "application/json", (bytes_t){(const uint8_t *)json, strlen(json)});
+}
+
+static void reply_error(http_request_t *request, int status, int code, const char *text)
+{
+    arena_t *arena = http_arena(request);
+    buf_t out;
+    buf_open(&out, arena);
+    mcp_refusal_t refusal = {.status = status, .code = code, .text = text};
+    mcp_put_refusal(&out, &refusal);
+    reply_json(request, status, out.data);
+}
+
+static void start_events(exchange_t *exchange)
+{
+    if (exchange->started || !exchange->request)
+        return;
+    exchange->started = true;
+    http_set_header(exchange->request, "Cache-Control", "no-cache");
+    http_set_header(exchange->request, "X-Accel-Buffering", "no");
+    http_stream_start(exchange->request, 200, "text/event-stream");
+}
+
+static void send_event(exchange_t *exchange, const char *json)
+{
+    if (!exchange->request)
+        return;
+    start_events(exchange);
+    buf_t out;
+    buf_open(&out, exchange->arena);
+    buf_printf(&out, "event: message\ndata: ");
+    buf_puts(&out, json);
+    buf_puts(&out, "\n\n");
+    http_stream_send(exchange->request, buf_bytes(&out));
+    flush_soon(exchange->gateway);
+}
+
+/* The request is answered: it may be gone the next moment. */
+static void let_go(exchange_t *exchange)
+{
+    http_set_user(exchange->request, NULL);
+    exchange->request = NULL;
+    flush_soon(exchange->gateway);
+}
+
+static void finish(exchange_t *exchange, int status, const char *json)
+{
+    if (!exchange->request)
+        return;
+    if (exchange->events && status == 200) {
+        send_event(exchange, json);
+        http_stream_end(exchange->request);
+    } else {
+        reply_json(exchange->request, status, json);
+    }
+    let_go(exchange);
+}
+
+static void finish_empty(exchange_t *exchange)
+{
+    http_reply(exchange->request, 202, NULL, (bytes_t){0});
+    let_go(exchange);
+}
+
+static void finish_error(exchange_t *exchange, int status, int code, const char *text)
+{
+    reply_error(exchange->request, status, code, text);
+    let_go(exchange);
+}
+
+/* An answer of one message; the last of a batch ends the exchange. */
+static void answer(exchange_t *exchange, int status, const char *json)
+{
+    if (!exchange->batch) {
+        finish(exchange, status, json);
+        return;
+    }
+    buf_printf(&exchange->answers, "%s", exchange->answers.size > 1 ? "," : "");
+    buf_puts(&exchange->answers, json);
+    if (--exchange->waiting == 0) {
+        buf_puts(&exchange->answers, "]");
+        finish(exchange, 200, exchange->answers.data);
+    }
+}
+
+static void answer_refusal(exchange_t *exchange, const mcp_refusal_t *refusal)
+{
+    buf_t out;
+    buf_open(&out, exchange->arena);
+    mcp_put_refusal(&out, refusal);
+    answer(exchange, refusal->status, out.data);
+}
+
+/* ---- tools/call ---- */
+
+static void call_over(pending_t *pending)
+{
+    pending->call = NULL;
+    exchange_unref(pending->exchange);
+}
+
+/* The call ended without an answer: cancelled, or the gateway stops. */
+static void call_lost(void *self, call_t *call, void *ctx)
+{
+    (void)self;
+    (void)call;
+    call_over(ctx);
+}
+
+static err_t on_tool_answer(void *self, call_t *call, void *reply, const peer_answer_t *got,
+                            void *ctx)
+{
+    pending_t *pending = ctx;
+    exchange_t *exchange = pending->exchange;
+    (void)self;
+    (void)reply;
+    buf_t out;
+    buf_open(&out, exchange->arena);
+    if (got->progress) {
+        mcp_put_progress(&out, pending->message.progress_token, got->body);
+        send_event(exchange, out.data);
+        return call_park(call);
+    }
+    bool is_error = err_is(got->err);
+    const char *text = is_error ? err_what(got->err) : got->text;
+    if (is_error && err_info(got->err.code)->rpc_code)
+        text = arena_printf(exchange->arena, "MCP error %d: %s", err_info(got->err.code)->rpc_code,
+                            text);
+    mcp_put_tool_result(&out, &pending->message, AGENCY_VERSION, text, got->body, is_error);
+    answer(exchange, 200, out.data);
+    call_on_gone(call, NULL, NULL);
+    call_over(pending);
+    return err_ok();
+}
+
+static err_t begin_tool(void *state, call_t *call, void *ctx)
+{
+    gateway_t *self = state;
+    pending_t *pending = ctx;
+    const principal_t *principal = &pending->exchange->principal;
+    pending->call = call;
+    peer_call_t request = {.peer = pending->pillar,
+                           .method = pending->tool,
+                           .args = pending->arguments,
+                           .timeout_ms = self->settings->call_timeout_ms,
+                           .want_progress =
+                               pending->message.progress_token.size && pending->exchange->events,
+                           .principal = principal->name,
+                           .role = principal->role,
+                           .companies = principal->companies,
+                           .any_company = principal->any_company,
+                           .traceparent = pending->exchange->traceparent};
+    call_peer(call, &request, on_tool_answer, pending);
+    call_on_gone(call, call_lost, pending);
+    return call_park(call);
+}
+
+static mcp_refusal_t call_tool(exchange_t *exchange, const mcp_message_t *message)
+{
+    gateway_t *self = exchange->gateway;
+    pending_t *pending = ARENA_NEW(exchange->arena, pending_t);
+    mcp_refusal_t refusal =
+        mcp_read_call(exchange->arena, message, &pending->tool, &pending->arguments);
+    if (refusal.status)
+        return refusal;
+    pending->pillar = catalogue_find(self->catalogue, pending->tool);
+    if (!pending->pillar)
+        return (mcp_refusal_t){.status = 200,
+                               .code = MCP_PARAMS,
+                               .id = message->id,
+                               .text = arena_printf(exchange->arena,
+                                                    "there is no tool '%.128s'; tools/list names "
+                                                    "them",
+                                                    pending->tool)};
+    pending->exchange = exchange;
+    pending->message = *message;
+    exchange->refs++;
+    pending->next = exchange->calls;
+    exchange->calls = pending;
+    actor_work_now(self->actor, begin_tool, pending);
+    return (mcp_refusal_t){0};
+}
+
+/* ---- The other methods ---- */
+
+static void put_capabilities(buf_t *out)
+{
+    buf_puts(out, "\"capabilities\":{\"tools\":{\"listChanged\":false}},");
+    buf_puts(out, "\"instructions\":\"A team's desk (task_*), procedures (sop_*, run_*) and memory "
+                  "(brain_*). Every tool takes an optional company.\"");
+}
+
+static void put_cache(buf_t *out)
+{
+    buf_puts(out, ",\"ttlMs\":60000,\"cacheScope\":\"private\"");
+}
+
+static const char *initialize(exchange_t *exchange, const mcp_message_t *message)
+{
+    bytes_t field;
+    const char *wanted = NULL;
+    if (message->params.size && mp_get(message->params, "protocolVersion", &field))
+        wanted = mcp_legacy_version(mp_text(exchange->arena, field));
+    buf_t out;
+    buf_open(&out, exchange->arena);
+    mcp_open_result(&out, message, AGENCY_VERSION);
+    buf_printf(&out,
+               "\"protocolVersion\":\"%s\",\"serverInfo\":{\"name\":\"agency\",\"title\":"
+               "\"Agency\",\"version\":\"%s\"},",
+               wanted ? wanted : "2025-11-25", AGENCY_VERSION);
+    put_capabilities(&out);
+    mcp_close_result(&out);
+    return out.data;
+}
+
+static const char *discover(exchange_t *exchange, const mcp_message_t *message)
+{
+    buf_t out;
+    buf_open(&out, exchange->arena);
+    mcp_open_result(&out, message, AGENCY_VERSION);
+    buf_puts(&out, ",\"supportedVersions\":[\"" MCP_MODERN "\"],");
+    put_capabilities(&out);
+    put_cache(&out);
+    mcp_close_result(&out);
+    return out.data;
+}
+
+static const char *list_tools(exchange_t *exchange, const mcp_message_t *message)
+{
+    buf_t out;
+    buf_open(&out, exchange->arena);
+    mcp_open_result(&out, message, AGENCY_VERSION);
+    if (message->modern)
+        buf_puts(&out, ",");
+    buf_puts(&out, catalogue_json(exchange->gateway->catalogue));
+    if (message->modern)
+        put_cache(&out);
+    mcp_close_result(&out);
+    return out.data;
+}
+
+static const char *empty_result(exchange_t *exchange, const mcp_message_t *message)
+{
+    buf_t out;
+    buf_open(&out, exchange->arena);
+    mcp_open_result(&out, message, AGENCY_VERSION);
+    mcp_close_result(&out);
+    return out.data;
+}
+
+/* A request; the answer is given now or by a call over the bus. */
+static mcp_refusal_t handle(exchange_t *exchange, const mcp_message_t *message)
+{
+    const char *method = message->method, *json = NULL;
+    if (!strcmp(method, "tools/call"))
+        return call_tool(exchange, message);
+    if (!strcmp(method, "tools/list"))
+        json = list_tools(exchange, message);
+    else if (message->modern && !strcmp(method, "server/discover"))
+        json = discover(exchange, message);
+    else if (!message->modern && !strcmp(method, "initialize"))
+        json = initialize(exchange, message);
+    else if (!message->modern && !strcmp(method, "ping"))
+        json = empty_result(exchange, message);
+    if (json) {
+        answer(exchange, 200, json);
+        return (mcp_refusal_t){0};
+    }
+    return (mcp_refusal_t){
+        .status = message->modern ? 404 : 200,
+        .code = MCP_NO_METHOD,
+        .id = message->id,
+        .text = arena_printf(exchange->arena, "the method '%.64s' is not offered here", method)};
+}
+
+/* ---- POST /mcp ---- */
+
+static const char *get_header(void *ctx, const char *name)
+{
+    return http_header(ctx, name);
+}
+
+static void on_message(exchange_t *exchange, bytes_t value)
+{
+    mcp_message_t message;
+    mcp_headers_t headers = {get_header, exchange->request};
+    mcp_refusal_t refusal = mcp_read(exchange->arena, value, &headers, &message);
+    if (refusal.status && exchange->batch)
+        refusal.status = 200;
+    if (!refusal.status && message.kind == MCP_REQUEST)
+        refusal = handle(exchange, &message);
+    else if (!refusal.status && !exchange->batch && message.kind == MCP_RESPONSE && message.modern)
+        refusal =
+            (mcp_refusal_t){.status = 400, .code = MCP_INVALID, .text = "no answer was asked for"};
+    else if (!refusal.status && !exchange->batch)
+        finish_empty(exchange);
+    if (refusal.status)
+        answer_refusal(exchange, &refusal);
+}
+
+static bool is_request(bytes_t value)
+{
+    bytes_t field;
+    return mp_get(value, "method", &field) && mp_get(value, "id", &field);
+}
+
+static void on_batch(exchange_t *exchange, bytes_t list)
+{
+    const char *version = http_header(exchange->request, "MCP-Protocol-Version");
+    bytes_t value;
+    mp_reader_t reader = mp_reader(list);
+    mp_value_t head;
+    if (version && strcmp(version, "2025-03-26") != 0) {
+        finish_error(exchange, 400, MCP_INVALID,
+                     "only protocol version 2025-03-26 has batches: send one message");
+        return;
+    }
+    if (!mp_read(&reader, &head) || head.count > BATCH_MOST) {
+        finish_error(exchange, 400, MCP_INVALID, "a batch has at most 64 messages");
+        return;
+    }
+    exchange->batch = true;
+    for (uint32_t i = 0; i < head.count && mp_at(list, i, &value); i++)
+        exchange->waiting += is_request(value);
+    if (!exchange->waiting) {
+        finish_empty(exchange);
+        return;
+    }
+    buf_open(&exchange->answers, exchange->arena);
+    buf_puts(&exchange->answers, "[");
+    for (uint32_t i = 0; i < head.count && mp_slice(&reader, &value); i++)
+        if (is_request(value))
+            on_message(exchange, value);
+}
+
+static bool accepts(const char *accept, const char *type)
+{
+    if (!accept || strstr(accept, "*/*"))
+        return true;
+    return strcasestr(accept, type) != NULL;
+}
+
+static exchange_t *exchange_new(gateway_t *self, http_request_t *request,
+                                const principal_t *principal)
+{
+    arena_t *arena = arena_new();
+    exchange_t *exchange = ARENA_NEW(arena, exchange_t);
+    *exchange =
+        (exchange_t){.visitor = VISITOR_EXCHANGE,
+                     .gateway = self,
+                     .request = request,
+                     .refs = 1,
+                     .arena = arena,
+                     .principal = *principal,
+                     .traceparent = arena_strdup(arena, http_header(request, "traceparent"))};
+    /* The list of tokens may be read anew while a call is under way. */
+    exchange->principal.name = arena_strdup(arena, principal->name);
+    const char **companies = ARENA_ARRAY(arena, const char *, principal->companies.count + 1);
+    for (size_t i = 0; i < principal->companies.count; i++)
+        companies[i] = arena_strdup(arena, principal->companies.items[i]);
+    exchange->principal.companies.items = companies;
+    http_set_user(request, exchange);
+    self->exchanges++;
+    return exchange;
+}
+
+static bool asks_for_progress(bytes_t value)
+{
+    bytes_t params, meta, token;
+    return mp_get(value, "params", &params) && mp_get(params, "_meta", &meta) &&
+           mp_get(meta, "progressToken", &token);
+}
+
+static void read_body(exchange_t *exchange, bool streams)
+{
+    bytes_t value, body = http_body(exchange->request);
+    mp_type_t shape;
+    json_limits_t limits = {.largest_bytes = (size_t)exchange->gateway->settings->max_body};
+    err_t err =
+        json_to_msgpack(exchange->arena, (const char *)body.data, body.size, &limits, &value);
+    if (err_is(err)) {
+        finish_error(exchange, 400, MCP_PARSE, err_what(err));
+    } else if (mp_type_of(value, &shape) && shape == MP_ARRAY) {
+        on_batch(exchange, value);
+    } else {
+        /* Progress needs a stream; who asked for it and can read one gets one. */
+        exchange->events = exchange->events || (streams && asks_for_progress(value));
+        on_message(exchange, value);
+    }
+}
+
+static void on_mcp(gateway_t *self, http_request_t *request, const principal_t *principal,
+                   bool old_door)
+{
+    const char *type = http_header(request, "Content-Type");
+    const char *accept = http_header(request, "Accept");
+    if (!type || strncasecmp(type, "application/json", 16) != 0) {
+        reply_error(request, 415, MCP_LEGACY_TRANSPORT, "Content-Type must be application/json");
+        return;
+    }
+    bool json = accepts(accept, "application/json"), events = accepts(accept, "text/event-stream");
+    if (!json && !events) {
+        reply_error(request, 406, MCP_LEGACY_TRANSPORT,
+                    "Accept must allow application/json or text/event-stream");
+        return;
+    }
+    exchange_t *exchange = exchange_new(self, request, principal);
+    exchange->events = !json || (old_door && accept && events);
+    read_body(exchange, events && accept && strcasestr(accept, "text/event-stream"));
+    exchange_unref(exchange);
+}
+
+/* ---- The plain paths ---- */
+
+typedef struct probe {
+    visitor_t visitor; /* first */
+    http_request_t *request;
+    call_t *call;
+    bool scale;
+} probe_t;
+
+static err_t on_probe(void *state, call_t *call, void *reply, const peer_answer_t *got, void *ctx)
+{
+    probe_t *probe = ctx;
+    gateway_t *self = state;
+    (void)reply;
+    buf_t out;
+    buf_open(&out, http_arena(probe->request));
+    bool fine = !err_is(got->err);
+    if (probe->scale && fine && !err_is(json_from_msgpack(got->body, JSON_COMPACT, &out))) {
+        reply_json(probe->request, 200, out.data);
+    } else {
+        bool ready = fine && catalogue_complete(self->catalogue) && !actor_draining(self->actor);
+        buf_printf(&out, "{\"ready\":%s,\"pillar\":\"%s\",\"answers\":%s,\"draining\":%s}",
+                   ready ? "true" : "false", self->settings->pillar, fine ? "true" : "false",
+                   actor_draining(self->actor) ? "true" : "false");
+        reply_json(probe->request, ready ? 200 : 503, out.data);
+    }
+    http_set_user(probe->request, NULL);
+    flush_soon(self);
+    call_on_gone(call, NULL, NULL);
+    free(probe);
+    return err_ok();
+}
+
+static void probe_lost(void *self, call_t *call, void *ctx)
+{
+    probe_t *probe = ctx;
+    (void)self;
+    (void)call;
+    if (probe->request)
+        http_set_user(probe->request, NULL);
+    free(probe);
+}
+
+static err_t begin_probe(void *state, call_t *call, void *ctx)
+{
+    gateway_t *self = state;
+    probe_t *probe = ctx;
+    probe->call = call;
+    peer_call_t request = {
+        .peer = probe->scale ? "agent" : self->settings->pillar,
+        .method = probe->scale ? "scale"
+                               : arena_printf(call_arena(call), "%s.ping", self->settings->pillar),
+        .timeout_ms = PING_MS};
+    call_peer(call, &request, on_probe, probe);
+    call_on_gone(call, probe_lost, probe);
+    return call_park(call);
+}
+
+static void start_probe(gateway_t *self, http_request_t *request, bool scale)
+{
+    probe_t *probe = calloc(1, sizeof(*probe));
+    if (!probe)
+        abort();
+    *probe = (probe_t){.visitor = VISITOR_PROBE, .request = request, .scale = scale};
+    http_set_user(request, probe);
+    actor_work_now(self->actor, begin_probe, probe);
+}
+
+static void on_plain(gateway_t *self, http_request_t *request, const char *path)
+{
+    (void)self;
+    static const char ok[] = "OK";
+    if (!strcmp(path, "/health") || !strcmp(path, "/livez"))
+        http_reply(request, 200, "text/plain", (bytes_t){(const uint8_t *)ok, 2});
+    else
+        reply_json(request, 404,
+                   "{\"error\":\"there is nothing here; see POST /mcp, POST /messages, GET "
+                   "/health, /livez, /readyz, /api/v1/scale\"}");
+}
+
+/* ---- Who may come in ---- */
+
+static bool loopback_name(const char *name, size_t size)
+{
+    static const char *const names[] = {"localhost", "127.0.0.1", "[::1]", NULL};
+    for (int i = 0; names[i]; i++)
+        if (strlen(names[i]) == size && !strncasecmp(names[i], name, size))
+            return true;
+    return false;
+}
+
+static size_t host_size(const char *host)
+{
+    if (*host == '[') {
+        const char *end = strchr(host, ']');
+        return end ? (size_t)(end - host) + 1 : strlen(host);
+    }
+    return strcspn(host, ":");
+}
+
+static bool listed(const strs_t *list, const char *value)
+{
+    for (size_t i = 0; i < list->count; i++)
+        if (!strcasecmp(list->items[i], value))
+            return true;
+    return false;
+}
+
+static bool host_allowed(const gateway_t *self, http_request_t *request)
+{
+    const char *host = http_header(request, "Host");
+    if (!host || self->settings->behind_proxy || listed(&self->settings->allowed_hosts, host))
+        return true;
+    if (loopback_name(host, host_size(host)))
+        return true;
+    size_t size = strlen(self->settings->bind);
+    return strlen(self->settings->bind) == host_size(host) &&
+           !strncmp(host, self->settings->bind, size);
+}
+
+static bool origin_allowed(const gateway_t *self, http_request_t *request)
+{
+    const char *origin = http_header(request, "Origin");
+    if (!origin || listed(&self->settings->allowed_origins, origin))
+        return true;
+    const char *host = strstr(origin, "://");
+    return host && loopback_name(host + 3, host_size(host + 3));
+}
+
+static bool check_door(const gateway_t *self, http_request_t *request)
+{
+    if (!origin_allowed(self, request)) {
+        reply_error(request, 403, MCP_LEGACY_TRANSPORT,
+                    "this Origin is not allowed: add it to gateway.allowed_origins");
+        return false;
+    }
+    if (!host_allowed(self, request)) {
+        reply_error(request, 403, MCP_LEGACY_TRANSPORT,
+                    "this Host is not allowed: add it to gateway.allowed_hosts, or start with "
+                    "--behind-proxy");
+        return false;
+    }
+    if (http_too_large(request)) {
+        reply_error(request, 413, MCP_LEGACY_TRANSPORT,
+                    "the body is larger than gateway.max_body allows");
+        return false;
+    }
+    const char *origin = http_header(request, "Origin");
+    if (origin) {
+        http_set_header(request, "Access-Control-Allow-Origin", origin);
+        http_set_header(request, "Vary", "Origin");
+    }
+    return true;
+}
+
+static const principal_t *who(gateway_t *self, http_request_t *request)
+{
+    static const principal_t local = {.name = "local", .role = ROLE_ADMIN, .any_company = true};
+    if (!self->tokens)
+        return &local;
+    const char *header = http_header(request, "Authorization");
+    const principal_t *found = NULL;
+    if (header && !strncasecmp(header, "Bearer ", 7))
+        found = tokens_find(self->tokens, header + 7);
+    if (!found) {
+        http_set_header(request, "WWW-Authenticate", "Bearer");
+        reply_error(request, 401, MCP_LEGACY_TRANSPORT,
+                    header ? "the bearer token is not known" : "a bearer token is needed");
+    }
+    return found;
+}
+
+static void on_preflight(http_request_t *request)
+{
+    http_set_header(request, "Access-Control-Allow-Methods", "GET, POST, DELETE, OPTIONS");
+    http_set_header(request, "Access-Control-Allow-Headers",
+                    "Content-Type, Accept, Authorization, MCP-Protocol-Version, Mcp-Method, "
+                    "Mcp-Name, Mcp-Session-Id, Last-Event-ID, traceparent");
+    http_set_header(request, "Access-Control-Max-Age", "600");
+    http_reply(request, 204, NULL, (bytes_t){0});
+}
+
+static void on_request(void *ctx, http_request_t *request)
+{
+    gateway_t *self = ctx;
+    const char *path = http_path(request), *method = http_method(request);
+    if (!check_door(self, request))
+        return;
+    if (!strcmp(method, "OPTIONS")) {
+        on_preflight(request);
+        return;
+    }
+    bool mcp = !strcmp(path, "/mcp"), old_door = !strcmp(path, "/messages");
+    bool scale = !strcmp(path, "/api/v1/scale") && !strcmp(self->settings->pillar, "agent");
+    if (!strcmp(path, "/readyz")) {
+        start_probe(self, request, false);
+        return;
+    }
+    if (!mcp && !old_door && !scale) {
+        on_plain(self, request, path);
+        return;
+    }
+    const principal_t *principal = who(self, request);
+    if (!principal)
+        return;
+    if (scale) {
+        start_probe(self, request, true);
+    } else if (strcmp(method, "POST") != 0) {
+        http_set_header(request, "Allow", "POST");
+        reply_error(request, 405, MCP_LEGACY_TRANSPORT, "only POST is answered here");
+    } else {
+        on_mcp(self, request, principal, old_door);
+    }
+}
+
+static void exchange_gone(exchange_t *exchange)
+{
+    gateway_t *self = exchange->gateway;
+    exchange->refs++; /* the last call may let go of it */
+    exchange->request = NULL;
+    for (pending_t *at = exchange->calls; at; at = at->next)
+        if (at->call && at->message.modern) /* leaving cancels; in the legacy era it does not */
+            actor_cancel(self->actor, at->call);
+    exchange_unref(exchange);
+}
+
+static void probe_gone(gateway_t *self, probe_t *probe)
+{
+    probe->request = NULL;
+    if (probe->call)
+        actor_cancel(self->actor, probe->call);
+}
+
+/* A client has gone before its answer. */
+static void on_gone(void *ctx, http_request_t *request)
+{
+    gateway_t *self = ctx;
+    visitor_t *visitor = http_user(request);
+    if (!visitor)
+        return;
+    http_set_user(request, NULL);
+    if (*visitor == VISITOR_EXCHANGE)
+        exchange_gone((exchange_t *)visitor);
+    else
+        probe_gone(self, (probe_t *)visitor);
+}
+
+/* ---- Asking the pillars ---- */
+
+static err_t ask(void *state, call_t *call, void *ctx);
+
+static err_t on_description(void *state, call_t *call, void *reply, const peer_answer_t *got,
+                            void *ctx)
+{
+    gateway_t *self = state;
+    const char *pillar = ctx;
+    (void)reply;
+    if (!err_is(got->err))
+        catalogue_learn(self->catalogue, pillar, got->body);
+    call_work(call, catalogue_knows(self->catalogue, pillar) ? LOOK_AGAIN_MS : ASK_AGAIN_MS, ask,
+              ctx);
+    return err_ok();
+}
+
+static err_t ask(void *state, call_t *call, void *ctx)
+{
+    const char *pillar = ctx;
+    (void)state;
+    peer_call_t request = {.peer = pillar,
+                           .method = arena_printf(call_arena(call), "%s.describe", pillar),
+                           .timeout_ms = LOOK_AGAIN_MS};
+    call_peer(call, &request, on_description, ctx);
+    return call_park(call);
+}
+
+/* ---- Life ---- */
+
+static void on_readable(void *state, void *ctx)
+{
+    gateway_t *self = state;
+    (void)ctx;
+    http_server_on_readable(self->http);
+}
+
+/* libmicrohttpd closes quiet connections only when it is run. */
+static err_t tend(void *state, call_t *call, void *ctx)
+{
+    gateway_t *self = state;
+    http_server_on_readable(self->http);
+    call_work(call, TEND_MS, tend, ctx);
+    return err_ok();
+}
+
+static bool gateway_drained(void *state)
+{
+    const gateway_t *self = state;
+    return self->exchanges == 0;
+}
+
+static bool is_loopback(const char *address)
+{
+    return !strncmp(address, "127.", 4) || !strcmp(address, "::1") || !strcmp(address, "localhost");
+}
+
+static err_t open_tokens(gateway_t *self, arena_t *arena)
+{
+    const gateway_settings_t *settings = self->settings;
+    if (settings->tokens)
+        return tokens_open(settings->tokens, arena, &self->tokens);
+    if (is_loopback(settings->bind) || settings->behind_proxy)
+        return err_ok();
+    return err_make(arena, ERR_ARGUMENT,
+                    "%s reaches beyond this machine: give a file of tokens (--tokens), or "
+                    "--behind-proxy when a proxy in front checks who comes in",
+                    settings->bind);
+}
+
+static err_t open_http(gateway_t *self, arena_t *arena)
+{
+    const gateway_settings_t *settings = self->settings;
+    http_options_t options = {.bind = settings->bind,
+                              .port = (int)settings->port,
+                              .largest_body = (size_t)settings->max_body,
+                              .connections = (unsigned)settings->max_connections,
+                              .connections_per_address = (unsigned)settings->max_per_address,
+                              .idle_timeout_s = (unsigned)settings->idle_timeout_s,
+                              .on_request = on_request,
+                              .on_gone = on_gone,
+                              .ctx = self};
+    return http_server_open(&options, arena, &self->http);
+}
+
+static err_t gateway_open(void *state, call_t *call)
+{
+    gateway_t *self = state;
+    const gateway_settings_t *settings = self->settings;
+    self->actor = call_actor(call);
+    self->pillars = &settings->pillar;
+    self->pillar_count = 1;
+    if (settings->pillars.count) {
+        self->pillars = settings->pillars.items;
+        self->pillar_count = settings->pillars.count;
+    } else if (!strcmp(settings->pillar, "agent")) {
+        self->pillars = all_pillars;
+        self->pillar_count = sizeof(all_pillars) / sizeof(all_pillars[0]);
+    }
+    self->catalogue = catalogue_new(self->pillars, self->pillar_count);
+    err_t err = open_tokens(self, call_arena(call));
+    if (!err_is(err))
+        err = open_http(self, call_arena(call));
+    if (err_is(err))
+        return err;
+    for (size_t i = 0; i < self->pillar_count; i++)
+        call_work(call, 0, ask, (void *)self->pillars[i]);
+    call_work(call, TEND_MS, tend, NULL);
+    actor_watch(self->actor, http_server_fd(self->http), on_readable, NULL);
+    return err_ok();
+}
+
+static void gateway_close(void *state)
+{
+    gateway_t *self = state;
+    http_server_close(&self->http);
+    tokens_close(&self->tokens);
+    catalogue_destroy(&self->catalogue);
+}
+
+/* ---- What the bus may ask ---- */
+
+#define gateway_port_ARGS(F)
+#define gateway_port_REPLY(F) F(INT, port, must, 0, 0, "Where it listens.")
+#define GATEWAY_METHODS(M) M(gateway_t, gateway_port, READS | ANY_COMPANY, "Where it listens.")
+METHODS(gateway_methods, GATEWAY_METHODS)
+
+static err_t gateway_port(gateway_t *self, call_t *call, const gateway_port_args_t *args,
+                          gateway_port_reply_t *reply)
+{
+    (void)call;
+    (void)args;
+    reply->port = http_server_port(self->http);
+    return err_ok();
+}
+
+const actor_def_t gateway_actor = {
+    .name = "gateway",
+    .doc = "Speaks MCP over HTTP for the pillar beside it.",
+    .size = sizeof(gateway_t),
+    .open = gateway_open,
+    .close = gateway_close,
+    .drained = gateway_drained,
+    .methods = gateway_methods,
+    .settings = &gateway_settings_record,
+};

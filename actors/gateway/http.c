@@ -1,0 +1,540 @@
+#include "actors/gateway/http.h"
+
+#include <arpa/inet.h>
+#include <errno.h>
+#include <microhttpd.h>
+#include <netinet/tcp.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <strings.h>
+#include <sys/epoll.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+enum { EVENTS = 64, HEADERS_MOST = 16, CONNECTION_MEMORY = 64 << 10, STREAM_BLOCK = 16 << 10 };
+
+typedef struct reply_header {
+    const char *name, *value;
+} reply_header_t;
+
+struct http_request {
+    http_request_t *next, *prev; /* all of the server */
+    http_request_t *next_ready;
+    http_server_t *server;
+    struct MHD_Connection *connection;
+    arena_t *arena;
+    const char *method, *path;
+    char peer[64];
+    bool loopback;
+    buf_t body;
+    bool too_large, handed_over, answered, suspended, ready, gone, watched;
+    int fd;
+    void *user;
+    /* The answer: */
+    int status;
+    const char *type;
+    bytes_t reply;
+    reply_header_t headers[HEADERS_MOST];
+    int header_count;
+    /* A stream: */
+    bool streaming, stream_queued, ended;
+    buf_t pending;
+    size_t pending_at;
+};
+
+struct http_server {
+    struct MHD_Daemon *daemon;
+    http_options_t options;
+    int epoll; /* outer: libmicrohttpd's epoll and the parked sockets */
+    int inner;
+    int port;
+    bool closing, running;
+    http_request_t *requests;
+    http_request_t *ready; /* to be resumed */
+};
+
+/* ---- Requests ---- */
+
+static http_request_t *request_new(http_server_t *server, struct MHD_Connection *connection,
+                                   const char *method, const char *path)
+{
+    arena_t *arena = arena_new();
+    http_request_t *request = ARENA_NEW(arena, http_request_t);
+    request->arena = arena;
+    request->server = server;
+    request->connection = connection;
+    request->method = arena_strdup(arena, method);
+    request->path = arena_strdup(arena, path);
+    request->fd = -1;
+    buf_open(&request->body, arena);
+    const union MHD_ConnectionInfo *info =
+        MHD_get_connection_info(connection, MHD_CONNECTION_INFO_CLIENT_ADDRESS);
+    if (info && info->client_addr && info->client_addr->sa_family == AF_INET) {
+        const struct sockaddr_in *in = (const struct sockaddr_in *)(void *)info->client_addr;
+        inet_ntop(AF_INET, &in->sin_addr, request->peer, sizeof(request->peer));
+        request->loopback = ntohl(in->sin_addr.s_addr) >> 24 == 127;
+    } else if (info && info->client_addr && info->client_addr->sa_family == AF_INET6) {
+        const struct sockaddr_in6 *in = (const struct sockaddr_in6 *)(void *)info->client_addr;
+        inet_ntop(AF_INET6, &in->sin6_addr, request->peer, sizeof(request->peer));
+        request->loopback = IN6_IS_ADDR_LOOPBACK(&in->sin6_addr);
+    }
+    info = MHD_get_connection_info(connection, MHD_CONNECTION_INFO_CONNECTION_FD);
+    if (info)
+        request->fd = info->connect_fd;
+    request->next = server->requests;
+    if (server->requests)
+        server->requests->prev = request;
+    server->requests = request;
+    return request;
+}
+
+static void unwatch(http_request_t *request)
+{
+    if (request->watched)
+        epoll_ctl(request->server->epoll, EPOLL_CTL_DEL, request->fd, NULL);
+    request->watched = false;
+}
+
+static void unready(http_request_t *request)
+{
+    if (!request->ready)
+        return;
+    http_request_t **at = &request->server->ready;
+    while (*at != request)
+        at = &(*at)->next_ready;
+    *at = request->next_ready;
+    request->ready = false;
+}
+
+static void request_free(http_request_t *request)
+{
+    unwatch(request);
+    unready(request);
+    if (request->prev)
+        request->prev->next = request->next;
+    else
+        request->server->requests = request->next;
+    if (request->next)
+        request->next->prev = request->prev;
+    arena_t *arena = request->arena;
+    arena_destroy(&arena);
+}
+
+const char *http_method(const http_request_t *request)
+{
+    return request->method;
+}
+
+const char *http_path(const http_request_t *request)
+{
+    return request->path;
+}
+
+const char *http_header(const http_request_t *request, const char *name)
+{
+    return MHD_lookup_connection_value(request->connection, MHD_HEADER_KIND, name);
+}
+
+bytes_t http_body(const http_request_t *request)
+{
+    return buf_bytes(&request->body);
+}
+
+bool http_too_large(const http_request_t *request)
+{
+    return request->too_large;
+}
+
+const char *http_peer(const http_request_t *request)
+{
+    return request->peer;
+}
+
+bool http_peer_is_loopback(const http_request_t *request)
+{
+    return request->loopback;
+}
+
+arena_t *http_arena(http_request_t *request)
+{
+    return request->arena;
+}
+
+void *http_user(const http_request_t *request)
+{
+    return request->user;
+}
+
+void http_set_user(http_request_t *request, void *user)
+{
+    request->user = user;
+}
+
+/* ---- Parking and resuming ---- */
+
+/* Half-closed counts as gone: an MCP client that waits for an answer keeps its side open. */
+static void park(http_request_t *request)
+{
+    struct epoll_event event = {.events = EPOLLRDHUP | EPOLLONESHOT, .data.ptr = request};
+    MHD_suspend_connection(request->connection);
+    request->suspended = true;
+    request->watched =
+        request->fd >= 0 && !epoll_ctl(request->server->epoll, EPOLL_CTL_ADD, request->fd, &event);
+}
+
+static void make_ready(http_request_t *request)
+{
+    if (request->ready || !request->suspended)
+        return;
+    request->ready = true;
+    request->next_ready = request->server->ready;
+    request->server->ready = request;
+}
+
+static void resume_ready(http_server_t *server)
+{
+    while (server->ready) {
+        http_request_t *request = server->ready;
+        server->ready = request->next_ready;
+        request->ready = false;
+        request->suspended = false;
+        unwatch(request);
+        MHD_resume_connection(request->connection);
+    }
+}
+
+void http_server_flush(http_server_t *server)
+{
+    if (!server->ready || server->running)
+        return;
+    server->running = true;
+    while (server->ready) {
+        resume_ready(server);
+        MHD_run(server->daemon);
+    }
+    server->running = false;
+}
+
+static void tell_gone(http_request_t *request)
+{
+    if (request->gone || !request->handed_over || (request->answered && !request->streaming))
+        return;
+    request->gone = true;
+    request->server->options.on_gone(request->server->options.ctx, request);
+}
+
+/* ---- Answers ---- */
+
+void http_set_header(http_request_t *request, const char *name, const char *value)
+{
+    if (request->header_count == HEADERS_MOST)
+        return;
+    request->headers[request->header_count++] =
+        (reply_header_t){arena_strdup(request->arena, name), arena_strdup(request->arena, value)};
+}
+
+static void add_headers(http_request_t *request, struct MHD_Response *response)
+{
+    if (request->type)
+        MHD_add_response_header(response, MHD_HTTP_HEADER_CONTENT_TYPE, request->type);
+    for (int i = 0; i < request->header_count; i++)
+        MHD_add_response_header(response, request->headers[i].name, request->headers[i].value);
+}
+
+static enum MHD_Result queue_reply(http_request_t *request)
+{
+    struct MHD_Response *response =
+        MHD_create_response_from_buffer(request->reply.size, (void *)request->reply.data,
+                                        MHD_RESPMEM_PERSISTENT); /* the arena outlives it */
+    add_headers(request, response);
+    enum MHD_Result result =
+        MHD_queue_response(request->connection, (unsigned)request->status, response);
+    MHD_destroy_response(response);
+    return result;
+}
+
+void http_reply(http_request_t *request, int status, const char *type, bytes_t body)
+{
+    if (request->answered || request->gone)
+        return;
+    request->answered = true;
+    request->status = status;
+    request->type = type ? arena_strdup(request->arena, type) : NULL;
+    request->reply = (bytes_t){arena_copy(request->arena, body.data, body.size), body.size};
+    make_ready(request);
+}
+
+/* ---- Streams ---- */
+
+static ssize_t read_stream(void *ctx, uint64_t at, char *out, size_t room)
+{
+    http_request_t *request = ctx;
+    (void)at;
+    size_t size = request->pending.size - request->pending_at;
+    if (!size && request->ended)
+        return MHD_CONTENT_READER_END_OF_STREAM;
+    if (!size) {
+        park(request); /* never 0 in a loop: it would spin */
+        return 0;
+    }
+    if (size > room)
+        size = room;
+    memcpy(out, request->pending.data + request->pending_at, size);
+    request->pending_at += size;
+    if (request->pending_at == request->pending.size)
+        request->pending_at = request->pending.size = 0;
+    return (ssize_t)size;
+}
+
+static enum MHD_Result queue_stream(http_request_t *request)
+{
+    request->stream_queued = true;
+    struct MHD_Response *response = MHD_create_response_from_callback(
+        MHD_SIZE_UNKNOWN, STREAM_BLOCK, read_stream, request, NULL);
+    add_headers(request, response);
+    enum MHD_Result result =
+        MHD_queue_response(request->connection, (unsigned)request->status, response);
+    MHD_destroy_response(response);
+    return result;
+}
+
+void http_stream_start(http_request_t *request, int status, const char *type)
+{
+    if (request->answered || request->gone)
+        return;
+    request->answered = request->streaming = true;
+    request->status = status;
+    request->type = arena_strdup(request->arena, type);
+    buf_open(&request->pending, request->arena);
+    make_ready(request);
+}
+
+void http_stream_send(http_request_t *request, bytes_t part)
+{
+    if (!request->streaming || request->ended || request->gone)
+        return;
+    buf_put(&request->pending, part.data, part.size);
+    make_ready(request);
+}
+
+void http_stream_end(http_request_t *request)
+{
+    if (!request->streaming || request->gone)
+        return;
+    request->ended = true;
+    make_ready(request);
+}
+
+/* ---- libmicrohttpd calls us ---- */
+
+static enum MHD_Result hand_over(http_request_t *request)
+{
+    request->handed_over = true;
+    request->server->options.on_request(request->server->options.ctx, request);
+    if (!request->answered) {
+        park(request);
+        return MHD_YES;
+    }
+    return request->streaming ? queue_stream(request) : queue_reply(request);
+}
+
+static enum MHD_Result on_access(void *ctx, struct MHD_Connection *connection, const char *url,
+                                 const char *method, const char *version, const char *data,
+                                 size_t *size, void **state)
+{
+    http_server_t *server = ctx;
+    http_request_t *request = *state;
+    (void)version;
+    if (!request) {
+        *state = request_new(server, connection, method, url);
+        return MHD_YES;
+    }
+    if (*size) {
+        if (request->body.size + *size > server->options.largest_body)
+            request->too_large = true;
+        else
+            buf_put(&request->body, data, *size);
+        *size = 0;
+        return MHD_YES;
+    }
+    if (!request->handed_over)
+        return hand_over(request);
+    if (request->gone)
+        return MHD_NO;
+    if (request->answered && !request->stream_queued)
+        return request->streaming ? queue_stream(request) : queue_reply(request);
+    return MHD_YES;
+}
+
+static void on_completed(void *ctx, struct MHD_Connection *connection, void **state,
+                         enum MHD_RequestTerminationCode code)
+{
+    http_request_t *request = *state;
+    (void)ctx;
+    (void)connection;
+    if (!request)
+        return;
+    *state = NULL;
+    if (code != MHD_REQUEST_TERMINATED_COMPLETED_OK)
+        tell_gone(request);
+    request_free(request);
+}
+
+/* ---- Life ---- */
+
+static bool parse_address(const char *text, int port, struct sockaddr_storage *out, unsigned *flags)
+{
+    memset(out, 0, sizeof(*out));
+    struct sockaddr_in *in = (struct sockaddr_in *)(void *)out;
+    struct sockaddr_in6 *in6 = (struct sockaddr_in6 *)(void *)out;
+    if (!strcmp(text, "localhost"))
+        text = "127.0.0.1";
+    if (inet_pton(AF_INET, text, &in->sin_addr) == 1) {
+        in->sin_family = AF_INET;
+        in->sin_port = htons((uint16_t)port);
+        return true;
+    }
+    if (inet_pton(AF_INET6, text, &in6->sin6_addr) != 1)
+        return false;
+    in6->sin6_family = AF_INET6;
+    in6->sin6_port = htons((uint16_t)port);
+    *flags |= MHD_USE_IPv6;
+    return true;
+}
+
+static void quiet(void *ctx, const char *format, va_list args)
+{
+    (void)ctx;
+    (void)format;
+    (void)args; /* its complaints are about clients; ours are errors */
+}
+
+static err_t start_daemon(http_server_t *server, arena_t *arena)
+{
+    const http_options_t *options = &server->options;
+    struct sockaddr_storage address;
+    unsigned flags = MHD_USE_EPOLL | MHD_ALLOW_SUSPEND_RESUME | MHD_USE_ERROR_LOG;
+    if (!parse_address(options->bind, options->port, &address, &flags))
+        return err_make(arena, ERR_ARGUMENT, "'%s' is no numeric address to listen at",
+                        options->bind);
+    server->daemon = MHD_start_daemon(
+        flags, 0, NULL, NULL, on_access, server, MHD_OPTION_EXTERNAL_LOGGER, quiet, NULL,
+        MHD_OPTION_SOCK_ADDR, &address, MHD_OPTION_NOTIFY_COMPLETED, on_completed, server,
+        MHD_OPTION_CONNECTION_LIMIT, options->connections, MHD_OPTION_PER_IP_CONNECTION_LIMIT,
+        options->connections_per_address, MHD_OPTION_CONNECTION_TIMEOUT, options->idle_timeout_s,
+        MHD_OPTION_CONNECTION_MEMORY_LIMIT, (size_t)CONNECTION_MEMORY,
+        MHD_OPTION_LISTENING_ADDRESS_REUSE, 1u, MHD_OPTION_END);
+    if (!server->daemon)
+        return err_make(arena, ERR_IO,
+                        "cannot listen at %s:%d: %s; stop what listens there or choose "
+                        "another --port-offset",
+                        options->bind, options->port, strerror(errno));
+    return err_ok();
+}
+
+/* libmicrohttpd would share the port with another listener on some systems: look first. */
+static err_t probe_port(const http_options_t *options, arena_t *arena)
+{
+    struct sockaddr_storage address;
+    unsigned flags = 0;
+    if (!options->port || !parse_address(options->bind, options->port, &address, &flags))
+        return err_ok();
+    int fd = socket(address.ss_family, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    int one = 1;
+    setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &one, sizeof(one));
+    socklen_t size =
+        address.ss_family == AF_INET ? sizeof(struct sockaddr_in) : sizeof(struct sockaddr_in6);
+    int failed = bind(fd, (struct sockaddr *)&address, size) || listen(fd, 1) ? errno : 0;
+    close(fd);
+    if (!failed)
+        return err_ok();
+    return err_make(arena, ERR_IO,
+                    "cannot listen at %s:%d: %s; stop what listens there or choose another "
+                    "--port-offset",
+                    options->bind, options->port, strerror(failed));
+}
+
+err_t http_server_open(const http_options_t *options, arena_t *arena, http_server_t **out)
+{
+    *out = NULL;
+    err_t err = probe_port(options, arena);
+    if (err_is(err))
+        return err;
+    http_server_t *server = calloc(1, sizeof(*server));
+    if (!server)
+        abort();
+    server->options = *options;
+    err = start_daemon(server, arena);
+    if (err_is(err)) {
+        free(server);
+        return err;
+    }
+    server->inner = MHD_get_daemon_info(server->daemon, MHD_DAEMON_INFO_EPOLL_FD)->epoll_fd;
+    server->port = MHD_get_daemon_info(server->daemon, MHD_DAEMON_INFO_BIND_PORT)->port;
+    server->epoll = epoll_create1(EPOLL_CLOEXEC);
+    struct epoll_event event = {.events = EPOLLIN, .data.ptr = NULL};
+    epoll_ctl(server->epoll, EPOLL_CTL_ADD, server->inner, &event);
+    *out = server;
+    return err_ok();
+}
+
+void http_server_close(http_server_t **handle)
+{
+    http_server_t *server = *handle;
+    if (!server)
+        return;
+    server->closing = true;
+    for (http_request_t *request = server->requests, *next; request; request = next) {
+        next = request->next;
+        tell_gone(request);
+        if (request->suspended) { /* resume before stop, or the stop waits for ever */
+            request->ended = true;
+            make_ready(request);
+        }
+    }
+    resume_ready(server);
+    MHD_stop_daemon(server->daemon);
+    close(server->epoll);
+    free(server);
+    *handle = NULL;
+}
+
+int http_server_port(const http_server_t *server)
+{
+    return server->port;
+}
+
+int http_server_fd(const http_server_t *server)
+{
+    return server->epoll;
+}
+
+void http_server_on_readable(http_server_t *server)
+{
+    struct epoll_event events[EVENTS];
+    int count = epoll_wait(server->epoll, events, EVENTS, 0);
+    server->running = true;
+    for (int i = 0; i < count; i++) {
+        http_request_t *request = events[i].data.ptr;
+        if (!request)
+            continue;
+        tell_gone(request);
+        request->ended = true;
+        make_ready(request); /* libmicrohttpd then finds the closed socket by itself */
+    }
+    MHD_run(server->daemon);
+    while (server->ready) {
+        resume_ready(server);
+        MHD_run(server->daemon);
+    }
+    server->running = false;
+}
+
+int64_t http_server_deadline_ms(const http_server_t *server)
+{
+    MHD_UNSIGNED_LONG_LONG ms;
+    if (MHD_get_timeout(server->daemon, &ms) != MHD_YES)
+        return -1;
+    return (int64_t)ms;
+}

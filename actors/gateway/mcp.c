@@ -1,0 +1,351 @@
+#include "actors/gateway/mcp.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "proto/json.h"
+#include "proto/mp.h"
+
+#define META "io.modelcontextprotocol/"
+
+static const char *const legacy_versions[] = {"2025-11-25", "2025-06-18", "2025-03-26",
+                                              "2024-11-05", NULL};
+
+const char *mcp_legacy_version(const char *text)
+{
+    for (int i = 0; text && legacy_versions[i]; i++)
+        if (!strcmp(legacy_versions[i], text))
+            return legacy_versions[i];
+    return NULL;
+}
+
+static mcp_refusal_t refuse(const mcp_message_t *message, int status, int code, const char *text)
+{
+    return (mcp_refusal_t){
+        .status = status, .code = code, .text = text, .id = message ? message->id : (bytes_t){0}};
+}
+
+static const mcp_refusal_t fine = {0};
+
+/* ---- Headers ---- */
+
+static int base64_digit(char c)
+{
+    if (c >= 'A' && c <= 'Z')
+        return c - 'A';
+    if (c >= 'a' && c <= 'z')
+        return c - 'a' + 26;
+    if (c >= '0' && c <= '9')
+        return c - '0' + 52;
+    return c == '+' ? 62 : c == '/' ? 63 : -1;
+}
+
+/* RFC 4648 §4, strict: padding is needed and the bits behind it are zero. */
+static const char *decode_base64(arena_t *arena, const char *text, size_t size)
+{
+    char *out = arena_alloc(arena, size / 4 * 3 + 1);
+    size_t at = 0;
+    if (size % 4)
+        return NULL;
+    for (size_t i = 0; i < size; i += 4) {
+        bool last = i + 4 == size;
+        int pad = last ? (text[i + 3] == '=') + (text[i + 2] == '=' && text[i + 3] == '=') : 0;
+        uint32_t bits = 0;
+        for (int j = 0; j < 4; j++) {
+            int digit = j >= 4 - pad ? 0 : base64_digit(text[i + j]);
+            if (digit < 0)
+                return NULL;
+            bits = bits << 6 | (uint32_t)digit;
+        }
+        if ((pad == 1 && bits & 0xff) || (pad == 2 && bits & 0xffff))
+            return NULL;
+        for (int j = 0; j < 3 - pad; j++)
+            out[at++] = (char)(bits >> (16 - 8 * j) & 0xff);
+    }
+    return mp_utf8(out, at) && !memchr(out, 0, at) ? out : NULL;
+}
+
+const char *mcp_header_value(arena_t *arena, const char *value)
+{
+    static const char begin[] = "=?base64?", end[] = "?=";
+    size_t size = strlen(value), first = sizeof(begin) - 1, last = sizeof(end) - 1;
+    if (size < first + last || strncmp(value, begin, first) != 0 ||
+        strcmp(value + size - last, end) != 0)
+        return value;
+    return decode_base64(arena, value + first, size - first - last);
+}
+
+static mcp_refusal_t mirror(arena_t *arena, const mcp_message_t *message,
+                            const mcp_headers_t *headers, const char *name, const char *wanted)
+{
+    const char *value = headers->get(headers->ctx, name);
+    if (!value)
+        return refuse(message, 400, MCP_HEADER_MISMATCH,
+                      arena_printf(arena, "the header %s is missing", name));
+    const char *decoded = mcp_header_value(arena, value);
+    if (!decoded)
+        return refuse(message, 400, MCP_HEADER_MISMATCH,
+                      arena_printf(arena, "the header %s is not valid Base64", name));
+    if (strcmp(decoded, wanted) != 0)
+        return refuse(message, 400, MCP_HEADER_MISMATCH,
+                      arena_printf(arena, "the header %s is not what the body says", name));
+    return fine;
+}
+
+/* ---- Reading a message ---- */
+
+static mcp_refusal_t read_shape(arena_t *arena, bytes_t value, mcp_message_t *out)
+{
+    mp_type_t type;
+    bytes_t field;
+    if (!mp_type_of(value, &type) || type != MP_MAP)
+        return refuse(NULL, 400, MCP_INVALID, "a JSON-RPC message is an object");
+    if (mp_get(value, "id", &field)) {
+        if (!mp_type_of(field, &type) ||
+            (type != MP_STR && type != MP_INT && type != MP_UINT && type != MP_REAL))
+            return refuse(NULL, 400, MCP_INVALID, "id must be a string or an integer");
+        out->id = field;
+    }
+    if (!mp_get(value, "jsonrpc", &field) || !mp_equals(field, "2.0"))
+        return refuse(out, 400, MCP_INVALID, "jsonrpc must be \"2.0\"");
+    bytes_t answer;
+    if (!mp_get(value, "method", &field)) {
+        if (!mp_get(value, "result", &answer) && !mp_get(value, "error", &answer))
+            return refuse(out, 400, MCP_INVALID, "method is missing");
+        out->kind = MCP_RESPONSE;
+        return fine;
+    }
+    out->method = mp_text(arena, field);
+    if (!out->method)
+        return refuse(out, 400, MCP_INVALID, "method must be a string");
+    out->kind = out->id.size ? MCP_REQUEST : MCP_NOTIFICATION;
+    if (mp_get(value, "params", &field)) {
+        if (!mp_type_of(field, &type) || type != MP_MAP)
+            return refuse(out, 400, MCP_INVALID, "params must be an object");
+        out->params = field;
+    }
+    return fine;
+}
+
+static bytes_t meta_of(const mcp_message_t *message)
+{
+    bytes_t meta = {0};
+    if (message->params.size)
+        mp_get(message->params, "_meta", &meta);
+    return meta;
+}
+
+static mcp_refusal_t unsupported(arena_t *arena, const mcp_message_t *message,
+                                 const char *requested)
+{
+    mcp_refusal_t refusal =
+        refuse(message, 400, MCP_VERSION, "this protocol version is not supported");
+    buf_t data;
+    buf_open(&data, arena);
+    buf_puts(&data, "{\"supported\":[\"" MCP_MODERN "\"],\"requested\":");
+    json_put_string(&data, requested, strlen(requested));
+    buf_puts(&data, "}");
+    refusal.data = data.data;
+    return refusal;
+}
+
+static mcp_refusal_t check_meta(arena_t *arena, mcp_message_t *out, bytes_t meta)
+{
+    static const char *const levels[] = {"debug",    "info",  "notice",    "warning", "error",
+                                         "critical", "alert", "emergency", NULL};
+    bytes_t field;
+    mp_type_t type;
+    if (!mp_get(meta, META "clientCapabilities", &field) || !mp_type_of(field, &type) ||
+        type != MP_MAP)
+        return refuse(out, 400, MCP_PARAMS,
+                      "_meta must carry " META "clientCapabilities, an object");
+    if (mp_get(meta, META "logLevel", &field)) {
+        const char *level = mp_text(arena, field);
+        int i = 0;
+        while (levels[i] && (!level || strcmp(levels[i], level) != 0))
+            i++;
+        if (!levels[i])
+            return refuse(out, 400, MCP_PARAMS, "_meta has an unknown " META "logLevel");
+    }
+    return fine;
+}
+
+/* Which params member the header Mcp-Name mirrors; NULL: none. */
+static const char *named_by(const char *method)
+{
+    if (!strcmp(method, "tools/call") || !strcmp(method, "prompts/get"))
+        return "name";
+    if (!strcmp(method, "resources/read"))
+        return "uri";
+    if (!strcmp(method, "tasks/get") || !strcmp(method, "tasks/update") ||
+        !strcmp(method, "tasks/cancel"))
+        return "taskId";
+    return NULL;
+}
+
+static mcp_refusal_t check_mirrors(arena_t *arena, const mcp_message_t *message,
+                                   const mcp_headers_t *headers)
+{
+    mcp_refusal_t refusal =
+        mirror(arena, message, headers, "MCP-Protocol-Version", message->version);
+    if (!refusal.status && message->kind == MCP_REQUEST)
+        refusal = mirror(arena, message, headers, "Mcp-Method", message->method);
+    const char *member = named_by(message->method);
+    bytes_t field;
+    if (refusal.status || !member || !message->params.size ||
+        !mp_get(message->params, member, &field))
+        return refusal;
+    const char *name = mp_text(arena, field);
+    return name ? mirror(arena, message, headers, "Mcp-Name", name) : refusal;
+}
+
+static mcp_refusal_t read_modern(arena_t *arena, bytes_t meta, bytes_t version,
+                                 const mcp_headers_t *headers, mcp_message_t *out)
+{
+    const char *text = mp_text(arena, version);
+    out->modern = true;
+    out->version = MCP_MODERN;
+    if (!text)
+        return refuse(out, 400, MCP_PARAMS, META "protocolVersion must be a string");
+    const char *header = headers->get(headers->ctx, "MCP-Protocol-Version");
+    if (header && strcmp(header, text) != 0)
+        return refuse(out, 400, MCP_HEADER_MISMATCH,
+                      "the header MCP-Protocol-Version is not what the body says");
+    if (strcmp(text, MCP_MODERN) != 0)
+        return unsupported(arena, out, text);
+    mcp_refusal_t refusal = check_meta(arena, out, meta);
+    return refusal.status ? refusal : check_mirrors(arena, out, headers);
+}
+
+static mcp_refusal_t read_legacy(arena_t *arena, const mcp_headers_t *headers, mcp_message_t *out)
+{
+    const char *header = headers->get(headers->ctx, "MCP-Protocol-Version");
+    bool initialize = out->method && !strcmp(out->method, "initialize");
+    if (header && !strcmp(header, MCP_MODERN) && !initialize && out->kind != MCP_RESPONSE)
+        return refuse(out, 400, MCP_PARAMS,
+                      "version " MCP_MODERN " needs _meta with " META "protocolVersion");
+    if (header && !initialize && !mcp_legacy_version(header))
+        return unsupported(arena, out, header);
+    out->version = mcp_legacy_version(header);
+    if (!out->version)
+        out->version = "2025-03-26";
+    return fine;
+}
+
+mcp_refusal_t mcp_read(arena_t *arena, bytes_t value, const mcp_headers_t *headers,
+                       mcp_message_t *out)
+{
+    *out = (mcp_message_t){.version = "2025-03-26"};
+    mcp_refusal_t refusal = read_shape(arena, value, out);
+    if (refusal.status)
+        return refusal;
+    bytes_t meta = meta_of(out), version, token;
+    mp_type_t type;
+    if (meta.size && mp_get(meta, "progressToken", &token) && mp_type_of(token, &type) &&
+        (type == MP_STR || type == MP_INT))
+        out->progress_token = token;
+    if (meta.size && mp_get(meta, META "protocolVersion", &version))
+        return read_modern(arena, meta, version, headers, out);
+    return read_legacy(arena, headers, out);
+}
+
+mcp_refusal_t mcp_read_call(arena_t *arena, const mcp_message_t *message, const char **name,
+                            bytes_t *arguments)
+{
+    bytes_t field;
+    mp_type_t type;
+    *arguments = (bytes_t){0};
+    *name = message->params.size && mp_get(message->params, "name", &field) ? mp_text(arena, field)
+                                                                            : NULL;
+    int status = message->modern ? 400 : 200;
+    if (!*name)
+        return refuse(message, status, MCP_PARAMS, "params.name must name a tool");
+    if (mp_get(message->params, "arguments", &field) && mp_type_of(field, &type) &&
+        type != MP_NIL) {
+        if (type != MP_MAP)
+            return refuse(message, status, MCP_PARAMS, "params.arguments must be an object");
+        *arguments = field;
+    }
+    return fine;
+}
+
+/* ---- Writing ---- */
+
+static void put_id(buf_t *out, bytes_t id)
+{
+    if (!id.size || err_is(json_from_msgpack(id, JSON_COMPACT, out)))
+        buf_puts(out, "null");
+}
+
+void mcp_put_refusal(buf_t *out, const mcp_refusal_t *refusal)
+{
+    buf_puts(out, "{\"jsonrpc\":\"2.0\",\"id\":");
+    put_id(out, refusal->id);
+    buf_printf(out, ",\"error\":{\"code\":%d,\"message\":", refusal->code);
+    json_put_string(out, refusal->text, strlen(refusal->text));
+    if (refusal->data)
+        buf_printf(out, ",\"data\":%s", refusal->data);
+    buf_puts(out, "}}");
+}
+
+void mcp_open_result(buf_t *out, const mcp_message_t *message, const char *server_version)
+{
+    buf_puts(out, "{\"jsonrpc\":\"2.0\",\"id\":");
+    put_id(out, message->id);
+    buf_puts(out, ",\"result\":{");
+    if (message->modern)
+        buf_printf(out,
+                   "\"resultType\":\"complete\",\"_meta\":{\"" META
+                   "serverInfo\":{\"name\":\"agency\",\"version\":\"%s\"}}",
+                   server_version);
+}
+
+void mcp_close_result(buf_t *out)
+{
+    buf_puts(out, "}}");
+}
+
+void mcp_put_tool_result(buf_t *out, const mcp_message_t *message, const char *server_version,
+                         const char *text, bytes_t body, bool is_error)
+{
+    buf_t json;
+    buf_open(&json, out->arena);
+    bool structured =
+        !is_error && body.size && !err_is(json_from_msgpack(body, JSON_COMPACT, &json));
+    if (!text || !*text) {
+        buf_t pretty;
+        buf_open(&pretty, out->arena);
+        if (structured && !err_is(json_from_msgpack(body, JSON_PRETTY, &pretty)))
+            text = pretty.data;
+        else
+            text = "";
+    }
+    mcp_open_result(out, message, server_version);
+    buf_puts(out, message->modern ? ",\"content\":[{\"type\":\"text\",\"text\":"
+                                  : "\"content\":[{\"type\":\"text\",\"text\":");
+    json_put_string(out, text, strlen(text));
+    buf_puts(out, "}]");
+    if (structured) {
+        buf_puts(out, ",\"structuredContent\":");
+        buf_put(out, json.data, json.size);
+    }
+    if (is_error)
+        buf_puts(out, ",\"isError\":true");
+    mcp_close_result(out);
+}
+
+void mcp_put_progress(buf_t *out, bytes_t token, bytes_t progress)
+{
+    buf_puts(out, "{\"jsonrpc\":\"2.0\",\"method\":\"notifications/progress\",\"params\":{"
+                  "\"progressToken\":");
+    put_id(out, token);
+    static const char *const members[] = {"progress", "total", "message"};
+    for (int i = 0; i < 3; i++) {
+        bytes_t field;
+        if (!mp_get(progress, members[i], &field))
+            continue;
+        buf_printf(out, ",\"%s\":", members[i]);
+        put_id(out, field);
+    }
+    buf_puts(out, "}}");
+}

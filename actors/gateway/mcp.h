@@ -1,0 +1,86 @@
+/* mcp: the Model Context Protocol, as far as it is words: which era a message is of, whether it is
+ * well formed, and how answers are written. No sockets, no calls.
+ *
+ * Two eras on one endpoint: modern (2026-07-28, stateless, every request carries _meta) and legacy
+ * (2025-11-25, 2025-06-18, 2025-03-26, begun by initialize). The order of the checks is the
+ * one that the specification's versioning page and its reference SDK share.
+ * Source: the specification at modelcontextprotocol.io, pages basic, versioning, tools.
+ */
+#ifndef ACTORS_GATEWAY_MCP_H
+#define ACTORS_GATEWAY_MCP_H
+
+#include <stdbool.h>
+
+#include "proto/arena.h"
+#include "proto/err.h"
+
+#define MCP_MODERN "2026-07-28"
+
+enum {
+    MCP_PARSE = -32700,
+    MCP_INVALID = -32600,
+    MCP_NO_METHOD = -32601,
+    MCP_PARAMS = -32602,
+    MCP_INTERNAL = -32603,
+    MCP_LEGACY_TRANSPORT = -32000,
+    MCP_HEADER_MISMATCH = -32020,
+    MCP_VERSION = -32022
+};
+
+typedef enum mcp_kind {
+    MCP_REQUEST,
+    MCP_NOTIFICATION,
+    MCP_RESPONSE /* of a client, to something that we never asked */
+} mcp_kind_t;
+
+/* How the HTTP door looks up a header; NULL when absent. */
+typedef struct mcp_headers {
+    const char *(*get)(void *ctx, const char *name);
+    void *ctx;
+} mcp_headers_t;
+
+typedef struct mcp_message {
+    mcp_kind_t kind;
+    bool modern;
+    const char *version;
+    bytes_t id; /* msgpack; size 0: none */
+    const char *method;
+    bytes_t params; /* msgpack map; size 0: none */
+    bytes_t progress_token;
+} mcp_message_t;
+
+typedef struct mcp_refusal {
+    int status; /* 0: not refused */
+    int code;
+    const char *text;
+    const char *data; /* JSON, or NULL */
+    bytes_t id;
+} mcp_refusal_t;
+
+/* One message (not an array) that was already turned into msgpack. */
+mcp_refusal_t mcp_read(arena_t *arena, bytes_t value, const mcp_headers_t *headers,
+                       mcp_message_t *out);
+
+/* The tool that tools/call names and its arguments (size 0: none). */
+mcp_refusal_t mcp_read_call(arena_t *arena, const mcp_message_t *message, const char **name,
+                            bytes_t *arguments);
+
+/* Is this a version of the legacy era? NULL: no. */
+const char *mcp_legacy_version(const char *text);
+
+/* {"jsonrpc":"2.0","id":…,"error":…} */
+void mcp_put_refusal(buf_t *out, const mcp_refusal_t *refusal);
+/* {"jsonrpc":"2.0","id":…,"result":{ … the caller writes members, then mcp_close_result. In the
+ * modern era the result begins with resultType and serverInfo. */
+void mcp_open_result(buf_t *out, const mcp_message_t *message, const char *server_version);
+void mcp_close_result(buf_t *out);
+
+/* "answer": of tools/call. `body` msgpack, may be empty; `text` for people. */
+void mcp_put_tool_result(buf_t *out, const mcp_message_t *message, const char *server_version,
+                         const char *text, bytes_t body, bool is_error);
+void mcp_put_progress(buf_t *out, bytes_t token, bytes_t progress);
+
+/* Decodes =?base64?…?= ; a value of another form is literal. NULL: bad padding or alphabet. */
+const char *mcp_header_value(arena_t *arena, const char *value);
+
+#endif
