@@ -348,8 +348,7 @@ static err_t unknown_method(call_t *call)
 {
     const actor_def_t *def = call->actor->def;
     const actor_t *actor = call->actor;
-    const char **names =
-        ARENA_ARRAY(call->arena, const char *, (size_t)actor->method_count + 1);
+    const char **names = ARENA_ARRAY(call->arena, const char *, (size_t)actor->method_count + 1);
     for (int i = 0; i < actor->method_count; i++)
         names[i] = actor->methods[i].name;
     const char *near = record_nearest(call->header.method, names);
@@ -1142,18 +1141,28 @@ void actor_cancel(actor_t *actor, call_t *call)
         end_parked(actor, call);
 }
 
-static err_t make_tables(actor_t *actor)
+/* The tables of the definition and behind them those of the skeleton. */
+static store_table_t *all_tables(const actor_def_t *def, arena_t *arena, int *own)
 {
-    int count = 0;
-    while (actor->def->tables[count].name)
-        count++;
-    actor->tables = ARENA_ARRAY(actor->arena, store_table_t, (size_t)count + 3);
-    memcpy(actor->tables, actor->def->tables, (size_t)count * sizeof(store_table_t));
-    actor->outcomes_table = count;
-    actor->keys_table = count + 1;
-    actor->tables[count] = inside_outcome_tables[0];
-    actor->tables[count + 1] = inside_outcome_tables[1];
-    return err_ok();
+    *own = 0;
+    while (def->tables[*own].name)
+        (*own)++;
+    store_table_t *tables = ARENA_ARRAY(arena, store_table_t, (size_t)*own + 3);
+    memcpy(tables, def->tables, (size_t)*own * sizeof(store_table_t));
+    memcpy(tables + *own, inside_outcome_tables, sizeof(inside_outcome_tables));
+    return tables;
+}
+
+err_t actor_store_open(const actor_def_t *def, const char *data_dir, arena_t *arena,
+                       store_pool_t **out)
+{
+    int own;
+    if (!def->tables)
+        return err_make(arena, ERR_ARGUMENT, "%s has no store", def->name);
+    store_pool_options_t options = {.dir = arena_printf(arena, "%s/%s", data_dir, def->name),
+                                    .tables = all_tables(def, arena, &own),
+                                    .format = def->format};
+    return store_pool_open(&options, out, arena);
 }
 
 static err_t open_store(actor_t *actor, const actor_options_t *options, arena_t *arena)
@@ -1163,9 +1172,10 @@ static err_t open_store(actor_t *actor, const actor_options_t *options, arena_t 
         actor->epoch = (actor->epoch >> 2) | 1;
         return err_ok();
     }
-    err_t err = make_tables(actor);
-    if (err_is(err))
-        return err;
+    int own;
+    actor->tables = all_tables(actor->def, actor->arena, &own);
+    actor->outcomes_table = own;
+    actor->keys_table = own + 1;
     store_pool_options_t store = {
         .dir = arena_printf(actor->arena, "%s/%s", actor->data_dir, actor->def->name),
         .tables = actor->tables,
@@ -1173,7 +1183,7 @@ static err_t open_store(actor_t *actor, const actor_options_t *options, arena_t 
         .fault = options->store_fault,
         .nosync = options->store_nosync,
     };
-    err = store_pool_open(&store, &actor->pool, arena);
+    err_t err = store_pool_open(&store, &actor->pool, arena);
     if (!err_is(err))
         actor->epoch = store_pool_epoch(actor->pool);
     return err;

@@ -236,6 +236,12 @@ const char *actor_data_dir(const actor_t *actor); /* the AGENCY_DATA directory *
 const char *actor_default_company(const actor_t *actor);
 const char *actor_instance(const actor_t *actor); /* unique name, e.g. "worker-2" */
 
+/* ---- For looking at the files while the actor is down ---- */
+
+/* The actor's store with its lock and its tables; ERR_OWNED while the actor runs. */
+err_t actor_store_open(const actor_def_t *def, const char *data_dir, arena_t *arena,
+                       store_pool_t **out);
+
 /* ---- For whoever runs an actor: bus/host.c and bus/sim.c ---- */
 
 typedef struct actor_options {

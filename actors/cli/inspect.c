@@ -211,3 +211,84 @@ int cli_bus(cli_t *cli)
     client_close(&client);
     return code;
 }
+
+/* ---- store stat, store check ---- */
+
+static int show_stat(cli_t *cli, store_pool_t *pool, const char *pillar, const char *company)
+{
+    store_stat_t stat;
+    err_t err = store_stat(pool, company, cli->arena, &stat);
+    if (err_is(err))
+        return cli_fail(err);
+    buf_t body;
+    buf_open(&body, cli->arena);
+    record_encode(&store_stat_record, &stat, &body);
+    if (cli->json) {
+        cli_print(cli, NULL, buf_bytes(&body));
+        return EXIT_DONE;
+    }
+    printf("%s/%s: format %lld, file %lld KiB, in use %lld KiB, map %lld KiB\n", pillar, company,
+           (long long)stat.format, (long long)stat.file_bytes / 1024,
+           (long long)stat.used_bytes / 1024, (long long)stat.map_bytes / 1024);
+    for (size_t i = 0; i < stat.tables.count; i++)
+        if (stat.tables.items[i].rows)
+            printf("  %-16s %10lld rows %10lld KiB\n", stat.tables.items[i].name,
+                   (long long)stat.tables.items[i].rows,
+                   (long long)stat.tables.items[i].bytes / 1024);
+    return EXIT_DONE;
+}
+
+static int check_one(cli_t *cli, store_pool_t *pool, const char *pillar, const char *company)
+{
+    err_t err = store_check(pool, company, cli->arena);
+    printf("%s/%s: %s\n", pillar, company, err_is(err) ? err_what(err) : "ok");
+    return err_is(err) ? EXIT_REFUSED : EXIT_DONE;
+}
+
+static int each_company(cli_t *cli, const actor_def_t *def, bool check)
+{
+    store_pool_t *pool;
+    strs_t companies;
+    err_t err = actor_store_open(def, cli->data_dir, cli->arena, &pool);
+    if (err_is(err))
+        return cli_fail(err);
+    int code = EXIT_DONE;
+    err = store_pool_companies(pool, cli->arena, &companies);
+    for (size_t i = 0; !err_is(err) && i < companies.count; i++) {
+        const char *company = companies.items[i];
+        if (cli->company && strcmp(cli->company, company) != 0)
+            continue;
+        int one = check ? check_one(cli, pool, def->name, company)
+                        : show_stat(cli, pool, def->name, company);
+        if (one != EXIT_DONE)
+            code = one;
+    }
+    store_pool_close(&pool);
+    return err_is(err) ? cli_fail(err) : code;
+}
+
+int cli_store(cli_t *cli)
+{
+    bool check = cli->count && !strcmp(cli->words[0], "check");
+    if (!cli->count || cli->count > 2 || (!check && strcmp(cli->words[0], "stat") != 0))
+        return cli_usage("agency store stat [PILLAR], or agency store check [PILLAR]");
+    if (access(cli->data_dir, R_OK))
+        return cli_fail(
+            err_make(cli->arena, ERR_NOT_FOUND, "there is no data directory %s", cli->data_dir));
+    int code = EXIT_DONE;
+    bool any = false;
+    for (const cli_actor_t *at = cli->house->actors; at->def; at++) {
+        if (!at->def->tables || (cli->count == 2 && strcmp(cli->words[1], at->def->name) != 0))
+            continue;
+        const char *dir = arena_printf(cli->arena, "%s/%s", cli->data_dir, at->def->name);
+        if (access(dir, R_OK) && cli->count < 2)
+            continue;
+        any = true;
+        int one = each_company(cli, at->def, check);
+        if (one != EXIT_DONE)
+            code = one;
+    }
+    return any ? code
+               : cli_usage("there is no pillar with a store called '%s'",
+                           cli->count == 2 ? cli->words[1] : "");
+}
