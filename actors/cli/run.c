@@ -62,10 +62,21 @@ static void tell_ready(const char *name)
     fflush(stdout);
 }
 
-static const char **gateway_settings(cli_t *cli, const cli_actor_t *actor)
+/* Settings that follow from the command line, and from names shared with other programs. */
+static const char **process_settings(cli_t *cli, const cli_actor_t *actor)
 {
     const char **list = ARENA_ARRAY(cli->arena, const char *, 16);
+    const char *url = getenv("AGENCY_LLM_URL"), *key = getenv("AGENCY_LLM_KEY"),
+               *model = getenv("AGENCY_LLM_MODEL");
     int count = 0;
+    if (url && *url) {
+        list[count++] = "agent.llm=true";
+        list[count++] = arena_printf(cli->arena, "worker.llm_url=%s", url);
+        if (key && *key)
+            list[count++] = arena_printf(cli->arena, "worker.llm_key=%s", key);
+        if (model && *model)
+            list[count++] = arena_printf(cli->arena, "worker.llm_model=%s", model);
+    }
     if (!actor->port)
         return list;
     list[count++] = arena_printf(cli->arena, "gateway.port=%d", actor->port + cli->port_offset);
@@ -106,7 +117,7 @@ static int run_actor(cli_t *cli, const cli_actor_t *actor, const char *instance)
     host_options_t options = {.data_dir = cli->data_dir,
                               .transport = TRANSPORT_IPC,
                               .default_company = cli->company,
-                              .settings = gateway_settings(cli, actor),
+                              .settings = process_settings(cli, actor),
                               .environment = (const char *const *)environ,
                               .log_level = getenv("AGENCY_DEBUG") ? LOG_DEBUG : LOG_INFO};
     err_t err = host_open(&options, cli->arena, &host);
