@@ -60,7 +60,8 @@ struct index {
     tail_t *tail;
     uint64_t last_id, epoch;
     size_t base_dead, tail_dead;
-    bool any; /* last_id means something */
+    uint64_t drops; /* ever: tells index_swap that it must look again */
+    bool any;       /* last_id means something */
 };
 
 struct index_view {
@@ -381,6 +382,7 @@ bool index_drop(index_t *index, uint64_t id)
         dropped = bit_set(index->tail->chunks[at / CHUNK]->dead, at % CHUNK);
         index->tail_dead += dropped;
     }
+    index->drops += dropped;
     pthread_mutex_unlock(&index->lock);
     return dropped;
 }
@@ -816,14 +818,24 @@ err_t index_swap(index_t *index, index_base_t **base)
         return err_of(ERR_STATE, "another index was swapped in since this one was begun");
     }
     index_base_t *old_base = index->base;
-    tail_t *old_tail = index->tail, *tail = carry_over(index, fresh);
-    pthread_mutex_lock(&index->lock);
-    index->base = fresh;
-    index->tail = tail;
-    index->base_dead = count_dead(fresh);
-    index->tail_dead = 0;
-    index->epoch++;
-    pthread_mutex_unlock(&index->lock);
+    tail_t *old_tail = index->tail, *tail = NULL;
+    for (bool settled = false; !settled;) { /* a drop may come in while we copy the drops */
+        pthread_mutex_lock(&index->lock);
+        uint64_t drops = index->drops;
+        pthread_mutex_unlock(&index->lock);
+        tail_release(tail);
+        tail = carry_over(index, fresh);
+        pthread_mutex_lock(&index->lock);
+        settled = drops == index->drops;
+        if (settled) {
+            index->base = fresh;
+            index->tail = tail;
+            index->base_dead = count_dead(fresh);
+            index->tail_dead = 0;
+            index->epoch++;
+        }
+        pthread_mutex_unlock(&index->lock);
+    }
     base_release(old_base);
     tail_release(old_tail);
     return err_ok();

@@ -13,9 +13,9 @@
  * Vectors are normalised here; a vector of zeros or with NaN or infinity is refused.
  * The truth is in the store: an index is a cache and can be thrown away at any time.
  *
- * Threads: add, drop, swap, reconcile, load and destroy belong to one writer at a time.
- * index_acquire, the searches on a view and index_view_release are for any thread at any time.
- * index_build and index_save work on a view, on any thread, and block nobody.
+ * Threads: add, swap, reconcile, load and destroy belong to one writer at a time.
+ * index_drop, index_acquire, index_stats, the searches on a view and index_view_release are for any
+ * thread at any time. index_build and index_save work on a view, on any thread, and block nobody.
  * The only lock is held for the few instructions that take or exchange the pointer.
  */
 #ifndef ACTORS_BRAIN_INDEX_H

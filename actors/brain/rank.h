@@ -81,6 +81,7 @@ typedef struct rank_candidate {
     float words;                     /* BM25F, or NAN */
     float vector;                    /* cosine, or NAN */
     uint32_t word_rank, vector_rank; /* 1 is best; 0: not found by that search */
+    float lift;                      /* part of words that came from others; for explaining */
     double age_days;                 /* for recency; 0 is new */
     float score;                     /* set by rank_fuse */
 } rank_candidate_t;

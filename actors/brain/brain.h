@@ -1,0 +1,67 @@
+/* brain: the memory of every company: episodes found by words and vectors, a graph of facts, and
+ * the experience of who did what how well. One actor; its parts are memory (episodes), postings
+ * (the inverted index), indexes (vectors in memory), graph and experience. They share this state
+ * and the tables below; nothing outside the folder sees them.
+ */
+#ifndef ACTORS_BRAIN_BRAIN_H
+#define ACTORS_BRAIN_BRAIN_H
+
+#include "actors/brain/indexes.h"
+#include "bus/actor.h"
+
+#define brain_settings_FIELDS(F)                                                                   \
+    F(STR, language, opt(english), 1, 31,                                                          \
+      "Snowball language of companies that are new: stems and stop words; none for neither.")      \
+    F(INT, dims, opt(384), 64, 4096, "Dimensions of the built-in embedder, for new companies.")    \
+    F(STR, index, opt(HNSW32), 1, 64,                                                              \
+      "FAISS factory string beyond exact search: HNSW<m>, IVF<n>,Flat or Flat.")                   \
+    F(INT, exact_max, opt(20000), 1, 100000000, "Up to so many memories search is exact.")         \
+    F(INT, ef_search, opt(96), 8, 4096, "Breadth of a search in HNSW.")                            \
+    F(INT, indexes_open, opt(64), 1, 10000, "Companies whose vectors stay in memory.")             \
+    F(REAL, vector_weight, opt(0.3), 0, 10, "Of vectors against words in the fused score.")        \
+    F(REAL, neighbour_weight, opt(0.25), 0, 1,                                                     \
+      "What a memory gets of the score of those before and after it in its thread.")               \
+    F(INT, memories_max, opt(20000000), 1, 1000000000, "Most memories of one company.")            \
+    F(INT, nodes_max, opt(20000000), 1, 1000000000, "Most nodes and edges of one company's graph.")
+RECORD_STRUCT(brain_settings, brain_settings_FIELDS)
+extern const record_t brain_settings_record;
+
+/* Tables in each company's store; TABLE_<name> is the index.
+ *   episodes     number            the memory, as a record
+ *   episode_ids  id                number
+ *   heads        number            what filters ask first: time, type, has it a vector
+ *   threads      thread, ms, number  -
+ *   vectors      model, number     floats
+ *   postings     term 0            how many memories, and the newest postings
+ *                term 0 number     a full block of older ones, from that number on
+ *   meta         name              counts; what words and vectors are made with
+ *   experience   task type, ms, number  who, how well, how long
+ *   nodes        id                type and properties
+ *   edges        from, relation, to   properties
+ *   edges_in     to, relation, from   -
+ *   node_words   word 0 id         -
+ *   edge_words   word 0 from, relation, to  -
+ *   hashes       digest of a text  number, where dedupe was asked for
+ */
+#define BRAIN_TABLES(T)                                                                            \
+    T(episodes)                                                                                    \
+    T(episode_ids)                                                                                 \
+    T(heads)                                                                                       \
+    T(threads)                                                                                     \
+    T(vectors) T(postings) T(meta) T(experience) T(nodes) T(edges) T(edges_in) T(node_words)       \
+        T(edge_words) T(hashes)
+enum {
+#define BRAIN_TABLE_INDEX(name) TABLE_##name,
+    BRAIN_TABLES(BRAIN_TABLE_INDEX)
+#undef BRAIN_TABLE_INDEX
+        BRAIN_TABLE_COUNT
+};
+
+typedef struct brain {
+    const brain_settings_t *settings; /* first: the skeleton fills it in */
+    indexes_t *indexes;
+} brain_t;
+
+extern const actor_def_t brain_actor;
+
+#endif

@@ -1,0 +1,26 @@
+/* filter: which memories may be answers, by their facts.
+ *
+ * A filter is a map. Each entry must hold: a name, and either a value to equal, or a map of
+ * conditions: eq ne gt gte lt lte in exists. Names are those of metadata; author, thread, taskId,
+ * type, source_agency, tokens, duration and timestamp mean the memory's own.
+ *
+ *     {"project": "apollo", "cost": {"gte": 10, "lt": 20}, "state": {"in": ["open", "held"]}}
+ *
+ * A list in metadata holds when one of its items does. Numbers compare with numbers, texts with
+ * texts by bytes; anything else only by equality. Thread: pure.
+ */
+#ifndef ACTORS_BRAIN_FILTER_H
+#define ACTORS_BRAIN_FILTER_H
+
+#include <stdbool.h>
+
+#include "proto/arena.h"
+#include "proto/err.h"
+
+/* ERR_ARGUMENT names what is wrong: no map, unknown condition, more than 64 names. */
+err_t filter_check(bytes_t filter, arena_t *arena);
+
+/* Does a stored episode (a msgpack map) pass a filter that filter_check accepted? */
+bool filter_passes(bytes_t filter, bytes_t episode);
+
+#endif

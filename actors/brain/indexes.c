@@ -1,0 +1,498 @@
+#include "actors/brain/indexes.h"
+
+#include <pthread.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "actors/brain/brain.h"
+
+enum { COMPANY_BYTES = 65, MODEL_BYTES = 96, SAVE_MIN = 2000 };
+
+typedef struct shelf {
+    char company[COMPANY_BYTES];
+    char model[MODEL_BYTES];
+    uint32_t model_number;
+    index_t *index; /* NULL until loaded */
+    pthread_mutex_t writer;
+    uint64_t seen; /* newest number that was looked at; under `writer` */
+    size_t saved;  /* live vectors in the snapshot file */
+    /* Under the table's lock: */
+    unsigned refs;
+    uint64_t used;
+    bool building, claimed, forgotten;
+    uint64_t *drops; /* buried while the index was being loaded */
+    size_t drop_count;
+    struct shelf *next;
+} shelf_t;
+
+struct indexes {
+    pthread_mutex_t lock;
+    indexes_options_t options;
+    char *dir, *factory;
+    shelf_t *shelves;
+    size_t count;
+    uint64_t clock;
+};
+
+void vector_key(store_key_t *key, uint32_t model, uint64_t number)
+{
+    key_open(key);
+    key_u64(key, model);
+    key_u64(key, number);
+}
+
+bool head_row_read(bytes_t value, head_row_t *row)
+{
+    if (value.size != sizeof *row)
+        return false;
+    memcpy(row, value.data, sizeof *row);
+    return true;
+}
+
+static char *copy_of(const char *text)
+{
+    char *copy = strdup(text);
+
+    if (!copy)
+        abort();
+    return copy;
+}
+
+err_t indexes_new(indexes_t **indexes, const indexes_options_t *options)
+{
+    index_t *probe = NULL;
+    err_t err = index_new(&probe, &(index_options_t){.dims = 1, .factory = options->factory});
+
+    if (err_is(err))
+        return err;
+    index_destroy(&probe);
+    indexes_t *self = calloc(1, sizeof *self);
+    if (!self)
+        abort();
+    pthread_mutex_init(&self->lock, NULL);
+    self->options = *options;
+    self->dir = copy_of(options->dir);
+    self->factory = copy_of(options->factory);
+    *indexes = self;
+    return err_ok();
+}
+
+/* ---- the table ---- */
+
+static bool path_of(const indexes_t *self, const char *company, char *path, size_t size)
+{
+    return snprintf(path, size, "%s/%s/vectors.index", self->dir, company) < (int)size;
+}
+
+/* Not worth the disk when little is new, or when reading the store is as quick. The file is written
+ * from a view, without any lock. */
+static void save(const indexes_t *self, shelf_t *shelf, bool rebuilt)
+{
+    char path[4096];
+
+    pthread_mutex_lock(&shelf->writer);
+    index_view_t *view = shelf->index ? index_acquire(shelf->index) : NULL;
+    size_t live = shelf->index ? index_stats(shelf->index).live : 0;
+    size_t changed = live > shelf->saved ? live - shelf->saved : shelf->saved - live;
+    uint64_t seen = shelf->seen;
+    bool worth = live >= SAVE_MIN && (rebuilt || changed * 20 >= live);
+    if (worth)
+        shelf->saved = live;
+    pthread_mutex_unlock(&shelf->writer);
+    if (worth && path_of(self, shelf->company, path, sizeof path) &&
+        err_is(index_save(view, path, seen)))
+        unlink(path); /* a cache: the next start reads the store */
+    index_view_release(&view);
+}
+
+static void shelf_free(const indexes_t *self, shelf_t *shelf)
+{
+    if (shelf->index && !shelf->forgotten)
+        save(self, shelf, false);
+    index_destroy(&shelf->index);
+    pthread_mutex_destroy(&shelf->writer);
+    free(shelf->drops);
+    free(shelf);
+}
+
+void indexes_destroy(indexes_t **indexes)
+{
+    indexes_t *self = *indexes;
+
+    if (!self)
+        return;
+    while (self->shelves) {
+        shelf_t *shelf = self->shelves;
+        self->shelves = shelf->next;
+        shelf_free(self, shelf);
+    }
+    pthread_mutex_destroy(&self->lock);
+    free(self->dir);
+    free(self->factory);
+    free(self);
+    *indexes = NULL;
+}
+
+static shelf_t *find_locked(indexes_t *self, const char *company)
+{
+    for (shelf_t *shelf = self->shelves; shelf; shelf = shelf->next)
+        if (strcmp(shelf->company, company) == 0)
+            return shelf;
+    return NULL;
+}
+
+/* Takes the least used out of the table when there are too many; the caller frees it. */
+static shelf_t *evict_locked(indexes_t *self)
+{
+    shelf_t **worst = NULL;
+
+    if (self->count <= self->options.open_limit)
+        return NULL;
+    for (shelf_t **at = &self->shelves; *at; at = &(*at)->next)
+        if (!(*at)->refs && (!worst || (*at)->used < (*worst)->used))
+            worst = at;
+    if (!worst)
+        return NULL;
+    shelf_t *shelf = *worst;
+    *worst = shelf->next;
+    self->count--;
+    return shelf;
+}
+
+static shelf_t *take(indexes_t *self, const char *company, bool create)
+{
+    pthread_mutex_lock(&self->lock);
+    shelf_t *shelf = find_locked(self, company), *evicted = NULL;
+    if (!shelf && create) {
+        shelf = calloc(1, sizeof *shelf);
+        if (!shelf)
+            abort();
+        snprintf(shelf->company, sizeof shelf->company, "%s", company);
+        pthread_mutex_init(&shelf->writer, NULL);
+        shelf->next = self->shelves;
+        self->shelves = shelf;
+        self->count++;
+        shelf->refs = 1; /* not the one to evict */
+        evicted = evict_locked(self);
+        shelf->refs = 0;
+    }
+    if (shelf) {
+        shelf->refs++;
+        shelf->used = ++self->clock;
+    }
+    pthread_mutex_unlock(&self->lock);
+    if (evicted)
+        shelf_free(self, evicted);
+    return shelf;
+}
+
+static void give(indexes_t *self, shelf_t *shelf)
+{
+    bool last;
+
+    pthread_mutex_lock(&self->lock);
+    last = --shelf->refs == 0 && shelf->forgotten;
+    pthread_mutex_unlock(&self->lock);
+    if (last)
+        shelf_free(self, shelf);
+}
+
+/* ---- loading and extending, under the shelf's writer lock ---- */
+
+typedef struct reading {
+    store_txn_t *txn;
+    const vectors_of_t *of;
+    store_scan_t scan;
+    uint64_t newest;
+} reading_t;
+
+/* The next number in the store that has a vector of this model. */
+static bool next_number(void *ctx, uint64_t *number)
+{
+    reading_t *reading = ctx;
+    bytes_t key, value;
+    head_row_t head;
+
+    while (store_scan_next(&reading->scan, &key, &value)) {
+        if (!key_read_u64(&key, number))
+            continue;
+        reading->newest = *number;
+        if (head_row_read(value, &head) && head.model == reading->of->number)
+            return true;
+    }
+    return false;
+}
+
+static err_t add_number(void *ctx, index_t *index, uint64_t number)
+{
+    reading_t *reading = ctx;
+    float vector[INDEX_DIMS_MAX];
+    store_key_t key;
+    bytes_t value;
+
+    vector_key(&key, reading->of->number, number);
+    err_t err = store_get(reading->txn, TABLE_vectors, key_bytes(&key), &value);
+    if (err.code == ERR_NOT_FOUND || (!err_is(err) && value.size != reading->of->dims * 4))
+        return err_of(ERR_CORRUPT, "a vector is missing: run brain_maintenance rebuild_indices");
+    if (err_is(err))
+        return err;
+    memcpy(vector, value.data, value.size);
+    return index_add(index, number, vector);
+}
+
+static err_t read_from(reading_t *reading, uint64_t from, store_key_t *key)
+{
+    key_open(key);
+    key_u64(key, from);
+    return store_scan_open(&reading->scan, reading->txn, TABLE_heads, (bytes_t){0}, key_bytes(key),
+                           false);
+}
+
+static err_t fill(index_t *index, reading_t *reading)
+{
+    store_key_t key;
+    index_reconcile_t with = {reading, next_number, add_number};
+    err_t err = read_from(reading, 0, &key);
+
+    if (err_is(err))
+        return err;
+    err = index_reconcile(index, &with);
+    store_scan_close(&reading->scan);
+    return err;
+}
+
+static err_t new_index(const indexes_t *self, const vectors_of_t *of, index_t **index)
+{
+    index_options_t options = {.dims = of->dims,
+                               .exact_max = self->options.exact_max,
+                               .factory = self->factory,
+                               .ef_search = self->options.ef_search,
+                               .model = of->model};
+
+    return index_new(index, &options);
+}
+
+/* Whatever is wrong with the snapshot file, the store knows everything. */
+static err_t load(indexes_t *self, shelf_t *shelf, reading_t *reading)
+{
+    char path[4096];
+    uint64_t generation;
+    index_t *index = NULL;
+    err_t err = new_index(self, reading->of, &index);
+
+    if (err_is(err))
+        return err;
+    if (path_of(self, shelf->company, path, sizeof path) &&
+        !err_is(index_load(index, path, &generation)))
+        shelf->saved = index_stats(index).live;
+    err = fill(index, reading);
+    if (err.code == ERR_STATE) {
+        index_destroy(&index);
+        err = new_index(self, reading->of, &index);
+        if (!err_is(err))
+            err = fill(index, reading);
+    }
+    if (err_is(err)) {
+        index_destroy(&index);
+        return err;
+    }
+    snprintf(shelf->model, sizeof shelf->model, "%s", reading->of->model);
+    shelf->model_number = reading->of->number;
+    pthread_mutex_lock(&self->lock);
+    for (size_t i = 0; i < shelf->drop_count; i++)
+        index_drop(index, shelf->drops[i]);
+    free(shelf->drops);
+    shelf->drops = NULL;
+    shelf->drop_count = 0;
+    shelf->index = index;
+    pthread_mutex_unlock(&self->lock);
+    shelf->seen = reading->newest;
+    return err_ok();
+}
+
+static err_t extend(shelf_t *shelf, reading_t *reading)
+{
+    store_key_t key;
+    uint64_t number;
+    err_t err = read_from(reading, shelf->seen + 1, &key);
+
+    while (!err_is(err) && next_number(reading, &number))
+        err = add_number(reading, shelf->index, number);
+    store_scan_close(&reading->scan);
+    if (!err_is(err) && reading->newest > shelf->seen)
+        shelf->seen = reading->newest;
+    return err;
+}
+
+static void unload(indexes_t *self, shelf_t *shelf)
+{
+    pthread_mutex_lock(&self->lock);
+    index_t *index = shelf->index;
+    shelf->index = NULL;
+    shelf->seen = shelf->saved = 0;
+    pthread_mutex_unlock(&self->lock);
+    index_destroy(&index);
+}
+
+err_t indexes_view(indexes_t *self, const char *company, store_txn_t *txn, const vectors_of_t *of,
+                   arena_t *arena, index_view_t **view)
+{
+    shelf_t *shelf = take(self, company, true);
+    reading_t reading = {.txn = txn, .of = of};
+    err_t err = err_ok();
+
+    (void)arena;
+    pthread_mutex_lock(&shelf->writer);
+    if (shelf->index && shelf->model_number > of->number)
+        err = err_of(ERR_STATE, "the vectors were made anew meanwhile");
+    else if (shelf->index && shelf->model_number < of->number)
+        unload(self, shelf);
+    if (!err_is(err))
+        err = shelf->index      ? shelf->seen < of->newest ? extend(shelf, &reading) : err_ok()
+                   : of->newest == 0 ? err_of(ERR_NOT_FOUND, NULL)
+                                : load(self, shelf, &reading);
+    if (!err_is(err))
+        *view = index_acquire(shelf->index);
+    pthread_mutex_unlock(&shelf->writer);
+    give(self, shelf);
+    return err;
+}
+
+/* ---- from the writer's side ---- */
+
+void indexes_drop(indexes_t *self, const char *company, uint64_t number)
+{
+    pthread_mutex_lock(&self->lock);
+    shelf_t *shelf = find_locked(self, company);
+    if (shelf && shelf->index) {
+        index_drop(shelf->index, number);
+    } else if (shelf) {
+        shelf->drops = realloc(shelf->drops, (shelf->drop_count + 1) * sizeof *shelf->drops);
+        if (!shelf->drops)
+            abort();
+        shelf->drops[shelf->drop_count++] = number;
+    }
+    pthread_mutex_unlock(&self->lock);
+}
+
+void indexes_forget(indexes_t *self, const char *company)
+{
+    char path[4096];
+
+    pthread_mutex_lock(&self->lock);
+    shelf_t *shelf = NULL;
+    for (shelf_t **at = &self->shelves; *at && !shelf; at = shelf ? at : &(*at)->next)
+        if (strcmp((*at)->company, company) == 0) {
+            shelf = *at;
+            *at = shelf->next;
+            self->count--;
+        }
+    if (shelf)
+        shelf->forgotten = true;
+    bool unused = shelf && !shelf->refs;
+    pthread_mutex_unlock(&self->lock);
+    if (unused)
+        shelf_free(self, shelf);
+    if (path_of(self, company, path, sizeof path))
+        unlink(path);
+}
+
+static bool wants_locked(const shelf_t *shelf)
+{
+    return shelf && shelf->index && !shelf->building && !shelf->claimed &&
+           index_stats(shelf->index).wants_build;
+}
+
+const char *indexes_claim(indexes_t *self, arena_t *arena)
+{
+    const char *company = NULL;
+
+    pthread_mutex_lock(&self->lock);
+    for (shelf_t *shelf = self->shelves; shelf && !company; shelf = shelf->next)
+        if (wants_locked(shelf)) {
+            shelf->claimed = true;
+            company = arena_strdup(arena, shelf->company);
+        }
+    pthread_mutex_unlock(&self->lock);
+    return company;
+}
+
+void indexes_unclaim(indexes_t *self, const char *company)
+{
+    pthread_mutex_lock(&self->lock);
+    shelf_t *shelf = find_locked(self, company);
+    if (shelf)
+        shelf->claimed = false;
+    pthread_mutex_unlock(&self->lock);
+}
+
+bool indexes_wants_build(indexes_t *self, const char *company)
+{
+    pthread_mutex_lock(&self->lock);
+    shelf_t *shelf = find_locked(self, company);
+    bool wants = wants_locked(shelf);
+    pthread_mutex_unlock(&self->lock);
+    return wants;
+}
+
+/* The build itself holds no lock; only the exchange keeps others from extending the index. */
+static err_t build(indexes_t *self, shelf_t *shelf, bool (*stop)(const void *ctx), const void *ctx)
+{
+    index_base_t *base = NULL;
+
+    pthread_mutex_lock(&shelf->writer);
+    uint32_t model = shelf->model_number;
+    index_view_t *view = shelf->index ? index_acquire(shelf->index) : NULL;
+    pthread_mutex_unlock(&shelf->writer);
+    if (!view)
+        return err_of(ERR_NOT_FOUND, "the vectors of this company are not in memory");
+    err_t err = index_build(view, stop, ctx, &base);
+    index_view_release(&view);
+    if (err_is(err))
+        return err;
+    pthread_mutex_lock(&shelf->writer);
+    if (!shelf->index || shelf->model_number != model) {
+        index_base_destroy(&base);
+        err = err_of(ERR_STATE, "the vectors were made anew meanwhile");
+    } else {
+        err = index_swap(shelf->index, &base);
+    }
+    pthread_mutex_unlock(&shelf->writer);
+    if (!err_is(err))
+        save(self, shelf, true);
+    return err;
+}
+
+err_t indexes_build(indexes_t *self, const char *company, bool (*stop)(const void *ctx),
+                    const void *ctx)
+{
+    pthread_mutex_lock(&self->lock);
+    shelf_t *shelf = find_locked(self, company);
+    bool mine = shelf && shelf->index && !shelf->building;
+    if (mine) {
+        shelf->building = true;
+        shelf->refs++;
+    }
+    pthread_mutex_unlock(&self->lock);
+    if (!mine)
+        return err_of(ERR_NOT_FOUND, "the vectors of this company are not in memory");
+    err_t err = build(self, shelf, stop, ctx);
+    pthread_mutex_lock(&self->lock);
+    shelf->building = false;
+    pthread_mutex_unlock(&self->lock);
+    give(self, shelf);
+    return err;
+}
+
+err_t indexes_stats(indexes_t *self, const char *company, index_stats_t *stats)
+{
+    pthread_mutex_lock(&self->lock);
+    shelf_t *shelf = find_locked(self, company);
+    bool loaded = shelf && shelf->index;
+    if (loaded)
+        *stats = index_stats(shelf->index);
+    pthread_mutex_unlock(&self->lock);
+    return loaded ? err_ok() : err_of(ERR_NOT_FOUND, NULL);
+}

@@ -1,0 +1,69 @@
+#include "actors/brain/meta.h"
+
+#include <string.h>
+
+#include "actors/brain/embedder.h"
+#include "actors/brain/words.h"
+
+RECORD_DEFINE(meta_config, meta_config_FIELDS)
+
+static bytes_t key_of(const char *name)
+{
+    return (bytes_t){(const uint8_t *)name, strlen(name)};
+}
+
+err_t meta_config(brain_t *self, store_txn_t *txn, arena_t *arena, meta_config_t *out)
+{
+    bytes_t value;
+    err_t err = store_get(txn, TABLE_meta, key_of("config"), &value);
+
+    (void)self;
+    if (err_is(err))
+        return err;
+    value.data = arena_copy(arena, value.data, value.size);
+    err = record_decode(&meta_config_record, value, arena, "stored field", out);
+    if (!err_is(err) && out->words_version != WORDS_VERSION)
+        return err_of(ERR_VERSION, "the words index was made by other rules: run "
+                                   "brain_maintenance rebuild_indices");
+    return err;
+}
+
+err_t meta_put_config(store_txn_t *txn, arena_t *arena, const meta_config_t *config)
+{
+    buf_t out;
+
+    buf_open(&out, arena);
+    record_encode(&meta_config_record, config, &out);
+    return store_put(txn, TABLE_meta, key_of("config"), buf_bytes(&out));
+}
+
+err_t meta_open(brain_t *self, store_txn_t *txn, arena_t *arena, meta_config_t *out)
+{
+    err_t err = meta_config(self, txn, arena, out);
+
+    if (err.code != ERR_NOT_FOUND)
+        return err;
+    const char *language = self->settings->language;
+    uint32_t dims = (uint32_t)self->settings->dims;
+    *out = (meta_config_t){.words_version = WORDS_VERSION,
+                           .language = language,
+                           .model = embedder_name(arena, dims, language),
+                           .model_number = 1,
+                           .dims = dims};
+    return meta_put_config(txn, arena, out);
+}
+
+void meta_counts(store_txn_t *txn, meta_counts_t *out)
+{
+    bytes_t value;
+
+    *out = (meta_counts_t){.next_number = 1};
+    if (!err_is(store_get(txn, TABLE_meta, key_of("counts"), &value)) && value.size == sizeof *out)
+        memcpy(out, value.data, sizeof *out);
+}
+
+err_t meta_put_counts(store_txn_t *txn, const meta_counts_t *counts)
+{
+    return store_put(txn, TABLE_meta, key_of("counts"),
+                     (bytes_t){(const uint8_t *)counts, sizeof *counts});
+}

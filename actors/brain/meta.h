@@ -1,0 +1,38 @@
+/* meta: what a company's memory is made with, and how much of it there is. Two rows of table meta.
+ * The configuration is written with the first memory and stays: settings only choose for new
+ * companies. Thread: whoever holds the transaction.
+ */
+#ifndef ACTORS_BRAIN_META_H
+#define ACTORS_BRAIN_META_H
+
+#include "actors/brain/brain.h"
+#include "actors/brain/rank.h"
+
+#define meta_config_FIELDS(F)                                                                      \
+    F(INT, words_version, must, 0, 0, "Rules that made the terms.")                                \
+    F(STR, language, must, 0, 0, "Of stems and stop words.")                                       \
+    F(STR, model, must, 0, 0, "What made the vectors.")                                            \
+    F(INT, model_number, must, 1, 4294967295, "Its number in keys.")                               \
+    F(INT, dims, must, 1, 8192, "Dimensions of a vector.")
+RECORD_STRUCT(meta_config, meta_config_FIELDS)
+extern const record_t meta_config_record;
+
+typedef struct meta_counts {
+    uint64_t memories, vectors;
+    uint64_t next_number; /* from 1 */
+    uint64_t lengths[RANK_FIELDS];
+    uint64_t nodes, edges;
+} meta_counts_t;
+
+/* The configuration; ERR_NOT_FOUND while there has been no memory. ERR_VERSION when the terms were
+ * made by other rules. */
+err_t meta_config(brain_t *self, store_txn_t *txn, arena_t *arena, meta_config_t *out);
+/* The same for writers: made from the settings when there is none. */
+err_t meta_open(brain_t *self, store_txn_t *txn, arena_t *arena, meta_config_t *out);
+err_t meta_put_config(store_txn_t *txn, arena_t *arena, const meta_config_t *config);
+
+/* Zeros, and next_number 1, when there is nothing. */
+void meta_counts(store_txn_t *txn, meta_counts_t *out);
+err_t meta_put_counts(store_txn_t *txn, const meta_counts_t *counts);
+
+#endif

@@ -1,0 +1,66 @@
+/* postings: the inverted index of one company in the store: term → memories, with the counts and
+ * lengths that BM25F wants. Written in the transaction of the memory itself.
+ *
+ * A term has one head row with its count of memories and its newest postings, and full blocks of
+ * older ones, each under the number of its first memory. Adding touches the head only; a block of
+ * POSTINGS_BLOCK is moved out of the head when it is full.
+ * Lengths are kept in 8 bits, as coarse as 1/8 of themselves.
+ */
+#ifndef ACTORS_BRAIN_POSTINGS_H
+#define ACTORS_BRAIN_POSTINGS_H
+
+#include "actors/brain/rank.h"
+#include "actors/brain/words.h"
+#include "bus/store.h"
+
+enum { POSTINGS_BLOCK = 128 };
+
+/* What one memory says: its terms, each once, with counts by field, sorted. */
+typedef struct posting_term {
+    const char *term;
+    uint16_t size;
+    uint16_t counts[RANK_FIELDS];
+} posting_term_t;
+
+typedef struct posting_doc {
+    posting_term_t *terms;
+    size_t count, capacity;
+    uint16_t lengths[RANK_FIELDS]; /* in words, without stop words */
+} posting_doc_t;
+
+/* Adds the words of one field (stop words are left out) to `doc`, which starts zeroed. */
+void posting_doc_add(posting_doc_t *doc, arena_t *arena, int field, const word_list_t *list);
+/* Sorts and joins; call once, after the last field. */
+void posting_doc_finish(posting_doc_t *doc);
+
+/* `number` is larger than every number added before. ERR_FULL, ERR_IO, ERR_CORRUPT. */
+err_t postings_add(store_txn_t *txn, arena_t *arena, uint64_t number, const posting_doc_t *doc);
+/* Takes back exactly what postings_add put. ERR_CORRUPT when it is not there. */
+err_t postings_remove(store_txn_t *txn, arena_t *arena, uint64_t number, const posting_doc_t *doc);
+
+/* Opens a term for rank_words; `list->memories` is 0 when nobody has it. Close it in any case. */
+typedef struct postings_list {
+    store_scan_t scan;
+    bytes_t head; /* the newest postings, not yet decoded */
+    arena_t *arena;
+    rank_posting_t *postings;
+    bool open, at_head, ended;
+    store_key_t prefix;
+} postings_list_t;
+
+err_t postings_open(postings_list_t *self, store_txn_t *txn, arena_t *arena, const char *term,
+                    rank_list_t *list);
+void postings_close(postings_list_t *self);
+
+/* A sum over memories that tells whether the postings are theirs: postings_check gives the sum over
+ * what is stored, posting_doc_sum what one memory should add to it. */
+uint64_t posting_doc_sum(uint64_t number, const posting_doc_t *doc);
+
+typedef struct postings_sum {
+    uint64_t terms, postings, sum;
+} postings_sum_t;
+
+/* Reads every block: are order, counts and heads right? ERR_CORRUPT with the term. */
+err_t postings_check(store_txn_t *txn, arena_t *arena, postings_sum_t *out);
+
+#endif
