@@ -86,15 +86,7 @@ static void exchange_unref(exchange_t *exchange)
 
 /* ---- What libmicrohttpd has to send leaves once a batch ---- */
 
-static err_t flush(void *state, call_t *call, void *ctx)
-{
-    gateway_t *self = state;
-    (void)call;
-    (void)ctx;
-    self->flush_armed = false;
-    http_server_flush(self->http);
-    return err_ok();
-}
+static err_t flush(void *state, call_t *call, void *ctx);
 
 static void flush_soon(gateway_t *self)
 {
@@ -102,6 +94,18 @@ static void flush_soon(gateway_t *self)
         return;
     self->flush_armed = true;
     actor_work(self->actor, 0, flush, NULL);
+}
+
+static err_t flush(void *state, call_t *call, void *ctx)
+{
+    gateway_t *self = state;
+    (void)call;
+    (void)ctx;
+    self->flush_armed = false;
+    http_server_flush(self->http);
+    if (http_server_deadline_ms(self->http) == 0)
+        flush_soon(self);
+    return err_ok();
 }
 
 /* ---- Answers ---- */
@@ -802,6 +806,8 @@ static void on_readable(void *state, void *ctx)
     gateway_t *self = state;
     (void)ctx;
     http_server_on_readable(self->http);
+    if (http_server_deadline_ms(self->http) == 0)
+        flush_soon(self);
 }
 
 /* libmicrohttpd closes quiet connections only when it is run. */

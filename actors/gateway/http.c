@@ -12,7 +12,13 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-enum { EVENTS = 64, HEADERS_MOST = 16, CONNECTION_MEMORY = 64 << 10, STREAM_BLOCK = 16 << 10 };
+enum {
+    EVENTS = 64,
+    ROUNDS = 64,
+    HEADERS_MOST = 16,
+    CONNECTION_MEMORY = 64 << 10,
+    STREAM_BLOCK = 16 << 10
+};
 
 typedef struct reply_header {
     const char *name, *value;
@@ -206,14 +212,8 @@ static void resume_ready(http_server_t *server)
 
 void http_server_flush(http_server_t *server)
 {
-    if (!server->ready || server->running)
-        return;
-    server->running = true;
-    while (server->ready) {
-        resume_ready(server);
-        MHD_run(server->daemon);
-    }
-    server->running = false;
+    if (!server->running && (server->ready || http_server_deadline_ms(server) == 0))
+        http_server_on_readable(server);
 }
 
 static void tell_gone(http_request_t *request)
@@ -523,10 +523,12 @@ void http_server_on_readable(http_server_t *server)
         request->ended = true;
         make_ready(request); /* libmicrohttpd then finds the closed socket by itself */
     }
-    MHD_run(server->daemon);
-    while (server->ready) {
+    /* Its epoll is edge-triggered: what it has read and not looked at yet fires no event. */
+    for (int round = 0; round < ROUNDS; round++) {
         resume_ready(server);
         MHD_run(server->daemon);
+        if (!server->ready && http_server_deadline_ms(server) != 0)
+            break;
     }
     server->running = false;
 }
