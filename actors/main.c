@@ -1,16 +1,15 @@
 /* agency: one binary that plays every part. The list of the actors is here and nowhere else. */
 #include <string.h>
 
-#include "actors/agent/agent.h"
-#include "actors/brain/brain.h"
 #include "actors/cli/cli.h"
-#include "actors/gateway/gateway.h"
-#include "actors/worker/worker.h"
 #include "bus/child.h"
 
 #ifndef AGENCY_VERSION
 #define AGENCY_VERSION "0.1.0"
 #endif
+
+/* Each in actors/<name>/<name>.c; their headers are their own business. */
+extern const actor_def_t agent_actor, brain_actor, worker_actor, gateway_actor;
 
 static const cli_actor_t actors[] = {{&agent_actor, 3000, true},
                                      {&brain_actor, 3002, true},
