@@ -577,6 +577,7 @@ static err_t close_touches(call_t *call, err_t err)
     for (touch_t *touch = call->touches; touch; touch = touch->next) {
         if (err_is(err) && err.code != ERR_PARKED && !bug(BUG_LOST_ROLLBACK)) {
             store_abort(&touch->child);
+            inside_store_error(call->actor, touch->of->company, err);
             continue;
         }
         err_t merged = store_commit(&touch->child);
@@ -738,25 +739,6 @@ static int count_touches(const entry_t *entry)
     return count;
 }
 
-static void commit_all(actor_t *actor, entry_t *batch)
-{
-    for (batch_txn_t *txn = actor->txns; txn && !actor->failed; txn = txn->next) {
-        if (!txn->txn)
-            continue;
-        int64_t before = actor_mono_us(actor);
-        if (bug(BUG_REPLY_BEFORE_COMMIT))
-            settle(batch, txn, err_ok());
-        err_t err = store_commit(&txn->txn);
-        actor->commits++;
-        actor->commit_us += (uint64_t)(actor_mono_us(actor) - before);
-        if (err_is(err) && err.code != ERR_FULL && err.code != ERR_QUOTA) {
-            fatal(actor, err);
-            return;
-        }
-        settle(batch, txn, err);
-    }
-}
-
 /* After an aborted batch: what was released stays done, the rest begins again from the start. */
 static entry_t *rewind_batch(entry_t *batch)
 {
@@ -776,6 +758,58 @@ static entry_t *rewind_batch(entry_t *batch)
         end = &entry->next;
     }
     return left;
+}
+
+/* A commit needs pages of its own, so the map may turn out too small only now. What touched just
+ * this company begins again on a larger map, before anything that came later. */
+static void begin_again(actor_t *actor, entry_t **batch, const batch_txn_t *txn)
+{
+    entry_t *again = NULL, **end = &again;
+
+    if (!store_wants_growth(actor->pool, txn->company) ||
+        err_is(store_grow(actor->pool, txn->company)))
+        return;
+    for (entry_t **at = batch; *at;) {
+        entry_t *entry = *at;
+        if (entry->released || entry->waits != 1 || !touches(entry, txn)) {
+            at = &entry->next;
+            continue;
+        }
+        *at = entry->next;
+        entry->next = NULL;
+        *end = entry;
+        end = &entry->next;
+        actor->queued++;
+    }
+    again = rewind_batch(again);
+    for (end = &again; *end;)
+        end = &(*end)->next;
+    *end = actor->queue;
+    if (again && !actor->queue)
+        actor->queue_end = end;
+    if (again)
+        actor->queue = again;
+}
+
+static void commit_all(actor_t *actor, entry_t **batch)
+{
+    for (batch_txn_t *txn = actor->txns; txn && !actor->failed; txn = txn->next) {
+        if (!txn->txn)
+            continue;
+        int64_t before = actor_mono_us(actor);
+        if (bug(BUG_REPLY_BEFORE_COMMIT))
+            settle(*batch, txn, err_ok());
+        err_t err = store_commit(&txn->txn);
+        actor->commits++;
+        actor->commit_us += (uint64_t)(actor_mono_us(actor) - before);
+        if (err_is(err) && err.code != ERR_FULL && err.code != ERR_QUOTA) {
+            fatal(actor, err);
+            return;
+        }
+        if (err.code == ERR_FULL)
+            begin_again(actor, batch, txn);
+        settle(*batch, txn, err);
+    }
 }
 
 static bool run_entries(actor_t *actor, entry_t *batch)
@@ -916,7 +950,7 @@ void actor_step(actor_t *actor)
     actor->batch_wall_ms = actor->env->ops->wall_ms(actor->env);
     batch = run_batch(actor, batch);
     close_snapshots(actor);
-    commit_all(actor, batch);
+    commit_all(actor, &batch);
     if (actor->failed)
         abort_batch(actor);
     end_batch(actor, batch);
