@@ -1,0 +1,807 @@
+/* The brain as a client meets it: a real actor with a real store, over inproc. */
+#include <check.h>
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "actors/brain/brain.h"
+#include "bus/client.h"
+#include "bus/host.h"
+#include "proto/json.h"
+#include "proto/mp.h"
+
+/* ---- an agent that knows one procedure ---- */
+
+#define sop_get_ARGS(F)                                                                            \
+    F(STR, name, must, 0, 0, "Name.")                                                              \
+    COMPANY_ROW(F)
+#define sop_get_REPLY(F)                                                                           \
+    F(STR, name, must, 0, 0, "Name.")                                                              \
+    F(STR, content, must, 0, 0, "Markdown.")
+typedef struct agent {
+    int unused;
+} agent_t;
+#define AGENT_METHODS(M) M(agent_t, sop_get, READS, "Read.")
+METHODS(agent_methods, AGENT_METHODS)
+
+static err_t sop_get(agent_t *self, call_t *call, const sop_get_args_t *args,
+                     sop_get_reply_t *reply)
+{
+    (void)self;
+    if (strcmp(args->name, "deploy") != 0)
+        return err_make(call_arena(call), ERR_NOT_FOUND, "there is no %s; there are: deploy",
+                        args->name);
+    reply->name = args->name;
+    reply->content = "# Deploy\n\n1. Push.\n";
+    return err_ok();
+}
+
+static const actor_def_t test_agent = {
+    .name = "agent", .doc = "Knows.", .size = sizeof(agent_t), .methods = agent_methods};
+
+/* ---- the house ---- */
+
+typedef struct house {
+    arena_t *arena;
+    host_t *host;
+    client_t *client;
+    char data[64];
+} house_t;
+
+static void start(house_t *house, const char *const *settings)
+{
+    host_options_t options = {
+        .data_dir = house->data, .settings = settings, .log_level = LOG_ERROR};
+    err_t err = host_open(&options, house->arena, &house->host);
+
+    ck_assert_msg(!err_is(err), "%s", err_what(err));
+    err = host_start(house->host, &test_agent, NULL, house->arena);
+    ck_assert_msg(!err_is(err), "%s", err_what(err));
+    err = host_start(house->host, &brain_actor, NULL, house->arena);
+    ck_assert_msg(!err_is(err), "%s", err_what(err));
+    err = client_open_host(house->host, &house->client);
+    ck_assert_msg(!err_is(err), "%s", err_what(err));
+}
+
+static void stop(house_t *house)
+{
+    client_close(&house->client);
+    host_close(&house->host, 2000);
+}
+
+static void open_house_with(house_t *house, const char *const *settings)
+{
+    *house = (house_t){.arena = arena_new()};
+    snprintf(house->data, sizeof house->data, "/tmp/test-brain-XXXXXX");
+    ck_assert_ptr_nonnull(mkdtemp(house->data));
+    start(house, settings);
+}
+
+static void open_house(house_t *house)
+{
+    open_house_with(house, NULL);
+}
+
+static void close_house(house_t *house)
+{
+    char command[128];
+
+    stop(house);
+    snprintf(command, sizeof command, "rm -rf %s", house->data);
+    ck_assert_int_eq(system(command), 0);
+    arena_destroy(&house->arena);
+}
+
+/* Args as JSON with ' for ". */
+static client_reply_t ask(house_t *house, const char *method, const char *args)
+{
+    char *json = arena_strdup(house->arena, args);
+    bytes_t packed;
+
+    for (char *c = json; *c; c++)
+        *c = *c == '\'' ? '"' : *c;
+    err_t err = json_to_msgpack(house->arena, json, strlen(json), NULL, &packed);
+    ck_assert_msg(!err_is(err), "%s: %s", json, err_what(err));
+    client_call_t call = {
+        .peer = "brain", .method = method, .args = packed, .role = ROLE_ADMIN, .timeout_ms = 20000};
+    return client_call(house->client, house->arena, &call);
+}
+
+static client_reply_t good(house_t *house, const char *method, const char *args)
+{
+    client_reply_t reply = ask(house, method, args);
+
+    ck_assert_msg(!err_is(reply.err), "%s %s: %s", method, args, err_what(reply.err));
+    return reply;
+}
+
+static void bad(house_t *house, const char *method, const char *args, err_code_t code,
+                const char *part)
+{
+    client_reply_t reply = ask(house, method, args);
+
+    ck_assert_msg(reply.err.code == code, "%s %.200s: %s: %s", method, args,
+                  err_info(reply.err.code)->name, err_what(reply.err));
+    ck_assert_msg(strstr(err_what(reply.err), part) != NULL, "no '%s' in: %s", part,
+                  err_what(reply.err));
+}
+
+/* A field by path ("memories.0.id") as compact JSON; "" when absent. */
+static const char *get(house_t *house, bytes_t body, const char *path)
+{
+    char *rest = arena_strdup(house->arena, path), *save = NULL;
+    buf_t out;
+
+    for (char *part = strtok_r(rest, ".", &save); part; part = strtok_r(NULL, ".", &save)) {
+        char *end;
+        unsigned long index = strtoul(part, &end, 10);
+        bool found = *end ? mp_get(body, part, &body) : mp_at(body, (uint32_t)index, &body);
+        if (!found)
+            return "";
+    }
+    buf_open(&out, house->arena);
+    ck_assert(!err_is(json_from_msgpack(body, JSON_COMPACT, &out)));
+    return out.data;
+}
+
+static void is(house_t *house, bytes_t body, const char *path, const char *json)
+{
+    const char *found = get(house, body, path);
+
+    ck_assert_msg(strcmp(found, json) == 0, "%s is %s, not %s", path, found, json);
+}
+
+static void sound(house_t *house)
+{
+    good(house, "brain_check", "{}");
+}
+
+static void fill(house_t *house, int from, int to)
+{
+    static const char *const topics[] = {"database migration", "wing flutter", "invoice export",
+                                         "chart deployment",   "login page",   "sensor drift"};
+
+    for (int i = from; i < to; i++)
+        good(
+            house, "brain_store",
+            arena_printf(house->arena,
+                         "{'id': 'm%d', 'taskId': 't%d', 'request': 'Please look at %s number %d', "
+                         "'solution': 'Handled case %d of %s', 'timestamp': %lld, "
+                         "'metadata': {'n': %d, 'even': %s}}",
+                         i, i, topics[i % 6], i, i * 7, topics[i % 6], 1700000000000LL + i * 1000LL,
+                         i, i % 2 ? "false" : "true"));
+}
+
+/* ---- memories ---- */
+
+START_TEST(a_memory_is_stored_found_read_and_deleted)
+{
+    house_t house;
+    open_house(&house);
+    client_reply_t reply =
+        good(&house, "brain_store",
+             "{'taskId': 'T-1', 'request': 'Why does the kubernetes pod restart?', 'solution': "
+             "'The liveness probe was too strict', 'artifacts': '[\\\"a.yaml\\\", \\\"b.md\\\"]'}");
+    ck_assert_str_eq(reply.text, "Memory stored successfully.");
+    is(&house, reply.body, "stored", "true");
+    const char *id = get(&house, reply.body, "id");
+    fill(&house, 0, 12);
+    reply = good(&house, "brain_query", "{'query': 'pods restarting in kubernetes'}");
+    is(&house, reply.body, "memories.0.taskId", "\"T-1\"");
+    is(&house, reply.body, "memories.0.id", id);
+    is(&house, reply.body, "memories.0.artifacts", "[\"a.yaml\",\"b.md\"]");
+    is(&house, reply.body, "memories.0.word_rank", "1");
+    is(&house, reply.body, "memories.0.vector_rank", "1");
+    ck_assert_ptr_nonnull(strstr(reply.text, "[Task: T-1]\nTimestamp: 20"));
+    ck_assert_ptr_nonnull(strstr(reply.text, "Artifacts: a.yaml, b.md"));
+    reply = good(&house, "brain_get", arena_printf(house.arena, "{'id': %s}", id));
+    is(&house, reply.body, "memory.solution", "\"The liveness probe was too strict\"");
+    sound(&house);
+    reply = good(&house, "brain_delete_episode", arena_printf(house.arena, "{'id': %s}", id));
+    is(&house, reply.body, "deleted", "true");
+    reply = good(&house, "brain_delete_episode", arena_printf(house.arena, "{'id': %s}", id));
+    is(&house, reply.body, "deleted", "false");
+    bad(&house, "brain_get", arena_printf(house.arena, "{'id': %s}", id), ERR_NOT_FOUND,
+        "no memory");
+    reply = good(&house, "brain_query", "{'query': 'liveness probe', 'limit': 100}");
+    ck_assert_ptr_null(strstr(reply.text, "liveness"));
+    sound(&house);
+    close_house(&house);
+}
+END_TEST
+
+START_TEST(nothing_answers_nothing)
+{
+    house_t house;
+    open_house(&house);
+    client_reply_t reply =
+        good(&house, "brain_query", "{'query': 'anything', 'company': 'nobody'}");
+    ck_assert_str_eq(reply.text, "No relevant memories found.");
+    is(&house, reply.body, "memories", "[]");
+    is(&house, good(&house, "brain_list", "{'company': 'nobody'}").body, "memories", "[]");
+    is(&house, good(&house, "brain_query_graph", "{'query': 'x', 'company': 'nobody'}").body,
+       "nodes", "[]");
+    is(&house, good(&house, "brain_delete_episode", "{'id': 'x', 'company': 'nobody'}").body,
+       "deleted", "false");
+    reply = good(&house, "recall_delegation_patterns", "{'task_type': 'x', 'company': 'nobody'}");
+    ck_assert_str_eq(reply.text, "No past experiences found for task type: x");
+    /* Reading and deleting made no company. */
+    char path[128];
+    snprintf(path, sizeof path, "%s/brain/nobody", house.data);
+    ck_assert_int_ne(access(path, F_OK), 0);
+    good(&house, "brain_store", "{'taskId': '', 'request': '?!', 'solution': ''}");
+    reply = good(&house, "brain_query", "{'query': '...'}");
+    is(&house, reply.body, "memories", "[]");
+    sound(&house);
+    close_house(&house);
+}
+END_TEST
+
+START_TEST(an_id_is_replaced_not_doubled)
+{
+    house_t house;
+    open_house(&house);
+    fill(&house, 0, 10);
+    client_reply_t reply = good(&house, "brain_store",
+                                "{'taskId': 'new', 'id': 'm3', 'request': 'purple elephants', "
+                                "'solution': 'dance'}");
+    is(&house, reply.body, "replaced", "true");
+    reply = good(&house, "brain_query", "{'query': 'purple elephants', 'limit': 1}");
+    is(&house, reply.body, "memories.0.id", "\"m3\"");
+    reply = good(&house, "brain_query", "{'query': 'chart deployment number 3', 'limit': 100}");
+    ck_assert_ptr_null(strstr(reply.text, "[Task: t3]"));
+    is(&house, good(&house, "brain_get", "{'id': 'm3'}").body, "memory.taskId", "\"new\"");
+    is(&house, good(&house, "brain_check", "{}").body, "memories", "10");
+    close_house(&house);
+}
+END_TEST
+
+START_TEST(memory_survives_and_stays_sound)
+{
+    house_t house;
+    open_house(&house);
+    fill(&house, 0, 50);
+    for (int i = 0; i < 50; i += 3)
+        good(&house, "brain_delete_episode", arena_printf(house.arena, "{'id': 'm%d'}", i));
+    const char *before =
+        get(&house, good(&house, "brain_query", "{'query': 'wing flutter 7', 'limit': 20}").body,
+            "memories");
+    stop(&house);
+    start(&house, NULL);
+    const char *after =
+        get(&house, good(&house, "brain_query", "{'query': 'wing flutter 7', 'limit': 20}").body,
+            "memories");
+    ck_assert_str_eq(before, after);
+    sound(&house);
+    fill(&house, 50, 60);
+    client_reply_t reply = good(&house, "brain_query", "{'query': 'invoice export number 56'}");
+    is(&house, reply.body, "memories.0.id", "\"m56\"");
+    close_house(&house);
+}
+END_TEST
+
+START_TEST(lists_come_in_pages)
+{
+    house_t house;
+    char seen[64] = {0};
+    const char *cursor = "";
+    open_house(&house);
+    fill(&house, 0, 23);
+    for (int page = 0; page < 10; page++) {
+        client_reply_t reply =
+            good(&house, "brain_list",
+                 *cursor ? arena_printf(house.arena, "{'limit': 5, 'cursor': %s}", cursor)
+                         : "{'limit': 5}");
+        for (int i = 0; i < 5; i++) {
+            const char *id =
+                get(&house, reply.body, arena_printf(house.arena, "memories.%d.id", i));
+            if (*id)
+                seen[atoi(id + 2)]++;
+        }
+        cursor = get(&house, reply.body, "cursor");
+        if (!*cursor)
+            break;
+    }
+    for (int i = 0; i < 23; i++)
+        ck_assert_int_eq(seen[i], 1);
+    bad(&house, "brain_list", "{'cursor': 'x'}", ERR_ARGUMENT, "cursor");
+    close_house(&house);
+}
+END_TEST
+
+START_TEST(filters_act_before_the_limit)
+{
+    house_t house;
+    open_house(&house);
+    fill(&house, 0, 60);
+    good(&house, "brain_store",
+         "{'taskId': 'typed', 'type': 'note', 'request': 'login page', 'solution': 'noted', "
+         "'author': 'Ada', 'metadata': {'tags': ['x', 'y'], 'cost': 2.5}}");
+    client_reply_t reply =
+        good(&house, "brain_query", "{'query': 'login page', 'type': 'note', 'limit': 50}");
+    is(&house, reply.body, "memories.0.taskId", "\"typed\"");
+    is(&house, reply.body, "memories.1", "");
+    reply = good(&house, "brain_query",
+                 "{'query': 'login page', 'filter': {'tags': 'y', 'cost': {'gt': 2, 'lte': 2.5}}}");
+    is(&house, reply.body, "memories.0.taskId", "\"typed\"");
+    is(&house, reply.body, "memories.1", "");
+    reply = good(&house, "brain_query",
+                 "{'query': 'login page', 'filter': {'author': {'ne': 'Ada'}, 'n': {'in': [4, "
+                 "10]}}, 'limit': 9}");
+    is(&house, reply.body, "memories.1.type", "");
+    is(&house, reply.body, "memories.2", "");
+    reply = good(&house, "brain_query",
+                 "{'query': 'sensor drift', 'since': 1700000040000, 'until': 1700000042000, "
+                 "'limit': 50}");
+    is(&house, reply.body, "memories.1.timestamp",
+       strcmp(get(&house, reply.body, "memories.0.timestamp"), "1700000040000") == 0
+           ? "1700000041000"
+           : "1700000040000");
+    is(&house, reply.body, "memories.2", "");
+    reply = good(&house, "brain_query",
+                 "{'query': 'wing flutter', 'filter': '{\\\"n\\\": {\\\"exists\\\": false}}'}");
+    is(&house, reply.body, "memories.0.taskId", "\"typed\"");
+    bad(&house, "brain_query", "{'query': 'x', 'filter': {'n': {'like': 3}}}", ERR_ARGUMENT,
+        "unknown condition like");
+    bad(&house, "brain_query", "{'query': 'x', 'filter': [1]}", ERR_ARGUMENT, "object");
+    bad(&house, "brain_query", "{'query': 'x', 'filter': {'n': {'in': 3}}}", ERR_ARGUMENT, "list");
+    bad(&house, "brain_query", "{'query': 'x', 'filter': {'n': {}}}", ERR_ARGUMENT, "no condition");
+    close_house(&house);
+}
+END_TEST
+
+START_TEST(who_when_and_what_was_next_help)
+{
+    house_t house;
+    open_house(&house);
+    fill(&house, 0, 30);
+    good(
+        &house, "brain_store",
+        "{'taskId': '1', 'thread': 'trip', 'author': 'Caroline', 'timestamp': "
+        "'2023-05-08T10:00:00Z', 'request': 'Where did you go for your holiday?', 'solution': ''}");
+    good(&house, "brain_store",
+         "{'taskId': '2', 'thread': 'trip', 'author': 'Melanie', 'timestamp': "
+         "'2023-05-08T10:01:00Z', 'request': 'To the mountains, it was lovely.', 'solution': ''}");
+    good(&house, "brain_store",
+         "{'taskId': '3', 'thread': 'other', 'author': 'Bob', 'timestamp': "
+         "'2023-07-01T10:01:00Z', 'request': 'The server is down again.', 'solution': ''}");
+    client_reply_t reply =
+        good(&house, "brain_query", "{'query': 'holiday', 'limit': 2, 'explain': true}");
+    is(&house, reply.body, "memories.0.taskId", "\"1\"");
+    is(&house, reply.body, "memories.1.taskId", "\"2\""); /* has no such word; its neighbour has */
+    ck_assert_str_ne(get(&house, reply.body, "memories.1.explanation.neighbour_score"), "");
+    is(&house, reply.body, "memories.0.explanation.words", "[\"holiday\"]");
+    reply = good(&house, "brain_query", "{'query': 'What did Bob say in July 2023?', 'limit': 1}");
+    is(&house, reply.body, "memories.0.taskId", "\"3\"");
+    close_house(&house);
+}
+END_TEST
+
+START_TEST(newer_comes_first_when_asked)
+{
+    house_t house;
+    open_house(&house);
+    good(&house, "brain_store",
+         "{'taskId': 'old', 'request': 'backup schedule', 'solution': 'weekly', 'timestamp': "
+         "'2001-01-01T00:00:00Z'}");
+    good(&house, "brain_store",
+         "{'taskId': 'now', 'request': 'backup schedule of the archive and its siblings', "
+         "'solution': 'daily', 'metadata': {'a': 'padding words so that it is longer'}}");
+    is(&house, good(&house, "brain_query", "{'query': 'backup schedule'}").body,
+       "memories.0.taskId", "\"old\"");
+    is(&house,
+       good(&house, "brain_query", "{'query': 'backup schedule', 'recency_weight': 3}").body,
+       "memories.0.taskId", "\"now\"");
+    close_house(&house);
+}
+END_TEST
+
+START_TEST(the_same_text_is_kept_once_on_request)
+{
+    house_t house;
+    const char *text = "{'taskId': 'a', 'request': 'q', 'solution': 's', 'dedupe': true}";
+    open_house(&house);
+    client_reply_t first = good(&house, "brain_store", text);
+    const char *id = get(&house, first.body, "id");
+    client_reply_t again = good(&house, "brain_store", text);
+    is(&house, again.body, "stored", "false");
+    is(&house, again.body, "id", id);
+    good(&house, "brain_delete_episode", arena_printf(house.arena, "{'id': %s}", id));
+    is(&house, good(&house, "brain_store", text).body, "stored", "true");
+    is(&house, good(&house, "brain_check", "{}").body, "memories", "1");
+    close_house(&house);
+}
+END_TEST
+
+START_TEST(answers_have_the_old_form_too)
+{
+    house_t house;
+    bytes_t rows;
+    open_house(&house);
+    good(&house, "brain_store",
+         "{'taskId': 'T', 'request': 'ask', 'solution': 'tell', 'timestamp': 1700000000123}");
+    client_reply_t reply = good(&house, "brain_query", "{'query': 'ask', 'format': 'json'}");
+    ck_assert(!err_is(json_to_msgpack(house.arena, reply.text, strlen(reply.text), NULL, &rows)));
+    is(&house, rows, "0.userPrompt", "\"ask\"");
+    is(&house, rows, "0.agentResponse", "\"tell\"");
+    is(&house, rows, "0.timestamp", "1700000000123");
+    is(&house, rows, "0.artifacts", "[]");
+    ck_assert_str_ne(get(&house, rows, "0._distance"), "");
+    reply = good(&house, "brain_query", "{'query': 'ask'}");
+    ck_assert_str_eq(reply.text, "[Task: T]\nTimestamp: 2023-11-14T22:13:20.123Z\nRequest: ask\n"
+                                 "Solution: tell\nArtifacts: ");
+    close_house(&house);
+}
+END_TEST
+
+START_TEST(bad_input_is_refused_clearly)
+{
+    house_t house;
+    open_house(&house);
+    char *big = arena_alloc(house.arena, (1 << 20) + 64);
+    memset(big, 'a', 1 << 20);
+    bad(&house, "brain_query", "{'query': ''}", ERR_ARGUMENT, "query");
+    bad(&house, "brain_query", arena_printf(house.arena, "{'query': '%s'}", big), ERR_ARGUMENT,
+        "query");
+    bad(&house, "brain_query", "{'query': 'x', 'limit': 0}", ERR_ARGUMENT, "limit");
+    bad(&house, "brain_query", "{'query': 'x', 'limit': -1}", ERR_ARGUMENT, "limit");
+    bad(&house, "brain_query", "{'query': 'x', 'limit': 1000000000}", ERR_ARGUMENT, "limit");
+    bad(&house, "brain_query", "{'query': 5}", ERR_ARGUMENT, "query");
+    bad(&house, "brain_query", "{'query': 'x', 'filters': {}}", ERR_ARGUMENT, "filters");
+    bad(&house, "brain_query", "{'query': 'x', 'company': '../x'}", ERR_COMPANY, "company");
+    bad(&house, "brain_store", "{'taskId': 'x', 'request': 'x'}", ERR_ARGUMENT, "solution");
+    bad(&house, "brain_store", "{'taskId': 'x', 'request': 'x', 'solution': '', 'metadata': [1]}",
+        ERR_ARGUMENT, "metadata must be an object");
+    bad(&house, "brain_update_graph", "{'operation': 'add_node', 'args': {'id': 7}}", ERR_ARGUMENT,
+        "id");
+    bad(&house, "brain_update_graph", "{'operation': 'add_node', 'args': 'x'}", ERR_ARGUMENT, "");
+    bad(&house, "brain_update_graph", "{'operation': 'burn', 'args': {}}", ERR_ARGUMENT, "burn");
+    bad(&house, "brain_update_graph",
+        "{'operation': 'add_node', 'args': {'id': 'a', 'properties': [1]}}", ERR_ARGUMENT,
+        "properties must be an object");
+    good(
+        &house, "brain_store",
+        arena_printf(house.arena, "{'taskId': 'x', 'request': '%.1000000s', 'solution': ''}", big));
+    sound(&house);
+    close_house(&house);
+}
+END_TEST
+
+START_TEST(companies_do_not_meet)
+{
+    house_t house;
+    open_house(&house);
+    good(&house, "brain_store",
+         "{'company': 'one', 'id': 'same', 'taskId': 'x', 'request': 'secret plan', 'solution': "
+         "'canary1'}");
+    good(&house, "brain_store",
+         "{'company': 'two', 'id': 'same', 'taskId': 'x', 'request': 'secret plan', 'solution': "
+         "'canary2'}");
+    good(&house, "brain_update_graph",
+         "{'company': 'one', 'operation': 'add_node', 'args': {'id': 'canary1'}}");
+    for (int i = 0; i < 2; i++) {
+        const char *mine = i ? "two" : "one", *other = i ? "canary1" : "canary2";
+        client_reply_t reply = good(
+            &house, "brain_query",
+            arena_printf(house.arena, "{'company': '%s', 'query': 'secret plan canary'}", mine));
+        ck_assert_ptr_null(strstr(get(&house, reply.body, "memories"), other));
+        ck_assert_str_ne(get(&house, reply.body, "memories.0"), "");
+        is(&house, reply.body, "memories.1", "");
+        reply = good(&house, "brain_get",
+                     arena_printf(house.arena, "{'company': '%s', 'id': 'same'}", mine));
+        ck_assert_ptr_null(strstr(get(&house, reply.body, "memory"), other));
+    }
+    is(&house, good(&house, "brain_query_graph", "{'company': 'two', 'query': ''}").body, "nodes",
+       "[]");
+    good(&house, "brain_delete_episode", "{'company': 'one', 'id': 'same'}");
+    good(&house, "brain_get", "{'company': 'two', 'id': 'same'}");
+    close_house(&house);
+}
+END_TEST
+
+/* Many companies, few indexes in memory: each still finds its own. */
+START_TEST(indexes_come_and_go)
+{
+    const char *settings[] = {"brain.indexes_open=2", NULL};
+    house_t house;
+    open_house_with(&house, settings);
+    for (int i = 0; i < 8; i++)
+        good(&house, "brain_store",
+             arena_printf(
+                 house.arena,
+                 "{'company': 'c%d', 'taskId': 'x', 'request': 'topic %d', 'solution': ''}", i, i));
+    for (int i = 0; i < 24; i++) {
+        client_reply_t reply =
+            good(&house, "brain_query",
+                 arena_printf(house.arena, "{'company': 'c%d', 'query': 'topic'}", i * 5 % 8));
+        is(&house, reply.body, "memories.0.request",
+           arena_printf(house.arena, "\"topic %d\"", i * 5 % 8));
+        is(&house, reply.body, "memories.0.vector_rank", "1");
+    }
+    close_house(&house);
+}
+END_TEST
+
+/* ---- the graph ---- */
+
+static void graph(house_t *house, const char *operation, const char *args)
+{
+    good(house, "brain_update_graph",
+         arena_printf(house->arena, "{'operation': '%s', 'args': %s}", operation, args));
+}
+
+START_TEST(the_graph_merges_finds_and_forgets)
+{
+    house_t house;
+    open_house(&house);
+    client_reply_t reply = good(&house, "brain_update_graph",
+                                "{'operation': 'add_node', 'args': '{\\\"id\\\": \\\"ada\\\", "
+                                "\\\"type\\\": \\\"Person\\\"}'}");
+    ck_assert_str_eq(reply.text, "Node 'ada' added/updated.");
+    graph(&house, "add_node", "{'id': 'ada', 'properties': {'city': 'London', 'born': 1815}}");
+    graph(&house, "add_node", "{'id': 'ada', 'properties': {'city': 'Paris', 'born': null}}");
+    graph(&house, "add_node", "{'id': 'engine', 'type': 'Machine'}");
+    graph(&house, "add_edge",
+          "{'from': 'ada', 'to': 'engine', 'relation': 'programs', 'properties': {'since': 1843}}");
+    reply = good(&house, "brain_query_graph", "{'query': 'PARIS'}");
+    is(&house, reply.body, "nodes",
+       "[{\"id\":\"ada\",\"type\":\"Person\",\"properties\":{\"city\":\"Paris\"}}]");
+    reply = good(&house, "brain_query_graph", "{'query': 'rogram'}"); /* the middle of a word */
+    is(&house, reply.body, "edges.0.relation", "\"programs\"");
+    is(&house, reply.body, "nodes", "[]");
+    reply = good(&house, "brain_query_graph", "{'query': ''}");
+    is(&house, reply.body, "nodes.1.id", "\"engine\"");
+    sound(&house);
+    graph(&house, "delete_node", "{'id': 'engine'}");
+    reply = good(&house, "brain_query_graph", "{'query': ''}");
+    is(&house, reply.body, "edges", "[]");
+    is(&house, reply.body, "nodes.1", "");
+    is(&house,
+       good(&house, "brain_update_graph", "{'operation': 'delete_node', 'args': {'id': 'x'}}").body,
+       "changed", "false");
+    sound(&house);
+    close_house(&house);
+}
+END_TEST
+
+START_TEST(the_graph_is_walked)
+{
+    house_t house;
+    open_house(&house);
+    for (int i = 0; i < 20; i++)
+        graph(&house, "add_node", arena_printf(house.arena, "{'id': 'n%d'}", i));
+    for (int i = 0; i < 19; i++)
+        graph(&house, "add_edge",
+              arena_printf(house.arena, "{'from': 'n%d', 'to': 'n%d', 'relation': '%s'}", i, i + 1,
+                           i % 2 ? "odd" : "even"));
+    graph(&house, "add_edge", "{'from': 'n0', 'to': 'n10', 'relation': 'short'}");
+    client_reply_t reply = good(&house, "graph_path", "{'from': 'n0', 'to': 'n12'}");
+    is(&house, reply.body, "found", "true");
+    is(&house, reply.body, "nodes.1.id", "\"n10\"");
+    is(&house, reply.body, "nodes.3.id", "\"n12\"");
+    is(&house, reply.body, "edges.2.to", "\"n12\"");
+    ck_assert_str_eq(reply.text, "'n0' -[short]-> 'n10' -[even]-> 'n11' -[odd]-> 'n12'");
+    is(&house, good(&house, "graph_path", "{'from': 'n12', 'to': 'n0'}").body, "found", "false");
+    is(&house, good(&house, "graph_path", "{'from': 'n0', 'to': 'n12', 'depth': 2}").body, "found",
+       "false");
+    reply = good(&house, "graph_neighbors", "{'id': 'n10'}");
+    is(&house, reply.body, "nodes.2.id", "\"n9\"");
+    is(&house, reply.body, "nodes.4", "");
+    reply = good(&house, "graph_neighbors", "{'id': 'n10', 'relation': 'short', 'depth': 5}");
+    is(&house, reply.body, "edges.0.from", "\"n0\"");
+    is(&house, reply.body, "edges.1", "");
+    bad(&house, "graph_neighbors", "{'id': 'nothing'}", ERR_NOT_FOUND, "no such node");
+    close_house(&house);
+}
+END_TEST
+
+/* Against a model: random puts and deletes, then everything must agree. */
+START_TEST(the_graph_agrees_with_a_model)
+{
+    house_t house;
+    bool nodes[8] = {0}, edges[8][8] = {{0}};
+    uint64_t seed = 77;
+    open_house(&house);
+    for (int turn = 0; turn < 300; turn++) {
+        seed = seed * 6364136223846793005ULL + 1442695040888963407ULL;
+        int a = (int)(seed >> 40) % 8, b = (int)(seed >> 45) % 8, what = (int)(seed >> 50) % 5;
+        if (what <= 1) {
+            graph(&house, "add_node",
+                  arena_printf(house.arena, "{'id': 'k%d', 'properties': {'v%d': 'word%d'}}", a, b,
+                               turn % 9));
+            nodes[a] = true;
+        } else if (what <= 2) {
+            graph(&house, "add_edge",
+                  arena_printf(house.arena,
+                               "{'from': 'k%d', 'to': 'k%d', 'relation': 'r', 'properties': {'w': "
+                               "%d}}",
+                               a, b, turn));
+            edges[a][b] = true;
+        } else if (what == 3) {
+            graph(&house, "delete_edge",
+                  arena_printf(house.arena, "{'from': 'k%d', 'to': 'k%d', 'relation': 'r'}", a, b));
+            edges[a][b] = false;
+        } else {
+            graph(&house, "delete_node", arena_printf(house.arena, "{'id': 'k%d'}", a));
+            for (int i = 0; nodes[a] && i < 8; i++)
+                edges[a][i] = edges[i][a] = false;
+            nodes[a] = false;
+        }
+    }
+    sound(&house);
+    bytes_t all = good(&house, "brain_query_graph", "{'query': ''}").body;
+    const char *node_text = get(&house, all, "nodes"), *edge_text = get(&house, all, "edges");
+    for (int i = 0; i < 8; i++) {
+        const char *id = arena_printf(house.arena, "{\"id\":\"k%d\"", i);
+        ck_assert_msg(nodes[i] == (strstr(node_text, id) != NULL), "node %d", i);
+        for (int j = 0; j < 8; j++) {
+            const char *edge = arena_printf(house.arena, "{\"from\":\"k%d\",\"to\":\"k%d\"", i, j);
+            ck_assert_msg(edges[i][j] == (strstr(edge_text, edge) != NULL), "edge %d %d", i, j);
+        }
+    }
+    close_house(&house);
+}
+END_TEST
+
+/* ---- experience ---- */
+
+START_TEST(experience_is_counted_exactly)
+{
+    house_t house;
+    open_house(&house);
+    for (int i = 0; i < 40; i++)
+        good(&house, "log_experience",
+             arena_printf(house.arena,
+                          "{'taskId': 't%d', 'task_type': '%s', 'agent_used': '%s', 'outcome': "
+                          "'%s', 'summary': 'went %d', 'tokens': %d, 'duration': %d}",
+                          i, i % 4 == 3 ? "deployment" : "deploy", i % 2 ? "bea" : "abe",
+                          i % 4 == 0   ? "success"
+                          : i % 4 == 1 ? "Completed."
+                                       : "failure",
+                          i, i, i));
+    fill(&house, 0, 5); /* ordinary memories do not count */
+    client_reply_t reply = good(&house, "recall_delegation_patterns", "{'task_type': 'deploy'}");
+    is(&house, reply.body, "runs", "30");
+    is(&house, reply.body, "agents.0.agent", "\"bea\"");
+    is(&house, reply.body, "agents.0.runs", "10");
+    is(&house, reply.body, "agents.1.success_rate", "0.5");
+    is(&house, reply.body, "agents.1.p95_duration", "36.0");
+    ck_assert_ptr_nonnull(strstr(reply.text, "Found 30 relevant experiences for 'deploy'.\n"
+                                             "Overall Success Rate: 67%\n\nAgent Performance:\n"
+                                             "- bea: 100% success (10/10)"));
+    ck_assert_ptr_nonnull(strstr(reply.text, "\n- abe: 50% success (10/20)"));
+    reply =
+        good(&house, "recall_delegation_patterns", "{'task_type': 'deploy', 'query': 'went 20'}");
+    is(&house, reply.body, "examples.0.taskId", "\"t20\"");
+    const char *id = get(&house, reply.body, "examples.0.id");
+    good(&house, "brain_delete_episode", arena_printf(house.arena, "{'id': %s}", id));
+    is(&house, good(&house, "recall_delegation_patterns", "{'task_type': 'deploy'}").body, "runs",
+       "29");
+    is(&house,
+       good(&house, "recall_delegation_patterns",
+            "{'task_type': 'deploy', 'until': '2001-01-01T00:00:00Z'}")
+           .body,
+       "runs", "0");
+    sound(&house);
+    close_house(&house);
+}
+END_TEST
+
+START_TEST(procedures_come_from_the_agent)
+{
+    house_t house;
+    open_house(&house);
+    client_reply_t reply = good(&house, "brain_get_sop", "{'name': 'deploy'}");
+    ck_assert_str_eq(reply.text, "# Deploy\n\n1. Push.\n");
+    is(&house, reply.body, "content", "\"# Deploy\\n\\n1. Push.\\n\"");
+    bad(&house, "brain_get_sop", "{'name': 'x'}", ERR_NOT_FOUND, "there are: deploy");
+    close_house(&house);
+}
+END_TEST
+
+/* ---- readers beside writers ---- */
+
+typedef struct reader {
+    house_t *house;
+    client_t *client;
+    atomic_bool *stop;
+    atomic_int *asked, *wrong;
+} reader_t;
+
+static void *read_on(void *ctx)
+{
+    reader_t *reader = ctx;
+    arena_t *arena = arena_new();
+
+    while (!atomic_load(reader->stop)) {
+        bytes_t args;
+        const char *json = "{\"query\": \"cornerstone\", \"limit\": 5}";
+        ck_assert(!err_is(json_to_msgpack(arena, json, strlen(json), NULL, &args)));
+        client_call_t call = {.peer = "brain",
+                              .method = "brain_query",
+                              .args = args,
+                              .role = ROLE_ADMIN,
+                              .timeout_ms = 20000};
+        client_reply_t reply = client_call(reader->client, arena, &call);
+        bytes_t found, first, id;
+        if (err_is(reply.err) || !mp_get(reply.body, "memories", &found) ||
+            !mp_at(found, 0, &first) || !mp_get(first, "id", &id) || !mp_equals(id, "corner"))
+            atomic_fetch_add(reader->wrong, 1);
+        atomic_fetch_add(reader->asked, 1);
+        arena_reset(arena);
+    }
+    arena_destroy(&arena);
+    return NULL;
+}
+
+/* With the index small enough that it is rebuilt again and again meanwhile. */
+START_TEST(reading_goes_on_beside_writing_and_rebuilding)
+{
+    const char *settings[] = {"brain.exact_max=50", "brain.index=HNSW8", NULL};
+    atomic_bool end = false;
+    atomic_int asked = 0, wrong = 0;
+    reader_t readers[2];
+    pthread_t threads[2];
+    house_t house;
+    open_house_with(&house, settings);
+    good(&house, "brain_store",
+         "{'id': 'corner', 'taskId': 'c', 'request': 'cornerstone', 'solution': ''}");
+    for (int i = 0; i < 2; i++) {
+        readers[i] = (reader_t){&house, NULL, &end, &asked, &wrong};
+        ck_assert(!err_is(client_open_host(house.host, &readers[i].client)));
+        ck_assert_int_eq(pthread_create(&threads[i], NULL, read_on, &readers[i]), 0);
+    }
+    fill(&house, 0, 300);
+    for (int i = 0; i < 300; i += 2)
+        good(&house, "brain_delete_episode", arena_printf(house.arena, "{'id': 'm%d'}", i));
+    fill(&house, 300, 400);
+    atomic_store(&end, true);
+    for (int i = 0; i < 2; i++) {
+        pthread_join(threads[i], NULL);
+        client_close(&readers[i].client);
+    }
+    ck_assert_int_gt(atomic_load(&asked), 0);
+    ck_assert_int_eq(atomic_load(&wrong), 0);
+    sound(&house);
+    client_reply_t reply = good(&house, "brain_query", "{'query': 'wing flutter', 'limit': 100}");
+    for (int i = 0; i < 300; i += 2)
+        ck_assert_ptr_null(strstr(reply.text, arena_printf(house.arena, "[Task: t%d]", i)));
+    close_house(&house);
+}
+END_TEST
+
+int main(void)
+{
+    Suite *suite = suite_create("brain");
+    TCase *tcase = tcase_create("brain");
+    SRunner *runner = srunner_create(suite);
+
+    tcase_set_timeout(tcase, 120);
+    tcase_add_test(tcase, a_memory_is_stored_found_read_and_deleted);
+    tcase_add_test(tcase, nothing_answers_nothing);
+    tcase_add_test(tcase, an_id_is_replaced_not_doubled);
+    tcase_add_test(tcase, memory_survives_and_stays_sound);
+    tcase_add_test(tcase, lists_come_in_pages);
+    tcase_add_test(tcase, filters_act_before_the_limit);
+    tcase_add_test(tcase, who_when_and_what_was_next_help);
+    tcase_add_test(tcase, newer_comes_first_when_asked);
+    tcase_add_test(tcase, the_same_text_is_kept_once_on_request);
+    tcase_add_test(tcase, answers_have_the_old_form_too);
+    tcase_add_test(tcase, bad_input_is_refused_clearly);
+    tcase_add_test(tcase, companies_do_not_meet);
+    tcase_add_test(tcase, indexes_come_and_go);
+    tcase_add_test(tcase, the_graph_merges_finds_and_forgets);
+    tcase_add_test(tcase, the_graph_is_walked);
+    tcase_add_test(tcase, the_graph_agrees_with_a_model);
+    tcase_add_test(tcase, experience_is_counted_exactly);
+    tcase_add_test(tcase, procedures_come_from_the_agent);
+    tcase_add_test(tcase, reading_goes_on_beside_writing_and_rebuilding);
+    suite_add_tcase(suite, tcase);
+    srunner_run_all(runner, CK_ENV);
+    int failed = srunner_ntests_failed(runner);
+    srunner_free(runner);
+    return failed ? 1 : 0;
+}
