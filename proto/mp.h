@@ -53,7 +53,7 @@ enum { MP_DEPTH = 64 };
 
 static inline mp_reader_t mp_reader(bytes_t bytes)
 {
-    return (mp_reader_t){bytes.data, bytes.data + bytes.size};
+    return (mp_reader_t){bytes.data, bytes.size ? bytes.data + bytes.size : bytes.data};
 }
 
 /* Reads the head of the next value. */
