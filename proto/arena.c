@@ -123,6 +123,8 @@ char *arena_vprintf(arena_t *arena, const char *format, va_list args)
 {
     va_list again;
     va_copy(again, args);
+    if (!format)
+        abort(); /* never; without it the checks of gcc's sanitizers see a way to NULL here */
     int size = vsnprintf(NULL, 0, format, args);
     if (size < 0)
         abort();
