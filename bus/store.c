@@ -41,9 +41,15 @@ typedef struct store {
     MDB_dbi tables[STORE_TABLES];
     int snapshots; /* open read transactions, any thread; guarded by pool->mutex */
     bool growing;  /* no new snapshots; guarded by pool->mutex */
+    bool pinned;   /* in use by the owner: not to be closed; guarded by pool->mutex */
     store_txn_t *writer;
-    bool wants_growth;
 } store_t;
+
+/* A company whose environment a thread is opening; lives on that thread's stack. */
+typedef struct opening {
+    struct opening *next;
+    const char *company;
+} opening_t;
 
 struct store_txn {
     store_t *store;
@@ -61,8 +67,10 @@ struct store_pool {
     ino_t owner_ino;
     uint64_t epoch;
     store_t *stores;
-    int open_count;
+    opening_t *opening;
+    int open_count; /* with those being opened */
     bool poisoned;
+    char wants_growth[65]; /* the company whose write failed for want of room; owner's thread */
     int64_t ticked_ms;
     /* Snapshots begin and end on reader threads while the owner opens, grows and closes. */
     pthread_mutex_t mutex;
@@ -129,7 +137,7 @@ static err_t map_error(store_t *store, int code)
         return err_of(ERR_EXISTS, NULL);
     case MDB_MAP_FULL:
         if (store)
-            store->wants_growth = true;
+            memcpy(store->pool->wants_growth, store->company, sizeof(store->company));
         return err_of(ERR_FULL, "the map of this company is full");
     case ENOSPC:
     case EDQUOT:
@@ -355,8 +363,10 @@ void store_pool_tick(store_pool_t *pool, int64_t now_ms)
     if (now_ms - pool->ticked_ms < TICK_MS)
         return;
     pool->ticked_ms = now_ms;
+    pthread_mutex_lock(&pool->mutex);
     for (store_t *store = pool->stores; store; store = store->next)
         mdb_reader_check(store->env, NULL);
+    pthread_mutex_unlock(&pool->mutex);
 }
 
 /* ---- Opening an environment ---- */
@@ -529,7 +539,7 @@ static void make_room(store_pool_t *pool)
         return;
     store_t **victim = NULL;
     for (store_t **at = &pool->stores; *at; at = &(*at)->next)
-        if (!(*at)->writer && !(*at)->snapshots)
+        if (!(*at)->pinned && !(*at)->snapshots)
             victim = at;
     if (!victim)
         return;
@@ -552,15 +562,10 @@ static store_t *find_open(store_pool_t *pool, const char *company)
     return NULL;
 }
 
-/* With the mutex held. */
-static err_t find_store(store_pool_t *pool, const char *company, bool create, store_t **out,
-                        arena_t *arena)
+/* Opens, and creates or migrates, without the mutex: it may take a while. */
+static err_t open_company(store_pool_t *pool, const char *company, bool create, store_t **out,
+                          arena_t *arena)
 {
-    *out = find_open(pool, company);
-    if (*out)
-        return err_ok();
-    if (!frame_company_name(company))
-        return err_of(ERR_COMPANY, NULL);
     const char *dir = store_dir(pool, company, arena);
     bool fresh = !on_disk(pool, company, arena);
     if (fresh && !create)
@@ -568,7 +573,6 @@ static err_t find_store(store_pool_t *pool, const char *company, bool create, st
     err_t err = fresh ? make_dirs(dir, arena) : err_ok();
     uint32_t format;
     for (int tries = 0; !err_is(err) && tries < 2; tries++) {
-        make_room(pool);
         err = open_at(pool, company, dir, out, &format, arena);
         if (err_is(err))
             return err;
@@ -582,20 +586,65 @@ static err_t find_store(store_pool_t *pool, const char *company, bool create, st
             return err;
         err = err_ok();
     }
-    if (err_is(err))
-        return err;
     /* The names of the new directories must survive a crash as well as the data in them. */
-    if (fresh && !pool->options.nosync) {
-        err = sync_dir(dir, arena);
-        if (!err_is(err))
-            err = sync_dir(arena_printf(arena, "%s/%s", pool->dir, company), arena);
-        if (!err_is(err))
-            err = sync_dir(pool->dir, arena);
+    if (err_is(err) || !fresh || pool->options.nosync)
+        return err;
+    err = sync_dir(dir, arena);
+    if (!err_is(err))
+        err = sync_dir(arena_printf(arena, "%s/%s", pool->dir, company), arena);
+    if (!err_is(err))
+        err = sync_dir(pool->dir, arena);
+    if (err_is(err)) {
+        mdb_env_close((*out)->env);
+        free(*out);
+        *out = NULL;
+    }
+    return err;
+}
+
+static bool is_opening(const store_pool_t *pool, const char *company)
+{
+    const opening_t *at = pool->opening;
+    while (at && strcmp(at->company, company) != 0)
+        at = at->next;
+    return at != NULL;
+}
+
+static void stop_opening(store_pool_t *pool, const opening_t *mine)
+{
+    opening_t **at = &pool->opening;
+    while (*at != mine)
+        at = &(*at)->next;
+    *at = mine->next;
+    pthread_cond_broadcast(&pool->calm);
+}
+
+/* With the mutex held, which is let go while an environment is opened: one thread opens it, the
+ * others wait for that. */
+static err_t find_store(store_pool_t *pool, const char *company, bool create, store_t **out,
+                        arena_t *arena)
+{
+    while (!(*out = find_open(pool, company)) && is_opening(pool, company))
+        pthread_cond_wait(&pool->calm, &pool->mutex);
+    if (*out)
+        return err_ok();
+    if (!frame_company_name(company))
+        return err_of(ERR_COMPANY, NULL);
+    make_room(pool);
+    opening_t mine = {pool->opening, company};
+    pool->opening = &mine;
+    pool->open_count++;
+    pthread_mutex_unlock(&pool->mutex);
+    err_t err = open_company(pool, company, create, out, arena);
+    pthread_mutex_lock(&pool->mutex);
+    stop_opening(pool, &mine);
+    if (err_is(err)) {
+        pool->open_count--;
+        return err;
     }
     (*out)->next = pool->stores;
     pool->stores = *out;
-    pool->open_count++;
-    return err;
+    return err_ok();
 }
 
 /* ---- Transactions ---- */
@@ -607,6 +656,20 @@ static store_txn_t *txn_new(store_t *store, MDB_txn *raw, store_txn_t *parent, b
         abort();
     *txn = (store_txn_t){.store = store, .txn = raw, .parent = parent, .write = write};
     return txn;
+}
+
+/* The owner's hold on an environment, which reader threads would otherwise close to make room. */
+static void pin(store_t *store, bool pinned)
+{
+    pthread_mutex_lock(&store->pool->mutex);
+    store->pinned = pinned;
+    pthread_mutex_unlock(&store->pool->mutex);
+}
+
+static void forget_growth(store_t *store)
+{
+    if (!strcmp(store->pool->wants_growth, store->company))
+        *store->pool->wants_growth = '\0';
 }
 
 /* Growing before a batch is cheaper than replaying it. */
@@ -631,17 +694,22 @@ err_t store_begin_write(store_pool_t *pool, const char *company, store_txn_t **o
     store_t *store;
     pthread_mutex_lock(&pool->mutex);
     err_t err = find_store(pool, company, true, &store, arena);
+    if (!err_is(err))
+        store->pinned = true;
     pthread_mutex_unlock(&pool->mutex);
     if (err_is(err))
         return err;
     if (store->writer)
         return err_of(ERR_INTERNAL, "a company has one write transaction at a time");
     grow_early(store);
-    store->wants_growth = false;
+    forget_growth(store);
     MDB_txn *raw;
     int code = mdb_txn_begin(store->env, NULL, 0, &raw);
-    if (code)
-        return map_error(store, code);
+    if (code) {
+        err = map_error(store, code);
+        pin(store, false);
+        return err;
+    }
     *out = store->writer = txn_new(store, raw, NULL, true);
     return err_ok();
 }
@@ -691,6 +759,13 @@ static void end_snapshot(store_t *store)
     pthread_mutex_unlock(&pool->mutex);
 }
 
+/* From here on `store` may be closed at any time. */
+static void release_writer(store_t *store)
+{
+    store->writer = NULL;
+    pin(store, false);
+}
+
 void store_abort(store_txn_t **handle)
 {
     store_txn_t *txn = *handle;
@@ -702,7 +777,7 @@ void store_abort(store_txn_t **handle)
     if (!txn->write)
         end_snapshot(txn->store);
     else if (!txn->parent)
-        txn->store->writer = NULL;
+        release_writer(txn->store);
     free(txn);
 }
 
@@ -718,7 +793,6 @@ static err_t commit_top(store_txn_t *txn)
 {
     store_t *store = txn->store;
     store_pool_t *pool = store->pool;
-    store->writer = NULL;
     err_t err = err_ok();
     store_fault_kind_t kind = fault(pool, "commit.before");
     if (pool->poisoned)
@@ -726,18 +800,19 @@ static err_t commit_top(store_txn_t *txn)
     else if (kind == STORE_FAIL_FULL)
         err = map_error(NULL, ENOSPC);
     else if (kind != STORE_GO)
-        err = poison(pool, err_of(ERR_IO, "the disk refused to sync"));
+        err = err_of(ERR_IO, "the disk refused to sync");
     else if (!pool->options.nosync && !still_owner(pool))
-        err = poison(pool, err_of(ERR_OWNED, "the data directory was replaced under us"));
+        err = err_of(ERR_OWNED, "the data directory was replaced under us");
     if (err_is(err)) {
         mdb_txn_abort(txn->txn);
-        return err;
-    }
-    int code = mdb_txn_commit(txn->txn);
-    if (code) {
-        err = map_error(store, code);
+        release_writer(store);
         return err.code == ERR_FULL ? err : poison(pool, err);
     }
+    int code = mdb_txn_commit(txn->txn);
+    err = map_error(store, code);
+    release_writer(store);
+    if (code)
+        return err.code == ERR_FULL ? err : poison(pool, err);
     if (fault(pool, "commit.after") == STORE_FAIL_AFTER)
         return poison(pool, err_of(ERR_IO, "the process died right after the sync"));
     return err_ok();
@@ -762,10 +837,7 @@ err_t store_commit(store_txn_t **handle)
 
 bool store_wants_growth(store_pool_t *pool, const char *company)
 {
-    for (store_t *store = pool->stores; store; store = store->next)
-        if (!strcmp(store->company, company))
-            return store->wants_growth;
-    return false;
+    return !strcmp(pool->wants_growth, company);
 }
 
 /* With the mutex held: no snapshot is open when it returns true. */
@@ -798,7 +870,7 @@ err_t store_grow(store_pool_t *pool, const char *company)
         else
             err = map_error(store, mdb_env_set_mapsize(store->env, info.me_mapsize * 2));
         store->growing = false;
-        store->wants_growth = false;
+        forget_growth(store);
         pthread_cond_broadcast(&pool->calm);
     }
     pthread_mutex_unlock(&pool->mutex);
@@ -883,9 +955,19 @@ static bool after_prefix(bytes_t prefix, uint8_t *out, size_t *size)
     return true;
 }
 
+/* Where `from` lies: before all keys with the prefix, among them, or (1) after them. */
+static int beside_prefix(const store_scan_t *scan)
+{
+    size_t size = scan->from.size < scan->prefix.size ? scan->from.size : scan->prefix.size;
+    int order = size ? memcmp(scan->from.data, scan->prefix.data, size) : 0;
+    if (!order && scan->from.size < scan->prefix.size)
+        return -1;
+    return order;
+}
+
 static int first_forward(store_scan_t *scan, MDB_val *key, MDB_val *value)
 {
-    bytes_t start = scan->from.size ? scan->from : scan->prefix;
+    bytes_t start = beside_prefix(scan) < 0 ? scan->prefix : scan->from;
     if (!start.size)
         return mdb_cursor_get(scan->cursor, key, value, MDB_FIRST);
     *key = val(start);
@@ -896,7 +978,7 @@ static int first_reverse(store_scan_t *scan, MDB_val *key, MDB_val *value)
 {
     uint8_t bound[STORE_KEY];
     size_t size = 0;
-    if (scan->from.size) {
+    if (scan->from.size && beside_prefix(scan) <= 0) {
         *key = val(scan->from);
         int code = mdb_cursor_get(scan->cursor, key, value, MDB_SET_RANGE);
         if (code == MDB_NOTFOUND)
@@ -1042,10 +1124,14 @@ err_t store_copy(store_pool_t *pool, const char *company, const char *dir, arena
     store_t *store;
     pthread_mutex_lock(&pool->mutex);
     err_t err = find_store(pool, company, false, &store, arena);
+    bool held = !err_is(err) && store->pinned; /* by a write transaction */
+    if (!err_is(err))
+        store->pinned = true;
     pthread_mutex_unlock(&pool->mutex);
     if (err_is(err))
         return err;
     int code = mdb_env_copy2(store->env, dir, MDB_CP_COMPACT);
+    pin(store, held);
     return code ? err_make(arena, ERR_IO, "cannot copy to %s: %s", dir, mdb_strerror(code))
                 : err_ok();
 }
