@@ -59,7 +59,7 @@ bool call_may(const call_t *call, const char *company)
 int64_t call_now_ms(const call_t *call)
 {
     const actor_t *actor = call->actor;
-    if (actor->in_batch && call->state != CALL_READING)
+    if (call->state != CALL_READING && actor->in_batch) /* a reader must not look at the batch */
         return actor->batch_wall_ms;
     return actor->env->ops->wall_ms(actor->env);
 }
