@@ -21,6 +21,7 @@ struct queue {
     queue_t *next; /* all */
     tasks_t *tasks;
     char company[65];
+    uint64_t salt; /* of its buckets; from the name, so that a run can be repeated exactly */
     uint64_t next_number;
     int64_t ready, delayed, running, leases;
     int64_t next_due_ms; /* 0: nothing is delayed */
@@ -133,7 +134,7 @@ bool queue_paused(const queue_t *queue)
 
 static lease_t **bucket(const queue_t *queue, uint64_t number)
 {
-    uint64_t mixed = (number ^ (uint64_t)(uintptr_t)queue) * UINT64_C(0x9e3779b97f4a7c15);
+    uint64_t mixed = (number ^ queue->salt) * UINT64_C(0x9e3779b97f4a7c15);
     return &queue->tasks->leases[mixed >> 52];
 }
 
@@ -525,6 +526,8 @@ err_t queue_of(tasks_t *tasks, call_t *call, const char *company, store_txn_t *t
         abort();
     queue->tasks = tasks;
     snprintf(queue->company, sizeof(queue->company), "%s", company);
+    for (const char *at = company; *at; at++)
+        queue->salt = queue->salt * 31 + (unsigned char)*at;
     queue->next = tasks->queues;
     tasks->queues = queue;
     *out = queue;
