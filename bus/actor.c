@@ -11,6 +11,8 @@
 #include "proto/mp.h"
 
 enum { INBOX_LIMIT = 10000, BATCH_LIMIT = 256, RETRY_WORK_MS = 1000, TICK_MS = 60000 };
+/* A call that states no deadline, and the longest that one may be: a day. */
+enum { DEADLINE_MS = 60000, LONGEST_CALL_MS = 86400000 };
 
 /* ---- Timers: a binary heap whose members know their place ---- */
 
@@ -821,7 +823,9 @@ static bool run_entries(actor_t *actor, entry_t *batch)
             return false;
         entry->waits = count_touches(entry);
         /* Nothing uncommitted was seen or written: it need not wait. */
-        if (!entry->waits && !entry->released)
+        bool early = bug(BUG_STALE_READ_SNAPSHOT) && entry->call->method &&
+                     (entry->call->method->flags & READS);
+        if ((!entry->waits || early) && !entry->released)
             release_entry(entry);
     }
     return true;
@@ -965,13 +969,14 @@ static void refuse(actor_t *actor, const route_t *route, const header_t *header,
     give_arena(actor, call.arena);
 }
 
-static call_t *find_call(actor_t *actor, const header_t *header)
+/* The live call of this name, other than `fresh`, the frame that just arrived. */
+static call_t *find_call(actor_t *actor, const header_t *header, const call_t *fresh)
 {
     if (!header->from)
         return NULL;
     for (call_t *call = actor->calls; call; call = call->next)
-        if (!call->internal && call->state != CALL_ENDED && call->header.id == header->id &&
-            !strcmp(call->header.from, header->from))
+        if (call != fresh && !call->internal && call->state != CALL_ENDED &&
+            call->header.id == header->id && !strcmp(call->header.from, header->from))
             return call;
     return NULL;
 }
@@ -982,10 +987,11 @@ static bool outside_may_enter(const actor_t *actor, const header_t *header)
     return !actor->draining || dot; /* builtins answer to the end */
 }
 
-static bool admit_frame(actor_t *actor, const route_t *route, const header_t *header)
+static bool admit_frame(actor_t *actor, const route_t *route, const call_t *fresh)
 {
+    const header_t *header = &fresh->header;
     if (header->age_ms > 0) {
-        call_t *same = find_call(actor, header);
+        call_t *same = find_call(actor, header, fresh);
         if (same) { /* its answer is on the way; the caller may have a new connection */
             same->route = *route;
             actor->duplicates++;
@@ -1019,12 +1025,14 @@ static void take_call(actor_t *actor, const route_t *route, bytes_t header_bytes
         inside_call_end(call);
         return;
     }
-    if (!admit_frame(actor, route, &call->header)) {
+    if (!admit_frame(actor, route, call)) {
         inside_call_end(call);
         return;
     }
-    int64_t left = call->header.has_deadline_ms ? call->header.deadline_ms : 60000;
-    call->deadline_us = call->started_us + (left > 0 ? left : 1) * 1000;
+    int64_t left = call->header.has_deadline_ms ? call->header.deadline_ms : DEADLINE_MS;
+    if (left < 1)
+        left = 1;
+    call->deadline_us = call->started_us + (left < LONGEST_CALL_MS ? left : LONGEST_CALL_MS) * 1000;
     inside_queue(actor, inside_entry(call, ENTRY_CALL, NULL));
 }
 
@@ -1042,7 +1050,7 @@ static void end_parked(actor_t *actor, call_t *call)
 
 static void take_cancel(actor_t *actor, const header_t *header)
 {
-    call_t *call = find_call(actor, header);
+    call_t *call = find_call(actor, header, NULL);
     /* Work that has begun to write is finished, its answer goes nowhere. */
     if (call && call->state != CALL_RUNNING)
         end_parked(actor, call);

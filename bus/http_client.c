@@ -149,6 +149,8 @@ static void report(http_transfer_t *transfer, CURLcode code)
         outcome.err = err_of(ERR_TOO_LARGE, "the answer is larger than the limit");
     else if (code == CURLE_OPERATION_TIMEDOUT)
         outcome.err = err_of(ERR_TIMEOUT, "the server did not answer in time");
+    else if (code == CURLE_UNSUPPORTED_PROTOCOL || code == CURLE_URL_MALFORMAT)
+        outcome.err = err_of(ERR_ARGUMENT, "this is no http or https URL");
     else if (code != CURLE_OK)
         outcome.err =
             err_of(ERR_UNAVAILABLE, *transfer->error ? transfer->error : curl_easy_strerror(code));

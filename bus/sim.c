@@ -12,13 +12,7 @@
 enum { NODES = 16, LOG_LARGEST = 16 << 20 };
 
 /* One chance in so many, while there are faults. */
-enum {
-    DIE_AT_COMMIT = 150,
-    DIE_AFTER_COMMIT = 150,
-    DIE_AT_SEND = 800,
-    DOUBLE_FRAME = 60,
-    LOSE_EVENT = 10
-};
+enum { DIE_AT_COMMIT = 150, DIE_AFTER_COMMIT = 150, DIE_AT_SEND = 800, LOSE_EVENT = 10 };
 
 typedef enum event_kind {
     EVENT_FRAME,
@@ -281,8 +275,6 @@ static void env_send(actor_env_t *env, const char *peer, bytes_t header, bytes_t
     if (dead_or_dies(node) || !to || !to->actor)
         return; /* nobody listens: the caller will ask again */
     carry(node, to, false, header, body);
-    if (chance(node->sim, DOUBLE_FRAME))
-        carry(node, to, false, header, body);
 }
 
 static void env_send_back(actor_env_t *env, const route_t *route, bytes_t header, bytes_t body)

@@ -2,9 +2,9 @@
  *
  * The actors are the production ones; only the env is ours. Everything that could differ from run
  * to run comes from the seed: the same seed gives the same event log, byte for byte. Time stands
- * still while something can be done and then jumps to the next event. Faults: frames are delayed,
- * lost with their connection, or doubled; a node dies at a commit (before or right after the sync),
- * at a send, or at any moment, and comes back from its store some time later.
+ * still while something can be done and then jumps to the next event. Faults: frames are delayed
+ * or lost with their connection (ZeroMQ doubles none); a node dies at a commit (before or right
+ * after the sync), at a send, or at any moment, and comes back from its store some time later.
  *
  * Stores are real, without sync, below `dir`: what was committed is what survives.
  * Thread: one owner. Only in builds with AGENCY_FAULTS.

@@ -34,7 +34,7 @@ typedef struct waiter {
     call_t *call;
     resume_fn_t *fn;
     void *ctx;
-    bool woken;
+    uint64_t round; /* of waking, in which it had its chance */
 } waiter_t;
 
 typedef struct watcher {
@@ -55,6 +55,7 @@ struct tasks {
     int64_t lease_count;
     uint32_t fence_counter;
     waiter_t *waiters, **waiters_end;
+    uint64_t wake_round; /* counts the occasions to wake somebody */
     watcher_t *watchers;
     int64_t due_armed_ms, expire_armed_ms; /* when the timers fire; 0: not armed */
     /* While starting: */
@@ -221,16 +222,24 @@ static err_t expire_leases(void *self, call_t *call, void *ctx)
 
 /* ---- Who waits ---- */
 
-static void wake_one(tasks_t *tasks)
+/* The next in line that had no chance in this round. One that finds nothing for itself (other
+ * kinds, other labels) passes it on by waiting again. */
+static void wake_next(tasks_t *tasks)
 {
     for (waiter_t *waiter = tasks->waiters; waiter; waiter = waiter->next) {
-        if (waiter->woken)
+        if (waiter->round == tasks->wake_round)
             continue;
-        waiter->woken = true;
+        waiter->round = tasks->wake_round;
         if (!bug(BUG_LOST_WAKEUP))
             actor_resume(tasks->actor, waiter->call, waiter->fn, waiter->ctx);
         return;
     }
+}
+
+static void wake_one(tasks_t *tasks)
+{
+    tasks->wake_round++;
+    wake_next(tasks);
 }
 
 void queue_stop_waiting(tasks_t *tasks, call_t *call)
@@ -256,18 +265,15 @@ static void waiter_gone(void *self, call_t *call, void *ctx)
 
 void queue_wait(tasks_t *tasks, call_t *call, int64_t wait_ms, resume_fn_t *fn, void *ctx)
 {
-    bool known = false;
     for (waiter_t *waiter = tasks->waiters; waiter; waiter = waiter->next)
         if (waiter->call == call) {
-            waiter->woken = false;
-            known = true;
+            wake_next(tasks);
+            return;
         }
-    if (known)
-        return;
     waiter_t *waiter = calloc(1, sizeof(*waiter));
     if (!waiter)
         abort();
-    *waiter = (waiter_t){.call = call, .fn = fn, .ctx = ctx};
+    *waiter = (waiter_t){.call = call, .fn = fn, .ctx = ctx, .round = tasks->wake_round};
     *tasks->waiters_end = waiter;
     tasks->waiters_end = &waiter->next;
     call_on_gone(call, waiter_gone, tasks);
@@ -361,7 +367,7 @@ static err_t find_due(call_t *call, store_txn_t *txn, int64_t now_ms, due_t *due
 static err_t move_due_of(tasks_t *tasks, call_t *call, queue_t *queue)
 {
     store_txn_t *txn;
-    due_t due;
+    due_t due = {0};
     err_t err = call_read(call, queue->company, &txn);
     if (!err_is(err))
         err = find_due(call, txn, call_now_ms(call), &due);
