@@ -41,6 +41,7 @@ typedef struct house {
     int run_count, run_asked;
     int effects[RUNS][STEPS];
     char seen[512][24]; /* ids that a read showed */
+    int64_t seen_created_ms[512];
     int seen_count;
     bool faults, quiet;
     int64_t slowest_ms;
@@ -208,8 +209,10 @@ static err_t on_list(void *self, call_t *call, void *reply, const peer_answer_t 
         bool old = false;
         for (int j = 0; j < house->seen_count; j++)
             old = old || !strcmp(house->seen[j], id);
-        if (!old && house->seen_count < 512)
+        if (!old && house->seen_count < 512) {
+            house->seen_created_ms[house->seen_count] = number(task, "created_ms");
             snprintf(house->seen[house->seen_count++], 24, "%s", id);
+        }
     }
     return err_ok();
 }
@@ -498,6 +501,10 @@ static err_t on_state(void *self, call_t *call, void *reply, const peer_answer_t
             complain("task %s failed: %s", text(call, task, "id"), text(call, task, "error"));
     } else if (err_is(got->err)) {
         house->open++;
+    } else if (index >= TASKS + RUNS &&
+               house->seen_created_ms[index - TASKS - RUNS] != number(task, "created_ms")) {
+        complain("a read showed a task %s that was never committed",
+                 house->seen[index - TASKS - RUNS]);
     }
     call_work(call, 0, look_at, (void *)(intptr_t)(index + 1));
     return err_ok();
