@@ -215,6 +215,20 @@ output_t *inside_output(call_t *call, output_kind_t kind)
 
 /* ---- Answers ---- */
 
+/* A header that is too large would be dropped as malformed: a text beyond the limit ends early, at
+ * a letter. The facts are in the body anyway. */
+static const char *text_that_fits(call_t *call, const char *text)
+{
+    static const char end[] = "\n[cut: the text is too long]";
+    size_t size = FRAME_TEXT_LARGEST - sizeof(end);
+
+    if (!text || strnlen(text, FRAME_TEXT_LARGEST + 1) <= FRAME_TEXT_LARGEST)
+        return text;
+    while (size && ((unsigned char)text[size] & 0xc0) == 0x80)
+        size--;
+    return arena_printf(call->arena, "%.*s%s", (int)size, text, end);
+}
+
 static void send_header(call_t *call, frame_kind_t kind, err_t err, const char *text, bytes_t body)
 {
     actor_t *actor = call->actor;
@@ -230,6 +244,7 @@ static void send_header(call_t *call, frame_kind_t kind, err_t err, const char *
         header.err = err_info(err.code)->name;
         header.what = err_what(err);
     }
+    header.what = text_that_fits(call, header.what);
     buf_t out;
     buf_open(&out, call->arena);
     frame_encode(&header, &out);

@@ -6,7 +6,12 @@
 
 #include "proto/record.h"
 
-enum { FRAME_VERSION = 1, FRAME_HEADER_LARGEST = 16 << 10, FRAME_BODY_LARGEST = 64 << 20 };
+enum {
+    FRAME_VERSION = 1,
+    FRAME_TEXT_LARGEST = 1 << 20, /* bytes of `what`; more is cut */
+    FRAME_HEADER_LARGEST = FRAME_TEXT_LARGEST + (16 << 10),
+    FRAME_BODY_LARGEST = 64 << 20
+};
 
 #define frame_kind_VALUES(V)                                                                       \
     V(FRAME_CALL, "call")                                                                          \
@@ -42,7 +47,7 @@ RECORD_ENUM(role, role_VALUES)
     F(STR, key, opt(), 0, 128, "CALL: idempotency key of the effect, kept for a day.")             \
     F(STR, traceparent, opt(), 0, 128, "W3C trace context.")                                       \
     F(STR, err, opt(), 0, 32, "REPLY: name of the error; absent means success.")                   \
-    F(STR, what, opt(), 0, 65536, "REPLY: the sentence for people.")                               \
+    F(STR, what, opt(), 0, FRAME_TEXT_LARGEST, "REPLY: the text for people.")                      \
     F(INT, epoch, opt(), 0, 0, "REPLY, PONG, EVENT: which life of the callee this is.")            \
     F(INT, seq, opt(), 0, 0, "EVENT: number within this life of the publisher.")
 RECORD_STRUCT(header, header_FIELDS)
