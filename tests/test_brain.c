@@ -702,6 +702,33 @@ START_TEST(procedures_come_from_the_agent)
 }
 END_TEST
 
+/* Enough memories that fresh words are merged, with deletions on both sides of the border. */
+START_TEST(words_are_the_same_before_and_after_merging)
+{
+    house_t house;
+    open_house(&house);
+    fill(&house, 0, 1990);
+    client_reply_t before =
+        good(&house, "brain_query", "{'query': 'chart deployment number 777', 'limit': 30}");
+    fill(&house, 1990, 2100);
+    client_reply_t after =
+        good(&house, "brain_query",
+             "{'query': 'chart deployment number 777', 'limit': 30, 'until': 1700001990000}");
+    for (int i = 0; i < 5; i++)
+        ck_assert_str_eq(get(&house, before.body, arena_printf(house.arena, "memories.%d.id", i)),
+                         get(&house, after.body, arena_printf(house.arena, "memories.%d.id", i)));
+    sound(&house);
+    for (int i = 0; i < 2100; i += 7)
+        good(&house, "brain_delete_episode", arena_printf(house.arena, "{'id': 'm%d'}", i));
+    is(&house, good(&house, "brain_check", "{}").body, "memories", "1800");
+    client_reply_t reply =
+        good(&house, "brain_query", "{'query': 'chart deployment', 'limit': 100}");
+    for (int i = 0; i < 2100; i += 7)
+        ck_assert_ptr_null(strstr(reply.text, arena_printf(house.arena, "[Task: t%d]", i)));
+    close_house(&house);
+}
+END_TEST
+
 /* ---- readers beside writers ---- */
 
 typedef struct reader {
@@ -798,6 +825,7 @@ int main(void)
     tcase_add_test(tcase, the_graph_agrees_with_a_model);
     tcase_add_test(tcase, experience_is_counted_exactly);
     tcase_add_test(tcase, procedures_come_from_the_agent);
+    tcase_add_test(tcase, words_are_the_same_before_and_after_merging);
     tcase_add_test(tcase, reading_goes_on_beside_writing_and_rebuilding);
     suite_add_tcase(suite, tcase);
     srunner_run_all(runner, CK_ENV);

@@ -34,6 +34,7 @@ extern const record_t brain_settings_record;
  *   vectors      model, number     floats
  *   postings     term 0            how many memories, and the newest postings
  *                term 0 number     a full block of older ones, from that number on
+ *   fresh        number            words of the newest memories, not yet among the postings
  *   meta         name              counts; what words and vectors are made with
  *   experience   task type, ms, number  who, how well, how long
  *   nodes        id                type and properties
@@ -48,8 +49,9 @@ extern const record_t brain_settings_record;
     T(episode_ids)                                                                                 \
     T(heads)                                                                                       \
     T(threads)                                                                                     \
-    T(vectors) T(postings) T(meta) T(experience) T(nodes) T(edges) T(edges_in) T(node_words)       \
-        T(edge_words) T(hashes)
+    T(vectors)                                                                                     \
+    T(postings) T(meta) T(experience) T(nodes) T(edges) T(edges_in) T(node_words) T(edge_words)    \
+        T(hashes) T(fresh)
 enum {
 #define BRAIN_TABLE_INDEX(name) TABLE_##name,
     BRAIN_TABLES(BRAIN_TABLE_INDEX)

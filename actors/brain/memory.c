@@ -586,43 +586,40 @@ static rank_options_t rank_options(const search_t *search)
 }
 
 /* The terms of the query, each once; doubled ones count more. */
-static err_t open_lists(search_t *search, postings_list_t *opened, rank_list_t *lists,
-                        size_t *count)
+static size_t query_terms(const search_t *search, const char **terms, float *boosts)
 {
-    const word_t **terms = ARENA_ARRAY(search->arena, const word_t *, RANK_TERMS_MAX);
-    err_t err = err_ok();
+    size_t count = 0;
 
-    for (size_t i = 0; i < search->words.count && *count < RANK_TERMS_MAX && !err_is(err); i++) {
+    for (size_t i = 0; i < search->words.count && count < RANK_TERMS_MAX; i++) {
         const word_t *word = &search->words.words[i];
         size_t same = 0;
         if (word->stop)
             continue;
-        while (same < *count && strcmp(terms[same]->term, word->term) != 0)
+        while (same < count && strcmp(terms[same], word->term) != 0)
             same++;
-        if (same < *count) {
-            lists[same].boost += 1;
-            continue;
-        }
-        err =
-            postings_open(&opened[*count], search->txn, search->arena, word->term, &lists[*count]);
-        terms[(*count)++] = word;
+        boosts[same] = same < count ? boosts[same] + 1 : 1;
+        terms[same] = word->term;
+        count += same == count;
     }
-    return err;
+    return count;
 }
 
 static err_t find_by_words(search_t *search, top_hit_t **hits, size_t *count)
 {
-    postings_list_t *opened = ARENA_ARRAY(search->arena, postings_list_t, RANK_TERMS_MAX);
-    rank_list_t *lists = ARENA_ARRAY(search->arena, rank_list_t, RANK_TERMS_MAX);
-    size_t list_count = 0;
-    err_t err = open_lists(search, opened, lists, &list_count);
+    const char **terms = ARENA_ARRAY(search->arena, const char *, RANK_TERMS_MAX);
+    float *boosts = ARENA_ARRAY(search->arena, float, RANK_TERMS_MAX);
+    size_t term_count = query_terms(search, terms, boosts);
+    postings_list_t *opened = ARENA_ARRAY(search->arena, postings_list_t, term_count + 1);
+    rank_list_t *lists = ARENA_ARRAY(search->arena, rank_list_t, term_count + 1);
+    err_t err = postings_open(search->txn, search->arena, terms, term_count, opened, lists);
 
+    for (size_t i = 0; i < term_count; i++)
+        lists[i].boost = boosts[i];
     search->rank = rank_options(search);
     if (!err_is(err))
         err =
-            rank_words(&search->rank, lists, list_count, search->pool, search->arena, hits, count);
-    for (size_t i = 0; i < list_count; i++)
-        postings_close(&opened[i]);
+            rank_words(&search->rank, lists, term_count, search->pool, search->arena, hits, count);
+    postings_close(opened, term_count);
     return err;
 }
 

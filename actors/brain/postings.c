@@ -120,27 +120,38 @@ static size_t put_posting(uint8_t *out, uint64_t before, const rank_posting_t *p
     return size;
 }
 
+/* One posting whose number is a step from `before`. */
+static inline bool get_posting(const uint8_t **at, const uint8_t *end, uint64_t before,
+                               rank_posting_t *posting)
+{
+    uint64_t value;
+
+    memset(posting, 0, sizeof *posting);
+    if (!get_varint(at, end, &value) || *at == end)
+        return false;
+    posting->id = before + value;
+    uint8_t mask = *(*at)++;
+    for (int field = 0; mask; field++, mask >>= 1) {
+        if (!(mask & 1))
+            continue;
+        if (field >= RANK_FIELDS || !get_varint(at, end, &value) || *at == end)
+            return false;
+        posting->counts[field] = (uint16_t)value;
+        posting->lengths[field] = length_of(*(*at)++);
+    }
+    return true;
+}
+
 /* Decodes at most `most` postings; false when the bytes are no block. */
 static bool decode(bytes_t block, rank_posting_t *postings, size_t most, size_t *count)
 {
     const uint8_t *at = block.data + LAST, *end = block.data + block.size;
-    uint64_t id = 0, step, value;
+    uint64_t id = 0;
 
     for (*count = 0; at < end; (*count)++) {
-        if (*count == most || !get_varint(&at, end, &step) || at == end)
+        if (*count == most || !get_posting(&at, end, id, &postings[*count]))
             return false;
-        rank_posting_t *posting = &postings[*count];
-        memset(posting, 0, sizeof *posting);
-        posting->id = id += step;
-        uint8_t mask = *at++;
-        for (int field = 0; mask; field++, mask >>= 1) {
-            if (!(mask & 1))
-                continue;
-            if (field >= RANK_FIELDS || !get_varint(&at, end, &value) || at == end)
-                return false;
-            posting->counts[field] = (uint16_t)value;
-            posting->lengths[field] = length_of(*at++);
-        }
+        id = postings[*count].id;
     }
     return true;
 }
@@ -199,11 +210,12 @@ static err_t corrupt(arena_t *arena, const char *term)
 
 typedef struct head {
     uint32_t memories;
-    bytes_t block; /* a copy, with room for one more posting */
+    bytes_t block; /* in room */
     uint8_t *room;
 } head_t;
 
-static err_t get_head(store_txn_t *txn, arena_t *arena, const char *term, head_t *head)
+/* With room for `more` postings, or for a block full of them if that is less. */
+static err_t get_head(store_txn_t *txn, arena_t *arena, const char *term, size_t more, head_t *head)
 {
     store_key_t key;
     bytes_t value;
@@ -216,7 +228,10 @@ static err_t get_head(store_txn_t *txn, arena_t *arena, const char *term, head_t
         return err;
     else if (value.size < HEAD + LAST)
         return corrupt(arena, term);
-    *head = (head_t){.room = arena_alloc(arena, HEAD + LAST + value.size + POSTING_LARGEST)};
+    *head =
+        (head_t){.room = arena_alloc(arena, HEAD + LAST + value.size +
+                                                (more < POSTINGS_BLOCK ? more : POSTINGS_BLOCK) *
+                                                    POSTING_LARGEST)};
     if (value.size) {
         memcpy(head->room, value.data, value.size);
         memcpy(&head->memories, head->room, HEAD);
@@ -255,37 +270,270 @@ static uint64_t first_of(bytes_t block)
     return first;
 }
 
-static err_t add_term(store_txn_t *txn, arena_t *arena, uint64_t number, const posting_term_t *term,
-                      const uint16_t *lengths)
+/* Appends postings of ascending numbers to a term, moving out each block that is full. */
+static err_t append(store_txn_t *txn, arena_t *arena, const char *term,
+                    const rank_posting_t *postings, size_t count)
 {
     head_t head;
-    rank_posting_t posting = {.id = number};
-    err_t err = get_head(txn, arena, term->term, &head);
+    err_t err = get_head(txn, arena, term, count, &head);
 
     if (err_is(err))
         return err;
-    memcpy(posting.counts, term->counts, sizeof posting.counts);
-    memcpy(posting.lengths, lengths, sizeof posting.lengths);
-    if (head.block.size > LAST && count_in(head.block) >= POSTINGS_BLOCK) {
-        err = put_block(txn, term->term, first_of(head.block), head.block);
-        if (err_is(err))
-            return err;
-        head.block.size = LAST;
-        memset(head.room + HEAD, 0, LAST);
+    size_t in_block = count_in(head.block);
+    if (in_block == SIZE_MAX)
+        return corrupt(arena, term);
+    for (size_t i = 0; i < count; i++) {
+        if (in_block >= POSTINGS_BLOCK) {
+            err = put_block(txn, term, first_of(head.block), head.block);
+            if (err_is(err))
+                return err;
+            head.block.size = LAST;
+            memset(head.room + HEAD, 0, LAST);
+            in_block = 0;
+        }
+        uint64_t before = last_of(head.block);
+        head.block.size += put_posting(head.room + HEAD + head.block.size, before, &postings[i]);
+        memcpy(head.room + HEAD, &postings[i].id, LAST);
+        head.memories++;
+        in_block++;
     }
-    uint64_t before = last_of(head.block);
-    head.block.size += put_posting(head.room + HEAD + head.block.size, before, &posting);
-    memcpy(head.room + HEAD, &number, LAST);
-    head.memories++;
-    return put_head(txn, term->term, &head);
+    return put_head(txn, term, &head);
+}
+
+/* ---- fresh rows ----
+ * u32 terms, u32 hashes of them (ascending), u32 where each entry begins, then the entries: a byte
+ * of size, the term, 0, and its posting as in a block but without the number. */
+
+static uint32_t hash_of(const char *term, size_t size)
+{
+    uint64_t h = 0xcbf29ce484222325ULL;
+
+    for (size_t i = 0; i < size; i++)
+        h = (h ^ (uint8_t)term[i]) * 0x100000001b3ULL;
+    return (uint32_t)(h ^ h >> 32);
+}
+
+typedef struct hashed {
+    uint32_t hash, at;
+} hashed_t;
+
+static int by_hash(const void *a, const void *b)
+{
+    const hashed_t *x = a, *y = b;
+
+    if (x->hash != y->hash)
+        return x->hash < y->hash ? -1 : 1;
+    return x->at < y->at ? -1 : x->at > y->at;
+}
+
+static bytes_t number_key(store_key_t *key, uint64_t number)
+{
+    key_open(key);
+    key_u64(key, number);
+    return key_bytes(key);
+}
+
+static bytes_t fresh_row(arena_t *arena, const posting_doc_t *doc)
+{
+    uint32_t count = (uint32_t)doc->count;
+    size_t room = 4 + (size_t)count * (8 + 2 + WORDS_TERM_MAX + POSTING_LARGEST);
+    uint8_t *row = arena_alloc(arena, room);
+    hashed_t *hashed = ARENA_ARRAY(arena, hashed_t, count + 1U);
+    size_t size = 4 + (size_t)count * 8;
+
+    for (uint32_t i = 0; i < count; i++)
+        hashed[i] = (hashed_t){hash_of(doc->terms[i].term, doc->terms[i].size), i};
+    qsort(hashed, count, sizeof hashed[0], by_hash);
+    memcpy(row, &count, 4);
+    for (uint32_t i = 0; i < count; i++) {
+        const posting_term_t *term = &doc->terms[hashed[i].at];
+        rank_posting_t posting = {0};
+        uint32_t begins = (uint32_t)size;
+        memcpy(posting.counts, term->counts, sizeof posting.counts);
+        memcpy(posting.lengths, doc->lengths, sizeof posting.lengths);
+        memcpy(row + 4 + (size_t)i * 4, &hashed[i].hash, 4);
+        memcpy(row + 4 + ((size_t)count + i) * 4, &begins, 4);
+        row[size++] = (uint8_t)term->size;
+        memcpy(row + size, term->term, (size_t)term->size + 1);
+        size += (size_t)term->size + 1;
+        size += put_posting(row + size, 0, &posting);
+    }
+    return (bytes_t){row, size};
+}
+
+/* The term and posting of entry i; false when the row is damaged. */
+static bool fresh_entry(bytes_t row, uint32_t count, uint32_t i, const char **term,
+                        rank_posting_t *posting)
+{
+    uint32_t begins;
+
+    memcpy(&begins, row.data + 4 + ((size_t)count + i) * 4, 4);
+    if (begins >= row.size)
+        return false;
+    const uint8_t *at = row.data + begins, *end = row.data + row.size;
+    size_t size = *at++;
+    if ((size_t)(end - at) < size + 2 || at[size])
+        return false;
+    *term = (const char *)at;
+    at += size + 1;
+    return get_posting(&at, end, 0, posting);
+}
+
+static bool fresh_count(bytes_t row, uint32_t *count)
+{
+    if (row.size < 4)
+        return false;
+    memcpy(count, row.data, 4);
+    return row.size >= 4 + (size_t)*count * 8;
+}
+
+static err_t fresh_corrupt(void)
+{
+    return err_of(ERR_CORRUPT,
+                  "the words of a new memory are damaged: run brain_maintenance rebuild_indices");
 }
 
 err_t postings_add(store_txn_t *txn, arena_t *arena, uint64_t number, const posting_doc_t *doc)
 {
-    err_t err = err_ok();
+    store_key_t key;
 
-    for (size_t i = 0; i < doc->count && !err_is(err); i++)
-        err = add_term(txn, arena, number, &doc->terms[i], doc->lengths);
+    if (!doc->count)
+        return err_ok();
+    err_t err = store_append(txn, TABLE_fresh, number_key(&key, number), fresh_row(arena, doc));
+    if (err_is(err) || store_count(txn, TABLE_fresh) < POSTINGS_FRESH)
+        return err;
+    return postings_merge(txn);
+}
+
+/* ---- merging ---- */
+
+/* A term and what the fresh memories say of it. */
+typedef struct group {
+    const char *term;
+    rank_posting_t *postings;
+    size_t count, capacity;
+} group_t;
+
+typedef struct merge {
+    arena_t *arena;
+    group_t *groups;
+    size_t count, capacity;
+    uint32_t *table; /* index of a group + 1 */
+    size_t places;
+} merge_t;
+
+static size_t place_of(const merge_t *merge, const char *term, uint32_t hash)
+{
+    size_t at = hash & (merge->places - 1);
+
+    while (merge->table[at] && strcmp(merge->groups[merge->table[at] - 1].term, term) != 0)
+        at = (at + 1) & (merge->places - 1);
+    return at;
+}
+
+static void merge_widen(merge_t *merge)
+{
+    size_t capacity = merge->capacity ? merge->capacity * 2 : 1024;
+    group_t *groups = ARENA_ARRAY(merge->arena, group_t, capacity);
+
+    if (merge->count)
+        memcpy(groups, merge->groups, merge->count * sizeof *groups);
+    merge->groups = groups;
+    merge->capacity = capacity;
+    merge->places = capacity * 4;
+    merge->table = ARENA_ARRAY(merge->arena, uint32_t, merge->places);
+    for (size_t i = 0; i < merge->count; i++) {
+        const char *term = groups[i].term;
+        merge->table[place_of(merge, term, hash_of(term, strlen(term)))] = (uint32_t)i + 1;
+    }
+}
+
+static void merge_put(merge_t *merge, const char *term, const rank_posting_t *posting)
+{
+    if (merge->count == merge->capacity)
+        merge_widen(merge);
+    size_t at = place_of(merge, term, hash_of(term, strlen(term)));
+    if (!merge->table[at]) {
+        merge->groups[merge->count] = (group_t){.term = arena_strdup(merge->arena, term)};
+        merge->table[at] = (uint32_t)++merge->count;
+    }
+    group_t *group = &merge->groups[merge->table[at] - 1];
+    if (group->count == group->capacity) {
+        size_t capacity = group->capacity ? group->capacity * 2 : 2;
+        rank_posting_t *postings = ARENA_ARRAY(merge->arena, rank_posting_t, capacity);
+        if (group->count)
+            memcpy(postings, group->postings, group->count * sizeof *postings);
+        group->postings = postings;
+        group->capacity = capacity;
+    }
+    group->postings[group->count++] = *posting;
+}
+
+static int by_group_term(const void *a, const void *b)
+{
+    const group_t *x = a, *y = b;
+
+    return strcmp(x->term, y->term);
+}
+
+static err_t gather(store_txn_t *txn, merge_t *merge)
+{
+    store_scan_t scan;
+    bytes_t key, row;
+    uint32_t count;
+    uint64_t number;
+    err_t err = store_scan_open(&scan, txn, TABLE_fresh, (bytes_t){0}, (bytes_t){0}, false);
+
+    while (!err_is(err) && store_scan_next(&scan, &key, &row)) {
+        if (!key_read_u64(&key, &number) || !fresh_count(row, &count))
+            err = fresh_corrupt();
+        for (uint32_t i = 0; !err_is(err) && i < count; i++) {
+            const char *term;
+            rank_posting_t posting;
+            if (!fresh_entry(row, count, i, &term, &posting)) {
+                err = fresh_corrupt();
+                break;
+            }
+            posting.id = number;
+            merge_put(merge, term, &posting);
+        }
+    }
+    store_scan_close(&scan);
+    return err;
+}
+
+static err_t clear_fresh(store_txn_t *txn)
+{
+    store_scan_t scan;
+    bytes_t key, row;
+    err_t err = store_scan_open(&scan, txn, TABLE_fresh, (bytes_t){0}, (bytes_t){0}, false);
+
+    while (!err_is(err) && store_scan_next(&scan, &key, &row))
+        err = store_scan_del(&scan);
+    store_scan_close(&scan);
+    return err;
+}
+
+err_t postings_merge(store_txn_t *txn)
+{
+    merge_t merge = {.arena = arena_new()};
+    arena_t *scratch = arena_new();
+    err_t err = gather(txn, &merge);
+
+    if (!err_is(err) && merge.count)
+        qsort(merge.groups, merge.count, sizeof merge.groups[0], by_group_term);
+    for (size_t i = 0; i < merge.count && !err_is(err); i++) {
+        err = append(txn, scratch, merge.groups[i].term, merge.groups[i].postings,
+                     merge.groups[i].count);
+        if (err.code == ERR_CORRUPT)
+            err = err_of(ERR_CORRUPT,
+                         "the words index is damaged: run brain_maintenance rebuild_indices");
+        arena_reset(scratch);
+    }
+    if (!err_is(err))
+        err = clear_fresh(txn);
+    arena_destroy(&scratch);
+    arena_destroy(&merge.arena);
     return err;
 }
 
@@ -347,7 +595,7 @@ static err_t remove_term(store_txn_t *txn, arena_t *arena, uint64_t number, cons
     head_t head;
     bool found = false;
     size_t size = 0;
-    err_t err = get_head(txn, arena, term, &head);
+    err_t err = get_head(txn, arena, term, 0, &head);
 
     if (err_is(err))
         return err;
@@ -370,8 +618,12 @@ static err_t remove_term(store_txn_t *txn, arena_t *arena, uint64_t number, cons
 
 err_t postings_remove(store_txn_t *txn, arena_t *arena, uint64_t number, const posting_doc_t *doc)
 {
-    err_t err = err_ok();
+    store_key_t key;
+    err_t err = store_del(txn, TABLE_fresh, number_key(&key, number));
 
+    if (err.code != ERR_NOT_FOUND)
+        return err;
+    err = err_ok();
     for (size_t i = 0; i < doc->count && !err_is(err); i++)
         err = remove_term(txn, arena, number, doc->terms[i].term);
     return err;
@@ -379,46 +631,64 @@ err_t postings_remove(store_txn_t *txn, arena_t *arena, uint64_t number, const p
 
 /* ---- reading ---- */
 
-/* Older blocks first, the head's postings last: ascending numbers. Whole blocks are passed over by
- * their last number, without decoding. */
+enum { AT_BLOCKS, AT_HEAD, AT_FRESH, AT_END };
+
+static rank_block_t fresh_block(postings_list_t *self, uint64_t from)
+{
+    size_t at = 0;
+
+    self->stage = AT_END;
+    while (at < self->fresh_count && self->fresh[at].id < from)
+        at++;
+    return (rank_block_t){self->fresh + at, self->fresh_count - at};
+}
+
+/* Older blocks first, then the head's: ascending numbers. Whole blocks are passed over by their
+ * last number, without decoding. Empty: the rest is fresh. */
+static bytes_t next_block(postings_list_t *self, uint64_t from)
+{
+    bytes_t key, block;
+
+    while (self->stage == AT_BLOCKS) {
+        if (!store_scan_next(&self->scan, &key, &block))
+            self->stage = AT_HEAD;
+        else if (block.size > LAST && last_of(block) >= from)
+            return block;
+    }
+    if (self->stage == AT_HEAD) {
+        self->stage = AT_FRESH;
+        if (self->head.size > LAST && last_of(self->head) >= from)
+            return self->head;
+    }
+    return (bytes_t){0};
+}
+
 static err_t seek(void *ctx, uint64_t from, rank_block_t *out)
 {
     postings_list_t *self = ctx;
-    bytes_t key, block = {0};
+    bytes_t block = next_block(self, from);
     size_t count = 0;
 
     *out = (rank_block_t){0};
-    while (!self->at_head) {
-        if (!store_scan_next(&self->scan, &key, &block)) {
-            self->at_head = true;
-            block = self->head;
-        }
-        if (block.size > LAST && last_of(block) >= from)
-            break;
-        block.size = 0;
-    }
-    if (block.size <= LAST)
+    if (!block.size) {
+        if (self->stage == AT_FRESH)
+            *out = fresh_block(self, from);
         return err_ok();
-    size_t most = block.size / 3 + 1;
-    if (most > POSTINGS_BLOCK)
-        most = POSTINGS_BLOCK;
+    }
     if (!self->postings)
         self->postings = ARENA_ARRAY(self->arena, rank_posting_t, POSTINGS_BLOCK);
-    if (!decode(block, self->postings, most, &count))
+    if (!decode(block, self->postings, POSTINGS_BLOCK, &count))
         return err_of(ERR_CORRUPT, "the words index is damaged: run brain_maintenance "
                                    "rebuild_indices");
     *out = (rank_block_t){self->postings, count};
     return err_ok();
 }
 
-err_t postings_open(postings_list_t *self, store_txn_t *txn, arena_t *arena, const char *term,
-                    rank_list_t *list)
+static err_t open_term(postings_list_t *self, store_txn_t *txn, const char *term, rank_list_t *list)
 {
     bytes_t key, value;
     uint32_t memories;
 
-    *self = (postings_list_t){.arena = arena};
-    *list = (rank_list_t){.self = self, .seek = seek, .boost = 1};
     term_key(&self->prefix, term);
     err_t err = store_scan_open(&self->scan, txn, TABLE_postings, key_bytes(&self->prefix),
                                 (bytes_t){0}, false);
@@ -426,22 +696,103 @@ err_t postings_open(postings_list_t *self, store_txn_t *txn, arena_t *arena, con
         return err;
     self->open = true;
     if (!store_scan_next(&self->scan, &key, &value)) {
-        self->at_head = true;
+        self->stage = AT_FRESH;
         return err_ok();
     }
     if (key.size != self->prefix.size || value.size < HEAD + LAST)
-        return corrupt(arena, term);
+        return corrupt(self->arena, term);
     memcpy(&memories, value.data, HEAD);
     self->head = (bytes_t){value.data + HEAD, value.size - HEAD};
     list->memories = memories;
     return err_ok();
 }
 
-void postings_close(postings_list_t *self)
+static void keep_fresh(postings_list_t *self, const rank_posting_t *posting)
 {
-    if (self->open)
-        store_scan_close(&self->scan);
-    self->open = false;
+    if (self->fresh_count == self->fresh_capacity) {
+        size_t capacity = self->fresh_capacity ? self->fresh_capacity * 2 : 16;
+        rank_posting_t *fresh = ARENA_ARRAY(self->arena, rank_posting_t, capacity);
+        if (self->fresh_count)
+            memcpy(fresh, self->fresh, self->fresh_count * sizeof *fresh);
+        self->fresh = fresh;
+        self->fresh_capacity = capacity;
+    }
+    self->fresh[self->fresh_count++] = *posting;
+}
+
+/* Looks for one term in a fresh row; hashes may collide, terms do not. */
+static err_t find_fresh(bytes_t row, uint32_t count, uint64_t number, uint32_t hash,
+                        const char *wanted, postings_list_t *self, rank_list_t *list)
+{
+    uint32_t low = 0, high = count, here;
+    const char *term;
+    rank_posting_t posting;
+
+    while (low < high) {
+        uint32_t middle = low + (high - low) / 2;
+        memcpy(&here, row.data + 4 + (size_t)middle * 4, 4);
+        if (here < hash)
+            low = middle + 1;
+        else
+            high = middle;
+    }
+    for (; low < count; low++) {
+        memcpy(&here, row.data + 4 + (size_t)low * 4, 4);
+        if (here != hash)
+            break;
+        if (!fresh_entry(row, count, low, &term, &posting))
+            return fresh_corrupt();
+        if (strcmp(term, wanted) == 0) {
+            posting.id = number;
+            keep_fresh(self, &posting);
+            list->memories++;
+        }
+    }
+    return err_ok();
+}
+
+static err_t open_fresh(store_txn_t *txn, arena_t *arena, const char *const *terms, size_t count,
+                        postings_list_t *opened, rank_list_t *lists)
+{
+    store_scan_t scan;
+    bytes_t key, row;
+    uint32_t in_row, *hashes = ARENA_ARRAY(arena, uint32_t, count + 1);
+    uint64_t number;
+    err_t err = store_scan_open(&scan, txn, TABLE_fresh, (bytes_t){0}, (bytes_t){0}, false);
+
+    for (size_t i = 0; i < count; i++)
+        hashes[i] = hash_of(terms[i], strlen(terms[i]));
+    while (!err_is(err) && store_scan_next(&scan, &key, &row)) {
+        if (!key_read_u64(&key, &number) || !fresh_count(row, &in_row))
+            err = fresh_corrupt();
+        for (size_t i = 0; i < count && !err_is(err); i++)
+            err = find_fresh(row, in_row, number, hashes[i], terms[i], &opened[i], &lists[i]);
+    }
+    store_scan_close(&scan);
+    return err;
+}
+
+err_t postings_open(store_txn_t *txn, arena_t *arena, const char *const *terms, size_t count,
+                    postings_list_t *opened, rank_list_t *lists)
+{
+    err_t err = err_ok();
+
+    for (size_t i = 0; i < count; i++) {
+        opened[i] = (postings_list_t){.arena = arena};
+        lists[i] = (rank_list_t){.self = &opened[i], .seek = seek, .boost = 1};
+    }
+    for (size_t i = 0; i < count && !err_is(err); i++)
+        err = open_term(&opened[i], txn, terms[i], &lists[i]);
+    return err_is(err) || !count ? err : open_fresh(txn, arena, terms, count, opened, lists);
+}
+
+void postings_close(postings_list_t *opened, size_t count)
+{
+    for (size_t i = 0; i < count; i++)
+        if (opened[i].open) {
+            store_scan_close(&opened[i].scan);
+            opened[i].open = false;
+        }
 }
 
 /* ---- checking ---- */
@@ -528,6 +879,32 @@ static err_t check_row(check_t *check, bytes_t key, bytes_t value)
     return check_block(check, block, 0, &ignored);
 }
 
+static err_t check_fresh(store_txn_t *txn, check_t *check)
+{
+    store_scan_t scan;
+    bytes_t key, row;
+    uint32_t count = 0;
+    uint64_t number;
+    err_t err = store_scan_open(&scan, txn, TABLE_fresh, (bytes_t){0}, (bytes_t){0}, false);
+
+    while (!err_is(err) && store_scan_next(&scan, &key, &row)) {
+        if (!key_read_u64(&key, &number) || !fresh_count(row, &count))
+            err = fresh_corrupt();
+        for (uint32_t i = 0; i < count && !err_is(err); i++) {
+            const char *term;
+            rank_posting_t posting;
+            if (!fresh_entry(row, count, i, &term, &posting)) {
+                err = fresh_corrupt();
+                break;
+            }
+            check->out.sum += sum_one(number, term, strlen(term), posting.counts);
+            check->out.postings++;
+        }
+    }
+    store_scan_close(&scan);
+    return err;
+}
+
 err_t postings_check(store_txn_t *txn, arena_t *arena, postings_sum_t *out)
 {
     store_scan_t scan;
@@ -550,6 +927,8 @@ err_t postings_check(store_txn_t *txn, arena_t *arena, postings_sum_t *out)
     if (!err_is(err))
         err = check_end(&check);
     store_scan_close(&scan);
+    if (!err_is(err))
+        err = check_fresh(txn, &check);
     if (err_is(err) && err.what)
         err = err_make(arena, err.code, "%s", err.what);
     *out = check.out;

@@ -1,9 +1,13 @@
 /* postings: the inverted index of one company in the store: term → memories, with the counts and
  * lengths that BM25F wants. Written in the transaction of the memory itself.
  *
+ * A new memory's terms are first one row of table fresh: touching the pages of a hundred terms for
+ * each memory would cost more than everything else. When POSTINGS_FRESH have gathered, the store
+ * that completes them merges all into the terms' own rows, a page at a time instead of a term at a
+ * time. Searches read both; numbers in fresh are newer than all that is merged.
+ *
  * A term has one head row with its count of memories and its newest postings, and full blocks of
- * older ones, each under the number of its first memory. Adding touches the head only; a block of
- * POSTINGS_BLOCK is moved out of the head when it is full.
+ * older ones, each under the number of its first memory.
  * Lengths are kept in 8 bits, as coarse as 1/8 of themselves.
  */
 #ifndef ACTORS_BRAIN_POSTINGS_H
@@ -13,7 +17,7 @@
 #include "actors/brain/words.h"
 #include "bus/store.h"
 
-enum { POSTINGS_BLOCK = 128 };
+enum { POSTINGS_BLOCK = 128, POSTINGS_FRESH = 2000 };
 
 /* What one memory says: its terms, each once, with counts by field, sorted. */
 typedef struct posting_term {
@@ -37,20 +41,27 @@ void posting_doc_finish(posting_doc_t *doc);
 err_t postings_add(store_txn_t *txn, arena_t *arena, uint64_t number, const posting_doc_t *doc);
 /* Takes back exactly what postings_add put. ERR_CORRUPT when it is not there. */
 err_t postings_remove(store_txn_t *txn, arena_t *arena, uint64_t number, const posting_doc_t *doc);
+/* Merges what is fresh, however little it is. */
+err_t postings_merge(store_txn_t *txn);
 
-/* Opens a term for rank_words; `list->memories` is 0 when nobody has it. Close it in any case. */
+/* The lists of a query's terms. Use one at a time per search; close in any case. */
 typedef struct postings_list {
     store_scan_t scan;
-    bytes_t head; /* the newest postings, not yet decoded */
-    arena_t *arena;
-    rank_posting_t *postings;
-    bool open, at_head, ended;
     store_key_t prefix;
+    arena_t *arena;
+    bytes_t head; /* the newest merged postings, not yet decoded */
+    rank_posting_t *postings;
+    rank_posting_t *fresh; /* newer than all of them */
+    size_t fresh_count, fresh_capacity;
+    bool open;
+    int stage; /* blocks, head, fresh, end */
 } postings_list_t;
 
-err_t postings_open(postings_list_t *self, store_txn_t *txn, arena_t *arena, const char *term,
-                    rank_list_t *list);
-void postings_close(postings_list_t *self);
+/* Opens `count` terms for rank_words: fills lists[i], whose `memories` is 0 when nobody has the
+ * term, and opened[i] behind it. */
+err_t postings_open(store_txn_t *txn, arena_t *arena, const char *const *terms, size_t count,
+                    postings_list_t *opened, rank_list_t *lists);
+void postings_close(postings_list_t *opened, size_t count);
 
 /* A sum over memories that tells whether the postings are theirs: postings_check gives the sum over
  * what is stored, posting_doc_sum what one memory should add to it. */
