@@ -940,6 +940,23 @@ static err_t open_node(node_t *node, arena_t *arena)
     return err;
 }
 
+/* A closed socket gives its inproc name back only later; an unbound one at once, so that the actor
+ * can be started again right away. */
+static void leave_doors(node_t *node)
+{
+    arena_t *arena = arena_new();
+    const char *prefix = node->loop->host->prefix;
+    if (node->router) {
+        zmq_unbind(node->router, address_call(prefix, TRANSPORT_INPROC, node->instance, arena));
+        zmq_close(node->router);
+    }
+    if (node->publisher) {
+        zmq_unbind(node->publisher, address_event(prefix, TRANSPORT_INPROC, node->instance, arena));
+        zmq_close(node->publisher);
+    }
+    arena_destroy(&arena);
+}
+
 static void close_node(node_t *node)
 {
     if (node->actor) {
@@ -960,10 +977,7 @@ static void close_node(node_t *node)
         node->watches = watch->next;
         free(watch);
     }
-    if (node->router)
-        zmq_close(node->router);
-    if (node->publisher)
-        zmq_close(node->publisher);
+    leave_doors(node);
     if (node->subscriber)
         zmq_close(node->subscriber);
     free(node->instance);
