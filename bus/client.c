@@ -10,6 +10,7 @@
 #include <zmq.h>
 
 #include "bus/address.h"
+#include "bus/handover.h"
 #include "proto/mp.h"
 
 enum { PING_MS = 100, DEFAULT_TIMEOUT_MS = 30000 };
@@ -152,8 +153,8 @@ static void send_frame(door_t *door, const header_t *header, bytes_t body)
     buf_t out;
     buf_open(&out, arena);
     frame_encode(header, &out);
-    if (zmq_send(door->dealer, out.data, out.size, ZMQ_SNDMORE | ZMQ_DONTWAIT) >= 0)
-        zmq_send(door->dealer, body.data, body.size, ZMQ_DONTWAIT);
+    if (handover_send(door->dealer, out.data, out.size, ZMQ_SNDMORE | ZMQ_DONTWAIT) >= 0)
+        handover_send(door->dealer, body.data, body.size, ZMQ_DONTWAIT);
     arena_destroy(&arena);
 }
 
@@ -276,7 +277,7 @@ static bool receive_parts(void *socket, zmq_msg_t parts[3], int *count)
     for (;;) {
         zmq_msg_t part;
         zmq_msg_init(&part);
-        if (zmq_msg_recv(&part, socket, ZMQ_DONTWAIT) < 0) {
+        if (handover_receive(&part, socket, ZMQ_DONTWAIT) < 0) {
             zmq_msg_close(&part);
             return false;
         }

@@ -17,6 +17,7 @@
 
 #include "bus/address.h"
 #include "bus/child.h"
+#include "bus/handover.h"
 #include "bus/http_client.h"
 #include "bus/log.h"
 #include "proto/mp.h"
@@ -305,11 +306,11 @@ static void renew_links(node_t *node)
 static void send_parts(void *socket, const void *first, size_t first_size, bytes_t header,
                        bytes_t body)
 {
-    if (first && zmq_send(socket, first, first_size, ZMQ_SNDMORE | ZMQ_DONTWAIT) < 0)
+    if (first && handover_send(socket, first, first_size, ZMQ_SNDMORE | ZMQ_DONTWAIT) < 0)
         return; /* the receiver is gone or does not read: it will ask again */
-    if (zmq_send(socket, header.data, header.size, ZMQ_SNDMORE | ZMQ_DONTWAIT) < 0)
+    if (handover_send(socket, header.data, header.size, ZMQ_SNDMORE | ZMQ_DONTWAIT) < 0)
         return;
-    zmq_send(socket, body.data, body.size, ZMQ_DONTWAIT);
+    handover_send(socket, body.data, body.size, ZMQ_DONTWAIT);
 }
 
 static void send_local(node_t *from, node_t *to, const route_t *route, bytes_t header, bytes_t body)
@@ -627,7 +628,7 @@ static bool receive(void *socket, parts_t *parts)
     for (;;) {
         zmq_msg_t message;
         zmq_msg_init(&message);
-        if (zmq_msg_recv(&message, socket, ZMQ_DONTWAIT) < 0) {
+        if (handover_receive(&message, socket, ZMQ_DONTWAIT) < 0) {
             zmq_msg_close(&message);
             return false;
         }
