@@ -270,8 +270,12 @@ static void read_stream(stream_t *stream)
     ssize_t got = read(stream->fd, chunk, sizeof(chunk));
     if (got > 0)
         keep(stream, chunk, (size_t)got);
-    else if (got == 0 || (errno != EAGAIN && errno != EINTR))
+    else if (got == 0 || (errno != EAGAIN && errno != EINTR)) {
+        /* A process that another thread spawns right now holds a copy of it, so close alone would
+         * leave it in the set. */
+        epoll_ctl(stream->child->set->epoll, EPOLL_CTL_DEL, stream->fd, NULL);
         close_fd(&stream->fd);
+    }
 }
 
 static void read_control(child_t *child)
