@@ -155,8 +155,9 @@ bool mp_read(mp_reader_t *reader, mp_value_t *value)
 
 bool mp_skip(mp_reader_t *reader)
 {
-    uint64_t left[MP_DEPTH + 1] = {1};
+    uint64_t left[MP_DEPTH + 1]; /* only what is in use is set: most values are scalars */
     int depth = 0;
+    left[0] = 1;
     for (;;) {
         while (!left[depth]) {
             if (!depth)
@@ -242,8 +243,14 @@ static const char *check_value(const level_t *level, const mp_value_t *value)
 
 err_t mp_check(bytes_t bytes)
 {
+    return mp_check_depth(bytes, MP_DEPTH);
+}
+
+err_t mp_check_depth(bytes_t bytes, int deepest)
+{
     mp_reader_t reader = mp_reader(bytes);
-    level_t levels[MP_DEPTH + 1] = {{1, false}};
+    level_t levels[MP_DEPTH + 1];
+    levels[0] = (level_t){1, false};
     for (int depth = 0; depth >= 0;) {
         if (!levels[depth].left) {
             depth--;
@@ -258,8 +265,8 @@ err_t mp_check(bytes_t bytes)
             return err_of(ERR_PARSE, wrong);
         if (!value.count)
             continue;
-        if (depth == MP_DEPTH)
-            return err_of(ERR_PARSE, "values are nested deeper than 64 levels");
+        if (depth >= deepest || depth >= MP_DEPTH)
+            return err_of(ERR_PARSE, "values are nested too deep");
         bool map = value.type == MP_MAP;
         levels[++depth] = (level_t){map ? 2 * (uint64_t)value.count : value.count, map};
     }
@@ -371,12 +378,33 @@ bool mp_equals(bytes_t value, const char *text)
            !memcmp(head.text, text, head.size);
 }
 
+/* Exactly equal: a double is first made an integer, never an integer a double. */
+static bool same_number(const mp_value_t *one, const mp_value_t *other)
+{
+    if (one->type == MP_REAL && other->type == MP_REAL)
+        return one->real == other->real;
+    if (one->type == MP_REAL)
+        return same_number(other, one);
+    if (other->type != MP_REAL) /* a value has one integer type: MP_UINT only above INT64_MAX */
+        return one->type == other->type && one->natural == other->natural;
+    if (one->type == MP_INT)
+        return other->real >= -0x1p63 && other->real < 0x1p63 &&
+               other->real == (double)one->integer && (int64_t)other->real == one->integer;
+    return other->real >= 0x1p63 && other->real < 0x1p64 && (uint64_t)other->real == one->natural;
+}
+
+static bool is_number(const mp_value_t *value)
+{
+    return value->type == MP_INT || value->type == MP_UINT || value->type == MP_REAL;
+}
+
 bool mp_same(bytes_t one, bytes_t other)
 {
-    if (one.size == other.size && !memcmp(one.data, other.data, one.size))
+    if (one.size == other.size && (!one.size || !memcmp(one.data, other.data, one.size)))
         return true;
-    double first, second;
-    return mp_real(one, &first) && mp_real(other, &second) && first == second;
+    mp_value_t first, second;
+    return head_of(one, &first) && head_of(other, &second) && is_number(&first) &&
+           is_number(&second) && same_number(&first, &second);
 }
 
 static int write_to_buf(void *data, const char *bytes, size_t size)

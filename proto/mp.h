@@ -66,6 +66,8 @@ bool mp_slice(mp_reader_t *reader, bytes_t *whole);
 /* One whole value and nothing after it: depth up to MP_DEPTH, valid UTF-8 in every str, map keys
  * are str and unique enough to read (duplicates: the first wins). ERR_PARSE. */
 err_t mp_check(bytes_t bytes);
+/* The same with a depth of its own, at most MP_DEPTH. */
+err_t mp_check_depth(bytes_t bytes, int deepest);
 
 bool mp_utf8(const char *text, size_t size);
 
@@ -82,7 +84,7 @@ bool mp_type_of(bytes_t value, mp_type_t *out);
 /* A string value equal to this text. */
 bool mp_equals(bytes_t value, const char *text);
 
-/* Same value by bytes, or by number when one is an int and the other a real. */
+/* Same value by bytes, or the same number however it is written (1, 1.0). */
 bool mp_same(bytes_t one, bytes_t other);
 
 void mp_put_nil(buf_t *out);
