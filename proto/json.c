@@ -11,34 +11,36 @@
 /* jansson has a macro of the name of our style; without this it would be 0x20 in here. */
 #undef JSON_COMPACT
 
-enum { LARGEST_BYTES = 16 << 20, DEEPEST = MP_DEPTH };
-
 /* ---- Reading ---- */
 
-/* What jansson does not check before it works: depth, and integers it could not hold. */
+/* What jansson does not check before it works: depth, number of containers, and integers. Those
+ * above INT64_MAX have no place in jansson; they are noted here by their ordinal among the numbers
+ * of the text, which is the order in which the tree is walked later. */
+typedef struct large {
+    size_t at, digits, ordinal;
+    uint64_t value;
+} large_t;
+
 typedef struct scanner {
     const char *text;
     size_t size, at;
     unsigned deepest;
+    size_t numbers, containers;
+    buf_t large; /* of large_t */
 } scanner_t;
 
-static void position(const char *text, size_t at, int *line, int *column)
-{
-    *line = 1;
-    *column = 1;
-    for (size_t i = 0; i < at; i++) {
-        if (text[i] == '\n') {
-            (*line)++;
-            *column = 0;
-        }
-        (*column)++;
-    }
-}
-
+/* Columns count characters, from 1. */
 static err_t scan_error(arena_t *arena, const scanner_t *scan, const char *what)
 {
-    int line, column;
-    position(scan->text, scan->at, &line, &column);
+    int line = 1, column = 1;
+    for (size_t i = 0; i < scan->at; i++) {
+        if (scan->text[i] == '\n') {
+            line++;
+            column = 1;
+        } else if (((unsigned char)scan->text[i] & 0xc0) != 0x80) {
+            column++;
+        }
+    }
     return err_make(arena, ERR_PARSE, "line %d, column %d: %s", line, column, what);
 }
 
@@ -50,55 +52,70 @@ static void skip_string(scanner_t *scan)
     scan->at++;
 }
 
+static bool one_of(char c, const char *set)
+{
+    return c && strchr(set, c);
+}
+
 static bool digit(char c)
 {
     return c >= '0' && c <= '9';
 }
 
-/* Can the number at `at` be held? Integers: -2^63 to 2^64-1. */
-static bool skip_number(scanner_t *scan, bool *above_signed)
+/* -2^63 to 2^64-1 can be held. Leading zeros are left to jansson, which refuses them. */
+static bool fits(scanner_t *scan, size_t first, size_t digits, bool negative)
 {
-    size_t start = scan->at;
-    bool negative = scan->text[start] == '-';
-    size_t at = start + negative;
-    while (at < scan->size && digit(scan->text[at]))
-        at++;
-    size_t digits = at - start - negative;
-    bool real = at < scan->size && strchr(".eE", scan->text[at]) && scan->text[at];
-    scan->at = at;
-    if (real) {
-        while (scan->at < scan->size && scan->text[scan->at] &&
-               strchr("0123456789+-.eE", scan->text[scan->at]))
-            scan->at++;
-        return true;
-    }
-    const char *first = scan->text + start + negative;
+    static const char most_signed[] = "9223372036854775807";
     const char *most = negative ? "9223372036854775808" : "18446744073709551615";
     size_t most_digits = strlen(most);
-    if (digits < 19)
+    const char *text = scan->text + first;
+    if (digits < 19 || text[0] == '0')
         return true;
-    if (digits > most_digits || (digits == most_digits && strncmp(first, most, digits) > 0))
+    if (digits > most_digits || (digits == most_digits && memcmp(text, most, digits) > 0))
         return false;
-    if (!negative && (digits == 20 || strncmp(first, "9223372036854775807", 19) > 0))
-        *above_signed = true;
+    if (negative || (digits == 19 && memcmp(text, most_signed, 19) <= 0))
+        return true;
+    large_t large = {.at = first, .digits = digits, .ordinal = scan->numbers};
+    for (size_t i = 0; i < digits; i++)
+        large.value = large.value * 10 + (uint64_t)(text[i] - '0');
+    buf_put(&scan->large, &large, sizeof(large));
     return true;
 }
 
-static err_t scan_all(arena_t *arena, scanner_t *scan, bool *above_signed)
+static bool skip_number(scanner_t *scan)
+{
+    bool negative = scan->text[scan->at] == '-';
+    size_t first = scan->at + negative, at = first;
+    while (at < scan->size && digit(scan->text[at]))
+        at++;
+    size_t digits = at - first;
+    bool real = at < scan->size && one_of(scan->text[at], ".eE");
+    if (!real && !fits(scan, first, digits, negative))
+        return false;
+    while (at < scan->size && one_of(scan->text[at], "0123456789+-.eE"))
+        at++;
+    scan->at = at;
+    scan->numbers++;
+    return true;
+}
+
+static err_t scan_all(arena_t *arena, scanner_t *scan)
 {
     unsigned depth = 0;
-    *above_signed = false;
     while (scan->at < scan->size) {
         char c = scan->text[scan->at];
         if (c == '"') {
             skip_string(scan);
         } else if (c == '-' || digit(c)) {
-            if (!skip_number(scan, above_signed))
+            if (!skip_number(scan))
                 return scan_error(arena, scan,
                                   "this integer is larger than 64 bits: write it as a string");
         } else {
-            if ((c == '[' || c == '{') && ++depth > scan->deepest)
+            bool opens = c == '[' || c == '{';
+            if (opens && ++depth > scan->deepest)
                 return scan_error(arena, scan, "values are nested too deep");
+            if (opens && ++scan->containers > JSON_CONTAINERS_MOST)
+                return err_of(ERR_TOO_LARGE, "the JSON has too many arrays and objects");
             if ((c == ']' || c == '}') && depth)
                 depth--;
             scan->at++;
@@ -107,125 +124,129 @@ static err_t scan_all(arena_t *arena, scanner_t *scan, bool *above_signed)
     return err_ok();
 }
 
-static void write_value(const json_t *value, buf_t *out);
+/* A copy in which each number that jansson cannot hold is a small one of the same length, so that
+ * the places of errors stay right. */
+static const char *without_large(arena_t *arena, const scanner_t *scan)
+{
+    char *copy = arena_strndup(arena, scan->text, scan->size);
+    const large_t *large = (const large_t *)(const void *)scan->large.data;
+    for (size_t i = 0; i < scan->large.size / sizeof(large_t); i++) {
+        memset(copy + large[i].at, '0', large[i].digits);
+        copy[large[i].at + 1] = '.';
+    }
+    return copy;
+}
 
-static void write_object(const json_t *object, buf_t *out)
+typedef struct writer {
+    buf_t *out;
+    size_t numbers;
+    const large_t *large, *end;
+} writer_t;
+
+static void write_value(writer_t *writer, const json_t *value);
+
+static void write_object(writer_t *writer, const json_t *object)
 {
     const char *key;
     json_t *value;
-    mp_put_map(out, (uint32_t)json_object_size(object));
+    mp_put_map(writer->out, (uint32_t)json_object_size(object));
     json_object_foreach((json_t *)object, key, value)
     {
-        mp_put_strn(out, key, strlen(key));
-        write_value(value, out);
+        mp_put_strn(writer->out, key, strlen(key)); /* jansson refuses NUL in keys */
+        write_value(writer, value);
     }
 }
 
-/* jansson keeps an integer above INT64_MAX as text here: see mark_large. */
-static const char LARGE_MARK[] = "\x01uint64:";
-
-static void write_text(const json_t *value, buf_t *out)
-{
-    const char *text = json_string_value(value);
-    size_t size = json_string_length(value), mark = sizeof(LARGE_MARK) - 1;
-    if (size > mark && !memcmp(text, LARGE_MARK, mark))
-        mp_put_uint(out, strtoull(text + mark, NULL, 10));
-    else
-        mp_put_strn(out, text, size);
-}
-
-/* The depth is bounded by scan_all. */
-static void write_value(const json_t *value, buf_t *out)
+static void write_array(writer_t *writer, const json_t *array)
 {
     size_t index;
     json_t *item;
+    mp_put_array(writer->out, (uint32_t)json_array_size(array));
+    json_array_foreach(array, index, item) write_value(writer, item);
+}
+
+static void write_number(writer_t *writer, const json_t *value)
+{
+    size_t ordinal = writer->numbers++;
+    if (writer->large < writer->end && writer->large->ordinal == ordinal)
+        mp_put_uint(writer->out, (writer->large++)->value);
+    else if (json_is_integer(value))
+        mp_put_int(writer->out, json_integer_value(value));
+    else
+        mp_put_real(writer->out, json_real_value(value));
+}
+
+/* The depth is bounded by scan_all. */
+static void write_value(writer_t *writer, const json_t *value)
+{
     switch (json_typeof(value)) {
     case JSON_OBJECT:
-        write_object(value, out);
+        write_object(writer, value);
         break;
     case JSON_ARRAY:
-        mp_put_array(out, (uint32_t)json_array_size(value));
-        json_array_foreach(value, index, item) write_value(item, out);
+        write_array(writer, value);
         break;
     case JSON_STRING:
-        write_text(value, out);
+        mp_put_strn(writer->out, json_string_value(value), json_string_length(value));
         break;
     case JSON_INTEGER:
-        mp_put_int(out, json_integer_value(value));
-        break;
     case JSON_REAL:
-        mp_put_real(out, json_real_value(value));
+        write_number(writer, value);
         break;
     case JSON_TRUE:
     case JSON_FALSE:
-        mp_put_bool(out, json_is_true(value));
+        mp_put_bool(writer->out, json_is_true(value));
         break;
     case JSON_NULL:
-        mp_put_nil(out);
+        mp_put_nil(writer->out);
         break;
     }
 }
 
-/* Integers above INT64_MAX become marked strings, since jansson has no place for them. */
-static void mark_large(const char *text, size_t size, buf_t *out)
-{
-    scanner_t scan = {.text = text, .size = size};
-    while (scan.at < size) {
-        size_t start = scan.at;
-        bool above = false;
-        if (text[start] == '"') {
-            skip_string(&scan);
-            if (scan.at > size)
-                scan.at = size;
-        } else if (text[start] == '-' || digit(text[start])) {
-            skip_number(&scan, &above);
-        } else {
-            scan.at++;
-        }
-        if (above)
-            buf_puts(out, "\"\\u0001uint64:");
-        buf_put(out, text + start, scan.at - start);
-        if (above)
-            buf_puts(out, "\"");
-    }
-}
-
+/* jansson quotes the input in its sentences: one line, and no control characters. */
 static err_t parse_error(arena_t *arena, const json_error_t *error)
 {
-    return err_make(arena, ERR_PARSE, "line %d, column %d: %s", error->line, error->column,
-                    error->text);
+    char *text = arena_strdup(arena, error->text);
+    for (char *at = text; *at; at++)
+        if ((unsigned char)*at < 0x20 || *at == 0x7f)
+            *at = ' ';
+    if (!mp_utf8(text, strlen(text)))
+        text = "not valid UTF-8, or not JSON";
+    return err_make(arena, ERR_PARSE, "line %d, column %d: %s", error->line, error->column, text);
+}
+
+static void write_root(const scanner_t *scan, const json_t *root, buf_t *out)
+{
+    const large_t *large = (const large_t *)(const void *)scan->large.data;
+    writer_t writer = {
+        .out = out, .large = large, .end = large + scan->large.size / sizeof(large_t)};
+    write_value(&writer, root);
 }
 
 err_t json_to_msgpack(arena_t *arena, const char *text, size_t size, const json_limits_t *limits,
                       bytes_t *out)
 {
-    size_t largest = limits && limits->largest_bytes ? limits->largest_bytes : LARGEST_BYTES;
-    unsigned deepest = limits && limits->deepest ? limits->deepest : DEEPEST;
-    if (deepest > DEEPEST)
-        deepest = DEEPEST;
+    size_t largest = limits && limits->largest_bytes ? limits->largest_bytes : JSON_LARGEST_BYTES;
+    unsigned deepest = limits && limits->deepest ? limits->deepest : JSON_DEEPEST;
     if (size > largest)
         return err_make(arena, ERR_TOO_LARGE, "the JSON has %zu bytes; at most %zu are allowed",
                         size, largest);
-    scanner_t scan = {.text = text, .size = size, .deepest = deepest};
-    bool above_signed;
-    err_t err = scan_all(arena, &scan, &above_signed);
+    if (!size)
+        return err_of(ERR_PARSE, "line 1, column 1: there is no JSON, only the end of the text");
+    scanner_t scan = {
+        .text = text, .size = size, .deepest = deepest < JSON_DEEPEST ? deepest : JSON_DEEPEST};
+    buf_open(&scan.large, arena);
+    err_t err = scan_all(arena, &scan);
     if (err_is(err))
         return err;
-    buf_t marked;
-    if (above_signed) {
-        buf_open(&marked, arena);
-        mark_large(text, size, &marked);
-        text = marked.data;
-        size = marked.size;
-    }
     json_error_t error;
-    json_t *root =
-        json_loadb(text, size, JSON_REJECT_DUPLICATES | JSON_DECODE_ANY | JSON_ALLOW_NUL, &error);
+    json_t *root = json_loadb(scan.large.size ? without_large(arena, &scan) : text, size,
+                              JSON_REJECT_DUPLICATES | JSON_DECODE_ANY | JSON_ALLOW_NUL, &error);
     if (!root)
         return parse_error(arena, &error);
     buf_t written;
     buf_open(&written, arena);
-    write_value(root, &written);
+    write_root(&scan, root, &written);
     json_decref(root);
     *out = buf_bytes(&written);
     return err_ok();
@@ -377,7 +398,10 @@ static bool put_value(mp_reader_t *reader, json_style_t style, int depth, buf_t 
 err_t json_from_msgpack(bytes_t value, json_style_t style, buf_t *out)
 {
     mp_reader_t reader = mp_reader(value);
-    if (!put_value(&reader, style, 0, out) || reader.at != reader.end)
-        return err_of(ERR_PARSE, "the value is not well-formed msgpack");
-    return err_ok();
+    size_t before = out->size;
+    if (put_value(&reader, style, 0, out) && reader.at == reader.end)
+        return err_ok();
+    out->size = before;
+    out->data[before] = '\0';
+    return err_of(ERR_PARSE, "the value is not well-formed msgpack");
 }

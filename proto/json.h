@@ -12,9 +12,12 @@
 #include "proto/arena.h"
 #include "proto/err.h"
 
+/* Every array or object costs jansson some hundred bytes, so their number has a limit too. */
+enum { JSON_LARGEST_BYTES = 16 << 20, JSON_DEEPEST = 64, JSON_CONTAINERS_MOST = 500000 };
+
 typedef struct json_limits {
-    size_t largest_bytes; /* 0: 16 MiB */
-    unsigned deepest;     /* 0: 64 */
+    size_t largest_bytes; /* 0: JSON_LARGEST_BYTES */
+    unsigned deepest;     /* 0, or more than that: JSON_DEEPEST */
 } json_limits_t;
 
 typedef enum json_style { JSON_COMPACT, JSON_PRETTY /* 2 spaces */ } json_style_t;
@@ -23,10 +26,11 @@ typedef enum json_style { JSON_COMPACT, JSON_PRETTY /* 2 spaces */ } json_style_
 err_t json_to_msgpack(arena_t *arena, const char *text, size_t size, const json_limits_t *limits,
                       bytes_t *out);
 
-/* Appends the value as JSON. ERR_PARSE when `value` is not one well-formed msgpack value. */
+/* Appends the value as JSON. ERR_PARSE when `value` is not one well-formed msgpack value; then
+ * nothing is appended. */
 err_t json_from_msgpack(bytes_t value, json_style_t style, buf_t *out);
 
-/* Appends a JSON string with quotes. */
+/* Appends a JSON string with quotes; `text` is UTF-8. */
 void json_put_string(buf_t *out, const char *text, size_t size);
 
 #endif
