@@ -1,7 +1,8 @@
 #include "proto/record.h"
 
+#include <errno.h>
+#include <float.h>
 #include <math.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
@@ -33,7 +34,8 @@ typedef struct place {
 
 typedef struct decoder {
     arena_t *arena;
-    const char *what; /* "argument" */
+    const char *what;   /* "argument" */
+    size_t used_before; /* of the arena */
 } decoder_t;
 
 static void put_place(buf_t *out, const place_t *place)
@@ -89,7 +91,7 @@ static const char *value_text(arena_t *arena, const mp_value_t *value)
     case MP_UINT:
         return arena_printf(arena, "%llu", (unsigned long long)value->natural);
     case MP_REAL:
-        return arena_printf(arena, "%g", value->real);
+        return arena_printf(arena, "%.15g", value->real);
     case MP_STR:
         return arena_printf(arena, "the text '%s'", shown(arena, value->text, value->size));
     case MP_BIN:
@@ -185,16 +187,32 @@ static err_t decode_int(const decoder_t *in, const place_t *place, const field_t
     return err_ok();
 }
 
-static err_t decode_time(const decoder_t *in, const place_t *place, const mp_value_t *value,
-                         int64_t *out)
+static bool time_of(const mp_value_t *value, int64_t *out)
 {
-    if (whole(value, out))
-        return err_ok();
-    if (value->type == MP_STR &&
-        record_time(arena_strndup(in->arena, value->text, value->size), out))
-        return err_ok();
-    return wrong(in, place, "a time: milliseconds since 1970, or text such as 2026-01-31T12:00:00Z",
-                 value);
+    char text[48]; /* longer is no time */
+    if (value->type != MP_STR)
+        return whole(value, out);
+    if (value->size >= sizeof(text) || memchr(value->text, 0, value->size))
+        return false;
+    memcpy(text, value->text, value->size);
+    text[value->size] = '\0';
+    return record_time(text, out);
+}
+
+static err_t decode_time(const decoder_t *in, const place_t *place, const field_t *field,
+                         const mp_value_t *value, int64_t *out)
+{
+    if (!time_of(value, out))
+        return wrong(in, place,
+                     "a time: milliseconds since 1970, or text such as 2026-01-31T12:00:00Z",
+                     value);
+    if (limited(field) && (*out < field->min || *out > field->max))
+        return wrong(in, place,
+                     arena_printf(in->arena, "a time from %s to %s",
+                                  record_time_text(in->arena, field->min),
+                                  record_time_text(in->arena, field->max)),
+                     value);
+    return err_ok();
 }
 
 static err_t decode_real(const decoder_t *in, const place_t *place, const field_t *field,
@@ -216,21 +234,29 @@ static err_t decode_real(const decoder_t *in, const place_t *place, const field_
     return err_ok();
 }
 
+static const char *one_of(arena_t *arena, const char *const *names)
+{
+    buf_t list;
+    buf_open(&list, arena);
+    for (int i = 0; names[i]; i++)
+        buf_printf(&list, "%s%s", i ? ", " : "one of ", names[i]);
+    return list.data;
+}
+
+static bool is_name(const mp_value_t *text, const char *name)
+{
+    return strlen(name) == text->size && !memcmp(name, text->text, text->size);
+}
+
 static err_t decode_enum(const decoder_t *in, const place_t *place, const field_t *field,
                          const mp_value_t *value, int *out)
 {
-    buf_t list;
-    buf_open(&list, in->arena);
-    buf_puts(&list, "one of ");
-    for (int i = 0; field->names[i]; i++) {
-        if (value->type == MP_STR && strlen(field->names[i]) == value->size &&
-            !memcmp(field->names[i], value->text, value->size)) {
+    for (int i = 0; value->type == MP_STR && field->names[i]; i++)
+        if (is_name(value, field->names[i])) {
             *out = i;
             return err_ok();
         }
-        buf_printf(&list, "%s%s", i ? ", " : "", field->names[i]);
-    }
-    return wrong(in, place, list.data, value);
+    return wrong(in, place, one_of(in->arena, field->names), value);
 }
 
 static err_t decode_vec(const decoder_t *in, const place_t *place, const field_t *field,
@@ -252,6 +278,8 @@ static err_t decode_vec(const decoder_t *in, const place_t *place, const field_t
         err = decode_real(in, &at, &any, &item, &number);
         if (err_is(err))
             return err;
+        if (fabs(number) > FLT_MAX)
+            return wrong(in, &at, "a number that fits 32 bits", &item);
         items[i] = (float)number;
     }
     *out = (vec_t){items, value->count};
@@ -288,8 +316,12 @@ static err_t decode_list(const decoder_t *in, const place_t *place, const field_
     err_t err = check_size(in, place, field, value->count, RECORD_LIST_LARGEST, "items");
     if (err_is(err))
         return err;
+    size_t size = field->sub->size * (value->count + (size_t)1);
+    if (arena_used(in->arena) - in->used_before + size > RECORD_MEMORY_LARGEST)
+        return err_make(in->arena, ERR_TOO_LARGE, "%s '%s' has too many items in all", in->what,
+                        place_text(in, place));
     out->count = value->count;
-    out->items = arena_alloc(in->arena, field->sub->size * (out->count + 1));
+    out->items = arena_alloc(in->arena, size);
     for (size_t i = 0; i < out->count; i++) {
         place_t at = {.outer = place, .index = i, .indexed = true};
         err = decode_record(in, &at, field->sub, reader, (char *)out->items + i * field->sub->size);
@@ -308,23 +340,22 @@ static err_t decode_json(const decoder_t *in, const place_t *place, bytes_t raw,
     if (!mp_read(&reader, &value) || value.type != MP_STR)
         return err_ok();
     size_t start = 0;
-    while (start < value.size && strchr(" \t\r\n", value.text[start]))
+    while (start < value.size && memchr(" \t\r\n", value.text[start], 4))
         start++;
     if (start == value.size || (value.text[start] != '[' && value.text[start] != '{'))
         return err_ok();
     err_t err = json_to_msgpack(in->arena, value.text, value.size, NULL, out);
     if (err_is(err))
         return err_make(in->arena, ERR_ARGUMENT,
-                        "%s '%s' is text that begins like JSON but is "
-                        "not: %s",
-                        in->what, place_text(in, place), err_what(err));
+                        "%s '%s' is text that begins like JSON but is not: %s", in->what,
+                        place_text(in, place), err_what(err));
     return err_ok();
 }
 
 static err_t decode_any(const decoder_t *in, const place_t *place, const field_t *field,
                         bytes_t raw, bytes_t *out)
 {
-    err_t err = mp_check(raw);
+    err_t err = mp_check_depth(raw, RECORD_ANY_DEEPEST);
     if (err_is(err))
         return err_make(in->arena, ERR_ARGUMENT, "%s '%s': %s", in->what, place_text(in, place),
                         err_what(err));
@@ -355,7 +386,7 @@ static err_t decode_bytes(const decoder_t *in, const place_t *place, const field
     return check_size(in, place, field, value->size, RECORD_ANY_LARGEST, "bytes");
 }
 
-/* A composite value whose head has been read. */
+/* A value whose head has been read. */
 static err_t decode_value(const decoder_t *in, const place_t *place, const field_t *field,
                           const mp_value_t *value, mp_reader_t *reader, void *at)
 {
@@ -368,7 +399,7 @@ static err_t decode_value(const decoder_t *in, const place_t *place, const field
     case FIELD_INT:
         return decode_int(in, place, field, value, at);
     case FIELD_TIME:
-        return decode_time(in, place, value, at);
+        return decode_time(in, place, field, value, at);
     case FIELD_REAL:
         return decode_real(in, place, field, value, at);
     case FIELD_BOOL:
@@ -431,42 +462,51 @@ static err_t decode_field(const decoder_t *in, const place_t *outer, const field
 
 /* ---- Defaults ---- */
 
-static bool set_default(const field_t *field, arena_t *arena, void *out)
+static bool default_number(const field_t *field, void *at)
 {
-    void *at = member(field, out);
-    const char *text = field->def;
-    char *end = NULL;
+    char *end;
+    errno = 0;
+    if (field->type == FIELD_INT)
+        *(int64_t *)at = strtoll(field->def, &end, 10);
+    else
+        *(double *)at = strtod(field->def, &end);
+    return !*end && !errno && (field->type == FIELD_INT || isfinite(*(double *)at));
+}
+
+static bool default_word(const field_t *field, int *out)
+{
+    for (int i = 0; field->names[i]; i++)
+        if (!strcmp(field->names[i], field->def)) {
+            *out = i;
+            return true;
+        }
+    return false;
+}
+
+static bool read_default(const field_t *field, void *at)
+{
     switch (field->type) {
     case FIELD_INT:
-        *(int64_t *)at = strtoll(text, &end, 10);
-        break;
-    case FIELD_TIME:
-        if (!record_time(text, at))
-            return false;
-        break;
     case FIELD_REAL:
-        *(double *)at = strtod(text, &end);
-        break;
+        return default_number(field, at);
+    case FIELD_TIME:
+        return record_time(field->def, at);
     case FIELD_BOOL:
-        if (strcmp(text, "true") != 0 && strcmp(text, "false") != 0)
-            return false;
-        *(bool *)at = !strcmp(text, "true");
-        break;
+        *(bool *)at = !strcmp(field->def, "true");
+        return *(bool *)at || !strcmp(field->def, "false");
     case FIELD_STR:
-        *(const char **)at = arena ? arena_strdup(arena, text) : text;
-        break;
+        *(const char **)at = field->def;
+        return true;
     case FIELD_ENUM:
-        for (int i = 0; field->names[i]; i++)
-            if (!strcmp(field->names[i], text)) {
-                *(int *)at = i;
-                *has(field, out) = true;
-                return true;
-            }
-        return false;
+        return default_word(field, at);
     default:
         return false;
     }
-    if (end && *end)
+}
+
+static bool set_default(const field_t *field, void *out)
+{
+    if (!read_default(field, member(field, out)))
         return false;
     *has(field, out) = true;
     return true;
@@ -476,11 +516,12 @@ static bool set_default(const field_t *field, arena_t *arena, void *out)
 
 static const field_t *find_field(const field_t *fields, const mp_value_t *key, const field_t *next)
 {
-    /* Keys mostly come in the order of the rows. */
-    if (next->name && strlen(next->name) == key->size && !memcmp(next->name, key->text, key->size))
-        return next;
-    for (const field_t *field = fields; field->name; field++)
-        if (strlen(field->name) == key->size && !memcmp(field->name, key->text, key->size))
+    /* Keys mostly come in the order of the rows, with optional ones left out. */
+    for (const field_t *field = next; field->name; field++)
+        if (is_name(key, field->name))
+            return field;
+    for (const field_t *field = fields; field != next; field++)
+        if (is_name(key, field->name))
             return field;
     return NULL;
 }
@@ -519,13 +560,15 @@ static err_t decode_pairs(const decoder_t *in, const place_t *place, const field
     for (uint32_t i = 0; i < count; i++) {
         mp_value_t key;
         if (!mp_read(reader, &key) || key.type != MP_STR)
-            return err_make(in->arena, ERR_ARGUMENT, "a name of an %s is not text", in->what);
+            return err_make(in->arena, ERR_ARGUMENT, "the name of every %s must be text", in->what);
         const field_t *field = find_field(fields, &key, next);
         if (!field)
             return unknown_field(in, place, fields, &key);
-        if (*has(field, out))
+        if (*has(field, out)) {
+            place_t at = {.outer = place, .name = field->name};
             return err_make(in->arena, ERR_ARGUMENT, "%s '%s' is given twice", in->what,
-                            field->name);
+                            place_text(in, &at));
+        }
         err_t err = decode_field(in, place, field, reader, out);
         if (err_is(err))
             return err;
@@ -544,7 +587,7 @@ static err_t fill_absent(const decoder_t *in, const place_t *outer, const field_
         if (field->must)
             return err_make(in->arena, ERR_ARGUMENT, "%s '%s' is missing: %s", in->what,
                             place_text(in, &place), field->doc);
-        if (*field->def && !set_default(field, NULL, out))
+        if (*field->def && !set_default(field, out))
             return err_make(in->arena, ERR_INTERNAL, "the default of '%s' is not readable",
                             field->name);
     }
@@ -571,7 +614,7 @@ static err_t decode_record(const decoder_t *in, const place_t *place, const reco
 err_t record_decode(const record_t *record, bytes_t bytes, arena_t *arena, const char *what,
                     void *out)
 {
-    decoder_t in = {arena, what};
+    decoder_t in = {arena, what, arena_used(arena)};
     memset(out, 0, record->size);
     if (!bytes.size)
         return fill_absent(&in, NULL, record->fields(), out);
@@ -618,7 +661,7 @@ static void encode_strs(const strs_t *strs, buf_t *out)
 {
     mp_put_array(out, (uint32_t)strs->count);
     for (size_t i = 0; i < strs->count; i++)
-        mp_put_str(out, strs->items[i]);
+        mp_put_str(out, strs->items[i] ? strs->items[i] : "");
 }
 
 static void encode_list(const field_t *field, const record_list_t *list, buf_t *out)
@@ -690,25 +733,40 @@ void record_encode(const record_t *record, const void *in, buf_t *out)
 
 /* ---- Checking the rows themselves ---- */
 
+static bool default_in_limits(const field_t *field, const void *at)
+{
+    if (field->type == FIELD_INT || field->type == FIELD_TIME) {
+        int64_t number = *(const int64_t *)at;
+        return !limited(field) || (number >= field->min && number <= field->max);
+    }
+    if (field->type == FIELD_REAL) {
+        double number = *(const double *)at;
+        return !limited(field) || (number >= (double)field->min && number <= (double)field->max);
+    }
+    if (field->type != FIELD_STR)
+        return true;
+    int64_t size = (int64_t)strlen(field->def);
+    return size >= field->min && size <= largest_of(field, RECORD_STR_LARGEST);
+}
+
 static err_t check_field(const record_t *record, const field_t *field, arena_t *arena)
 {
+    const char *wrong_is = NULL;
     void *value = arena_alloc(arena, record->size);
     if (field->min > field->max)
-        return err_make(arena, ERR_INTERNAL, "%s.%s: smallest is above largest", record->name,
-                        field->name);
+        wrong_is = "smallest is above largest";
+    else if (!*field->doc)
+        wrong_is = "it has no doc";
+    else if (*field->def && !set_default(field, value))
+        wrong_is = "its default is not readable";
+    else if (*field->def && !default_in_limits(field, member(field, value)))
+        wrong_is = "its default is out of range";
     for (const field_t *other = record->fields(); other != field; other++)
         if (!strcmp(other->name, field->name))
-            return err_make(arena, ERR_INTERNAL, "%s.%s stands twice", record->name, field->name);
-    if (*field->def && !set_default(field, NULL, value))
-        return err_make(arena, ERR_INTERNAL, "%s.%s: the default '%s' is not readable",
-                        record->name, field->name, field->def);
-    if (*field->def && field->type == FIELD_INT && limited(field)) {
-        int64_t number = *(int64_t *)member(field, value);
-        if (number < field->min || number > field->max)
-            return err_make(arena, ERR_INTERNAL, "%s.%s: the default is out of range", record->name,
-                            field->name);
-    }
-    return err_ok();
+            wrong_is = "it stands twice";
+    return wrong_is
+               ? err_make(arena, ERR_INTERNAL, "%s.%s: %s", record->name, field->name, wrong_is)
+               : err_ok();
 }
 
 err_t record_check(const record_t *record, arena_t *arena)
@@ -723,12 +781,68 @@ err_t record_check(const record_t *record, arena_t *arena)
     return err_ok();
 }
 
-err_t record_copy(const record_t *record, const void *in, arena_t *arena, void *out)
+/* ---- Copying ---- */
+
+static strs_t copy_strs(const strs_t *strs, arena_t *arena)
 {
-    buf_t bytes;
-    buf_open(&bytes, arena);
-    record_encode(record, in, &bytes);
-    return record_decode(record, buf_bytes(&bytes), arena, "field", out);
+    const char **items = ARENA_ARRAY(arena, const char *, strs->count + 1);
+    for (size_t i = 0; i < strs->count; i++)
+        items[i] = arena_strdup(arena, strs->items[i]);
+    return (strs_t){items, strs->count};
+}
+
+static void *copy_items(const record_t *record, const void *items, size_t count, arena_t *arena)
+{
+    char *copy = arena_alloc(arena, record->size * (count + 1));
+    for (size_t i = 0; i < count; i++)
+        record_copy(record, (const char *)items + i * record->size, arena, copy + i * record->size);
+    return copy;
+}
+
+/* `at` holds a shallow copy. */
+static void copy_field(const field_t *field, arena_t *arena, void *at)
+{
+    const char **text = at;
+    bytes_t *bytes = at;
+    vec_t *vec = at;
+    void **inner = at;
+    record_list_t *list = at;
+    switch (field->type) {
+    case FIELD_STR:
+    case FIELD_COMPANY:
+        *text = arena_strdup(arena, *text);
+        break;
+    case FIELD_BYTES:
+    case FIELD_ANY:
+    case FIELD_JSON:
+        bytes->data = arena_copy(arena, bytes->data, bytes->size);
+        break;
+    case FIELD_VEC:
+        vec->items = arena_copy(arena, vec->items, vec->count * sizeof(*vec->items));
+        break;
+    case FIELD_STRS:
+        *(strs_t *)at = copy_strs(at, arena);
+        break;
+    case FIELD_REC:
+        *inner = *inner ? copy_items(field->sub, *inner, 1, arena) : NULL;
+        break;
+    case FIELD_LIST:
+        list->items = copy_items(field->sub, list->items, list->count, arena);
+        break;
+    case FIELD_INT:
+    case FIELD_TIME:
+    case FIELD_REAL:
+    case FIELD_BOOL:
+    case FIELD_ENUM:
+        break;
+    }
+}
+
+void record_copy(const record_t *record, const void *in, arena_t *arena, void *out)
+{
+    memcpy(out, in, record->size);
+    for (const field_t *field = record->fields(); field->name; field++)
+        copy_field(field, arena, member(field, out));
 }
 
 /* ---- Names ---- */
@@ -767,7 +881,7 @@ const char *record_nearest(const char *text, const char *const *names)
     size_t best_distance = 4;
     for (; *names; names++) {
         size_t d = distance(text, *names);
-        if (d < best_distance && d * 2 < strlen(text) + 1) {
+        if (d < best_distance && d * 2 < strlen(text)) {
             best_distance = d;
             best = *names;
         }
@@ -789,31 +903,49 @@ static int64_t days_of(int64_t year, int month, int day)
     return era * 146097 + day_of_era - 719468;
 }
 
-/* `Z`, `+hh:mm`, `-hh:mm` or nothing, which counts as UTC. */
-static bool zone(const char *text, int64_t *minutes)
+/* Exactly that many digits. */
+static bool digits(const char **text, int count, int *number)
 {
-    int hours, rest, used = 0;
-    char sign;
-    *minutes = 0;
-    if (!*text || !strcmp(text, "Z") || !strcmp(text, "z"))
-        return true;
-    if (sscanf(text, "%c%2d:%2d%n", &sign, &hours, &rest, &used) != 3 || text[used] ||
-        (sign != '+' && sign != '-') || hours > 23 || rest > 59)
-        return false;
-    *minutes = (sign == '-' ? -1 : 1) * (hours * 60 + rest);
+    for (*number = 0; count; count--, (*text)++) {
+        if (**text < '0' || **text > '9')
+            return false;
+        *number = *number * 10 + (**text - '0');
+    }
     return true;
 }
 
+static bool mark(const char **text, char wanted)
+{
+    if (**text != wanted)
+        return false;
+    (*text)++;
+    return true;
+}
+
+/* `Z`, `+hh:mm`, `-hh:mm` or nothing, which counts as UTC. */
+static bool zone(const char *text, int64_t *minutes)
+{
+    int hours, rest;
+    *minutes = 0;
+    if (!*text || !strcmp(text, "Z") || !strcmp(text, "z"))
+        return true;
+    bool west = *text == '-';
+    if (!mark(&text, west ? '-' : '+') || !digits(&text, 2, &hours) || !mark(&text, ':') ||
+        !digits(&text, 2, &rest) || *text || hours > 23 || rest > 59)
+        return false;
+    *minutes = (west ? -1 : 1) * (hours * 60 + rest);
+    return true;
+}
+
+/* Digits beyond ms are read and dropped. */
 static bool fraction(const char **text, int64_t *ms)
 {
     *ms = 0;
-    if (**text != '.')
+    if (!mark(text, '.'))
         return true;
-    int64_t scale = 100;
-    (*text)++;
     if (**text < '0' || **text > '9')
         return false;
-    for (; **text >= '0' && **text <= '9'; (*text)++, scale /= 10)
+    for (int64_t scale = 100; **text >= '0' && **text <= '9'; (*text)++, scale /= 10)
         *ms += (**text - '0') * scale;
     return true;
 }
@@ -827,32 +959,42 @@ static bool valid_date(int year, int month, int day)
     return month != 2 || day < 29 || leap;
 }
 
+/* hh:mm:ss, maybe a fraction, maybe an offset: ms since midnight in UTC. Second 60 is a leap
+ * second and counts as the next one. */
+static bool clock_ms(const char *text, int64_t *ms)
+{
+    int hour, minute, second;
+    int64_t part, offset;
+    if (!digits(&text, 2, &hour) || !mark(&text, ':') || !digits(&text, 2, &minute) ||
+        !mark(&text, ':') || !digits(&text, 2, &second) || hour > 23 || minute > 59 ||
+        second > 60 || !fraction(&text, &part) || !zone(text, &offset))
+        return false;
+    *ms = ((hour * 60 + minute - offset) * 60 + second) * 1000 + part;
+    return true;
+}
+
+static bool plain_number(const char *text, int64_t *number)
+{
+    size_t sign = *text == '-', count = strspn(text + sign, "0123456789");
+    if (!count || text[sign + count] || (count == 4 && !sign))
+        return false;
+    errno = 0;
+    *number = strtoll(text, NULL, 10);
+    return !errno;
+}
+
 bool record_time(const char *text, int64_t *ms)
 {
-    int year, month, day, hour = 0, minute = 0, second = 0, used = 0;
-    char *end;
-    long long number = strtoll(text, &end, 10);
-    if (*text && !*end && strlen(text) > 4) {
-        *ms = number;
+    int year, month, day;
+    int64_t clock = 0;
+    if (plain_number(text, ms))
         return true;
-    }
-    if (sscanf(text, "%4d-%2d-%2d%n", &year, &month, &day, &used) != 3 || used != 10 ||
-        !valid_date(year, month, day))
+    if (!digits(&text, 4, &year) || !mark(&text, '-') || !digits(&text, 2, &month) ||
+        !mark(&text, '-') || !digits(&text, 2, &day) || !valid_date(year, month, day))
         return false;
-    int64_t part = 0, offset = 0;
-    text += used;
-    if (*text == 'T' || *text == 't' || *text == ' ') {
-        if (sscanf(text + 1, "%2d:%2d:%2d%n", &hour, &minute, &second, &used) != 3 || used != 8 ||
-            hour < 0 || hour > 23 || minute < 0 || minute > 59 || second < 0 || second > 60)
-            return false;
-        text += 1 + used;
-        if (!fraction(&text, &part) || !zone(text, &offset))
-            return false;
-    } else if (*text) {
+    if (*text && ((*text != 'T' && *text != 't' && *text != ' ') || !clock_ms(text + 1, &clock)))
         return false;
-    }
-    int64_t minutes = days_of(year, month, day) * 1440 + hour * 60 + minute - offset;
-    *ms = (minutes * 60 + second) * 1000 + part;
+    *ms = days_of(year, month, day) * 86400000 + clock;
     return true;
 }
 
@@ -861,7 +1003,7 @@ const char *record_time_text(arena_t *arena, int64_t ms)
     int64_t floor_s = ms / 1000 - (ms % 1000 < 0);
     time_t seconds = (time_t)floor_s;
     struct tm tm;
-    if (!gmtime_r(&seconds, &tm))
+    if (!gmtime_r(&seconds, &tm) || tm.tm_year < -1900 || tm.tm_year > 9999 - 1900)
         return arena_printf(arena, "%lld", (long long)ms);
     return arena_printf(arena, "%04d-%02d-%02dT%02d:%02d:%02d.%03dZ", tm.tm_year + 1900,
                         tm.tm_mon + 1, tm.tm_mday, tm.tm_hour, tm.tm_min, tm.tm_sec,

@@ -100,27 +100,34 @@ typedef struct record_list {
 /* Limits of the types where a row says 0, 0. */
 enum { RECORD_STR_LARGEST = 1 << 20, RECORD_LIST_LARGEST = 100000, RECORD_ANY_LARGEST = 16 << 20 };
 
-/* Decodes a map into `out` (record->size bytes), filling defaults and checking every row.
- * `what` names the thing in sentences, e.g. "argument". ERR_ARGUMENT. */
+/* ANY and JSON nest at most so deep. Lists of one decode take at most so much memory: an item of
+ * one byte on the wire can be a struct of hundreds. */
+enum { RECORD_ANY_DEEPEST = 96, RECORD_MEMORY_LARGEST = 256 << 20 };
+
+/* Decodes a map into `out` (record->size bytes), filling defaults and checking every row. No bytes
+ * at all count as an empty map. `what` names the thing in sentences, e.g. "argument".
+ * ERR_ARGUMENT, ERR_PARSE when it is no msgpack, ERR_TOO_LARGE. */
 err_t record_decode(const record_t *record, bytes_t bytes, arena_t *arena, const char *what,
                     void *out);
 
 /* Appends the record as a map; optional fields that are absent are left out. */
 void record_encode(const record_t *record, const void *in, buf_t *out);
 
-/* Are the defaults of all rows readable and within their own limits? For tests and start-up. */
+/* Are the rows sound: unique names, smallest <= largest, defaults readable and within the limits?
+ * For tests and start-up. ERR_INTERNAL. */
 err_t record_check(const record_t *record, arena_t *arena);
 
-/* A copy of the record whose text, lists and bytes all live in `arena`. */
-err_t record_copy(const record_t *record, const void *in, arena_t *arena, void *out);
+/* A copy of the record whose text, lists and bytes all live in `arena`. Nothing is checked. */
+void record_copy(const record_t *record, const void *in, arena_t *arena, void *out);
 
 /* The name nearest to `text` (edit distance at most 3 and under half its length), or NULL.
  * `names` ends with NULL. */
 const char *record_nearest(const char *text, const char *const *names);
 
-/* RFC 3339 text or a whole number of ms as text, to ms since 1970. */
+/* RFC 3339 text (a date alone is midnight, no offset is UTC) or a whole number of ms as text, which
+ * does not have four digits since that is a year, to ms since 1970. */
 bool record_time(const char *text, int64_t *ms);
-/* ms since 1970 as RFC 3339 in UTC with ms. */
+/* ms since 1970 as RFC 3339 in UTC with ms; beyond the years 0 to 9999 the number itself. */
 const char *record_time_text(arena_t *arena, int64_t ms);
 
 /* An enum with names on the wire: rows V(CONSTANT, "text"). Makes <name>_t and <name>_names. */
