@@ -129,6 +129,7 @@ static void add_type(pairs_t *pairs, const field_t *field)
     case FIELD_VEC:
         add_text(pairs, "type", "array");
         add_items(pairs, "number");
+        add_limits(pairs, field, "minItems", "maxItems");
         break;
     case FIELD_STRS:
         add_text(pairs, "type", "array");
@@ -143,6 +144,7 @@ static void add_type(pairs_t *pairs, const field_t *field)
         mp_put_str(&pairs->buf, "items");
         describe_schema(field->sub, &pairs->buf);
         pairs->count++;
+        add_limits(pairs, field, "minItems", "maxItems");
         break;
     case FIELD_ANY:
     case FIELD_JSON:
@@ -251,11 +253,35 @@ static const char *limits_text(const field_t *field, arena_t *arena)
     return arena_printf(arena, "%lld to %lld", (long long)field->min, (long long)field->max);
 }
 
+/* A bar would end the cell. */
+static void put_cell(buf_t *out, const char *text)
+{
+    buf_puts(out, " ");
+    for (; *text; text++) {
+        if (*text == '|')
+            buf_puts(out, "\\");
+        buf_put(out, text, 1);
+    }
+    buf_puts(out, " |");
+}
+
 static void put_row(buf_t *out, const field_t *field)
 {
-    const char *presence = *field->def ? field->def : field->must ? "required" : "";
-    buf_printf(out, "| `%s` | %s | %s | %s | %s |\n", field->name, describe_type(field, out->arena),
-               presence, limits_text(field, out->arena), field->doc);
+    buf_printf(out, "| `%s` |", field->name);
+    put_cell(out, describe_type(field, out->arena));
+    put_cell(out, *field->def ? field->def : field->must ? "required" : "");
+    put_cell(out, limits_text(field, out->arena));
+    put_cell(out, field->doc);
+    buf_puts(out, "\n");
+}
+
+/* Is this the first field of its record with that record inside? */
+static bool first_of_its_kind(const record_t *record, const field_t *field)
+{
+    for (const field_t *other = record->fields(); other != field; other++)
+        if (other->sub == field->sub)
+            return false;
+    return true;
 }
 
 void describe_markdown(const record_t *record, buf_t *out)
@@ -268,7 +294,7 @@ void describe_markdown(const record_t *record, buf_t *out)
     for (const field_t *field = record->fields(); field->name; field++)
         put_row(out, field);
     for (const field_t *field = record->fields(); field->name; field++)
-        if (field->sub) {
+        if (field->sub && first_of_its_kind(record, field)) {
             buf_printf(out, "\n`%s` is:\n\n", field->sub->name);
             describe_markdown(field->sub, out);
         }
