@@ -250,7 +250,7 @@ struct actor {
 
     uint64_t event_seq;
     const method_t *methods; /* all tables of the definition in one; the last has no name */
-    method_stats_t *stats; /* by index of the method; builtins after them */
+    method_stats_t *stats;   /* by index of the method; builtins after them */
     int method_count;
     uint64_t malformed, dropped_busy, duplicates, batches, commits, commit_us;
     int64_t started_ms;

@@ -632,7 +632,7 @@ static err_t find_store(store_pool_t *pool, const char *company, bool create, st
         return err_of(ERR_COMPANY, NULL);
     make_room(pool);
     opening_t mine = {pool->opening, company};
-    pool->opening = &mine;
+    pool->opening = &mine; // cppcheck-suppress autoVariables ; taken off before it ends
     pool->open_count++;
     pthread_mutex_unlock(&pool->mutex);
     err_t err = open_company(pool, company, create, out, arena);
@@ -672,6 +672,8 @@ static void forget_growth(store_t *store)
         *store->pool->wants_growth = '\0';
 }
 
+static err_t grow(store_pool_t *pool, const char *company, bool patient);
+
 /* Growing before a batch is cheaper than replaying it. */
 static void grow_early(store_t *store)
 {
@@ -680,8 +682,9 @@ static void grow_early(store_t *store)
     if (mdb_env_info(store->env, &info) || mdb_env_stat(store->env, &stat))
         return;
     size_t used = (info.me_last_pgno + 1) * stat.ms_psize;
+    /* Never waits: the snapshot that is in the way may be the caller's own. */
     if (used > info.me_mapsize / 4 * 3)
-        store_grow(store->pool, store->company);
+        grow(store->pool, store->company, false);
 }
 
 err_t store_begin_write(store_pool_t *pool, const char *company, store_txn_t **out, arena_t *arena)
@@ -852,17 +855,20 @@ static bool wait_calm(store_t *store)
     return true;
 }
 
-err_t store_grow(store_pool_t *pool, const char *company)
+/* Without patience it grows only when no snapshot is open right now. */
+static err_t grow(store_pool_t *pool, const char *company, bool patient)
 {
     pthread_mutex_lock(&pool->mutex);
     store_t *store = find_open(pool, company);
-    err_t err = err_ok();
+    err_t err;
     MDB_envinfo info;
     if (!store || store->writer) {
         err = err_of(ERR_INTERNAL, "a map grows only between transactions");
     } else if (mdb_env_info(store->env, &info) ||
                (int64_t)info.me_mapsize * 2 > pool->options.largest_bytes) {
         err = err_of(ERR_QUOTA, "the company's store is at its largest size");
+    } else if (!patient && store->snapshots) {
+        err = err_of(ERR_BUSY, "a snapshot is open");
     } else {
         store->growing = true;
         if (!wait_calm(store))
@@ -875,6 +881,11 @@ err_t store_grow(store_pool_t *pool, const char *company)
     }
     pthread_mutex_unlock(&pool->mutex);
     return err;
+}
+
+err_t store_grow(store_pool_t *pool, const char *company)
+{
+    return grow(pool, company, true);
 }
 
 /* ---- Rows ---- */

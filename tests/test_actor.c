@@ -85,7 +85,7 @@ typedef struct porter {
     F(INT, waiting, must, 0, 0, "On the list.")                                                    \
     F(INT, gone, must, 0, 0, "That left without an answer.")
 #define ask_ARGS(F)                                                                                \
-    F(STR, peer, opt(clerk), 1, 64, "Whom.")                                                     \
+    F(STR, peer, opt(clerk), 1, 64, "Whom.")                                                       \
     F(STR, method, must, 1, 64, "What.")                                                           \
     F(ANY, args, opt(), 0, 0, "With what.")                                                        \
     F(INT, timeout, opt(10000), 1, 60000, "How long, ms.")                                         \
@@ -490,7 +490,7 @@ typedef struct clerk {
 } clerk_t;
 
 #define clerk_add_ARGS(F)                                                                          \
-    F(STR, key, opt(sum), 1, 64, "Key.")                                                         \
+    F(STR, key, opt(sum), 1, 64, "Key.")                                                           \
     COMPANY_ROW(F)
 #define clerk_add_REPLY NUMBER_REPLY
 #define clerk_who_ARGS(F) COMPANY_ROW(F)
