@@ -55,6 +55,10 @@ int cli_words(cli_t *cli, const char *group);
 int cli_fail(err_t err);
 int cli_usage(const char *format, ...) __attribute__((format(printf, 1, 2)));
 
+/* Blocks SIGTERM and SIGINT and returns a descriptor that is readable when one arrives, whichever
+ * thread it went to. Thread: the main one, which must also read it. */
+int cli_stop_signals(void);
+
 /* The run directory of --data. */
 err_t cli_run_dir(cli_t *cli, const char **out);
 const cli_actor_t *cli_find_actor(const cli_t *cli, const char *name);

@@ -8,6 +8,7 @@
 #include <string.h>
 #include <sys/prctl.h>
 #include <sys/signalfd.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 #include "actors/cli/cli.h"
@@ -26,14 +27,24 @@ static bool follow_parent(void)
     return getppid() == (pid_t)strtol(parent, NULL, 10);
 }
 
-static int block_signals(void)
+/* Runs in a thread that we did not make: a library may start some before main, and those do not
+ * block the signal. The main thread, whose id is that of the process, does. */
+static void hand_to_main(int number)
 {
+    syscall(SYS_tgkill, getpid(), getpid(), number);
+}
+
+int cli_stop_signals(void)
+{
+    static const int stops[] = {SIGTERM, SIGINT};
+    struct sigaction action = {.sa_handler = hand_to_main, .sa_flags = SA_RESTART};
     sigset_t set;
     sigemptyset(&set);
-    sigaddset(&set, SIGTERM);
-    sigaddset(&set, SIGINT);
+    for (size_t i = 0; i < sizeof(stops) / sizeof(*stops); i++)
+        sigaddset(&set, stops[i]);
     sigprocmask(SIG_BLOCK, &set, NULL);
-    signal(SIGPIPE, SIG_IGN);
+    for (size_t i = 0; i < sizeof(stops) / sizeof(*stops); i++)
+        sigaction(stops[i], &action, NULL);
     return signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK);
 }
 
@@ -111,7 +122,8 @@ static bool wait_for_end(const host_t *host, int signals)
 
 static int run_actor(cli_t *cli, const cli_actor_t *actor, const char *instance)
 {
-    int signals = block_signals();
+    int signals = cli_stop_signals();
+    signal(SIGPIPE, SIG_IGN);
     const char *run_dir;
     host_t *host;
     host_options_t options = {.data_dir = cli->data_dir,

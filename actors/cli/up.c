@@ -10,7 +10,6 @@
 #include <string.h>
 #include <sys/file.h>
 #include <sys/prctl.h>
-#include <sys/signalfd.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
 #include <time.h>
@@ -399,12 +398,7 @@ int cli_up(cli_t *cli)
     err = lock_house(&up);
     if (err_is(err))
         return cli_fail(err);
-    sigset_t set;
-    sigemptyset(&set);
-    sigaddset(&set, SIGTERM);
-    sigaddset(&set, SIGINT);
-    sigprocmask(SIG_BLOCK, &set, NULL);
-    up.signals = signalfd(-1, &set, SFD_CLOEXEC);
+    up.signals = cli_stop_signals();
     for (const cli_actor_t *at = cli->house->actors; at->def; at++)
         if (at->up && strcmp(at->def->name, "worker") != 0)
             add_kid(&up, at->def->name, at->def->name, at->port);
