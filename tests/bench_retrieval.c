@@ -153,9 +153,16 @@ static bool read_set(arena_t *arena, const char *directory, set_t *set)
 
 /* ---- an inverted index in memory, one per tenant ---- */
 
+typedef struct posting {
+    uint64_t id;
+    uint16_t counts[RANK_FIELDS], lengths[RANK_FIELDS];
+} posting_t;
+
 typedef struct term {
     const char *text;
-    rank_posting_t *postings;
+    posting_t *postings;
+    uint64_t *ids;
+    float *weights; /* of the last search */
     size_t count, capacity;
 } term_t;
 
@@ -194,14 +201,14 @@ static void shelve_field(shelf_t *shelf, uint64_t id, int field, const word_list
         if (!term->count || term->postings[term->count - 1].id != id) {
             if (term->count == term->capacity) {
                 size_t capacity = term->capacity ? term->capacity * 2 : 4;
-                rank_posting_t *more = ARENA_ARRAY(shelf->arena, rank_posting_t, capacity);
+                posting_t *more = ARENA_ARRAY(shelf->arena, posting_t, capacity);
                 if (term->count)
                     memcpy(more, term->postings, term->count * sizeof *more);
                 term->postings = more;
                 term->capacity = capacity;
             }
-            rank_posting_t *posting = &term->postings[term->count++];
-            *posting = (rank_posting_t){.id = id};
+            posting_t *posting = &term->postings[term->count++];
+            *posting = (posting_t){.id = id};
             memcpy(posting->lengths, lengths, sizeof posting->lengths);
         }
         term->postings[term->count - 1].counts[field]++;
@@ -254,8 +261,19 @@ static err_t seek_term(void *self, uint64_t from, rank_block_t *block)
 
     while (at < term->count && term->postings[at].id < from)
         at++;
-    *block = (rank_block_t){term->postings + at, term->count - at};
+    *block = (rank_block_t){term->ids + at, term->weights + at, term->count - at};
     return err_ok();
+}
+
+static void weigh(term_t *term, arena_t *arena, const rank_options_t *options)
+{
+    term->ids = ARENA_ARRAY(arena, uint64_t, term->count);
+    term->weights = ARENA_ARRAY(arena, float, term->count);
+    for (size_t i = 0; i < term->count; i++) {
+        term->ids[i] = term->postings[i].id;
+        term->weights[i] =
+            rank_weight(options, term->postings[i].counts, term->postings[i].lengths);
+    }
 }
 
 static void find_words(shelf_t *shelf, arena_t *arena, const char *question, top_hit_t **hits,
@@ -283,6 +301,8 @@ static void find_words(shelf_t *shelf, arena_t *arena, const char *question, top
     for (int i = 0; i < 2; i++)
         options.fields[i] = (rank_field_t){
             .weight = 1, .b = 0.75F, .mean = (float)(shelf->lengths[i] / (double)shelf->memories)};
+    for (size_t i = 0; i < list_count; i++)
+        weigh(lists[i].self, arena, &options);
     err_t err = rank_words(&options, lists, list_count, POOL, arena, hits, count);
     if (err_is(err))
         die(err);

@@ -15,7 +15,7 @@
     F(INT, dims, opt(384), 64, 4096, "Dimensions of the built-in embedder, for new companies.")    \
     F(STR, index, opt(HNSW32), 1, 64,                                                              \
       "FAISS factory string beyond exact search: HNSW<m>, IVF<n>,Flat or Flat.")                   \
-    F(INT, exact_max, opt(20000), 1, 100000000, "Up to so many memories search is exact.")         \
+    F(INT, exact_max, opt(10000), 1, 100000000, "Up to so many memories search is exact.")         \
     F(INT, ef_search, opt(96), 8, 4096, "Breadth of a search in HNSW.")                            \
     F(INT, indexes_open, opt(64), 1, 10000, "Companies whose vectors stay in memory.")             \
     F(REAL, vector_weight, opt(0.3), 0, 10, "Of vectors against words in the fused score.")        \
@@ -50,8 +50,9 @@ extern const record_t brain_settings_record;
     T(heads)                                                                                       \
     T(threads)                                                                                     \
     T(vectors)                                                                                     \
-    T(postings) T(meta) T(experience) T(nodes) T(edges) T(edges_in) T(node_words) T(edge_words)    \
-        T(hashes) T(fresh)
+    T(postings)                                                                                    \
+    T(meta)                                                                                        \
+    T(experience) T(nodes) T(edges) T(edges_in) T(node_words) T(edge_words) T(hashes) T(fresh)
 enum {
 #define BRAIN_TABLE_INDEX(name) TABLE_##name,
     BRAIN_TABLES(BRAIN_TABLE_INDEX)

@@ -17,7 +17,7 @@
 
 #define CHUNK 1024      /* vectors in one piece of the tail */
 #define BUILD_BATCH 500 /* vectors FAISS gets at once; single adds are half as fast */
-#define EXACT_MAX 20000 /* measured: see bench_brain */
+#define EXACT_MAX 10000 /* measured: see bench_brain */
 #define TAIL_MIN 2048   /* a smaller tail costs less to scan than a build to make */
 #define EF_SEARCH 96
 #define EF_CONSTRUCTION 80

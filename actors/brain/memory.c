@@ -611,11 +611,13 @@ static err_t find_by_words(search_t *search, top_hit_t **hits, size_t *count)
     size_t term_count = query_terms(search, terms, boosts);
     postings_list_t *opened = ARENA_ARRAY(search->arena, postings_list_t, term_count + 1);
     rank_list_t *lists = ARENA_ARRAY(search->arena, rank_list_t, term_count + 1);
-    err_t err = postings_open(search->txn, search->arena, terms, term_count, opened, lists);
+    postings_units_t *units = ARENA_NEW(search->arena, postings_units_t);
 
+    search->rank = rank_options(search);
+    postings_units(&search->rank, units);
+    err_t err = postings_open(search->txn, search->arena, units, terms, term_count, opened, lists);
     for (size_t i = 0; i < term_count; i++)
         lists[i].boost = boosts[i];
-    search->rank = rank_options(search);
     if (!err_is(err))
         err =
             rank_words(&search->rank, lists, term_count, search->pool, search->arena, hits, count);
@@ -644,7 +646,7 @@ static err_t find_in_view(search_t *search, const index_view_t *view, const floa
     top_hit_t *hits = NULL;
     size_t count = 0;
     index_filter_t filter = {passes, search, 0};
-    err_t err = index_search(view, vector, search->pool, search->filtered ? &filter : NULL,
+    err_t err = index_search(view, vector, search->pool / 2, search->filtered ? &filter : NULL,
                              search->arena, &hits, &count);
 
     if (err_is(err))

@@ -11,6 +11,13 @@
  * as a whole is not portable either. */
 enum { HEAD = 4, LAST = 8, POSTING_LARGEST = 10 + 1 + RANK_FIELDS * 4 };
 
+/* How often a term is in the fields of one memory, and how long these are. */
+typedef struct posting {
+    uint64_t id;
+    uint16_t counts[RANK_FIELDS];
+    uint16_t lengths[RANK_FIELDS];
+} posting_t;
+
 /* ---- what a memory says ---- */
 
 void posting_doc_add(posting_doc_t *doc, arena_t *arena, int field, const word_list_t *list)
@@ -94,8 +101,12 @@ static size_t put_varint(uint8_t *out, uint64_t value)
     return size;
 }
 
-static bool get_varint(const uint8_t **at, const uint8_t *end, uint64_t *value)
+static inline bool get_varint(const uint8_t **at, const uint8_t *end, uint64_t *value)
 {
+    if (*at < end && **at < 128) { /* nearly always */
+        *value = *(*at)++;
+        return true;
+    }
     *value = 0;
     for (unsigned shift = 0; *at < end && shift < 64; shift += 7) {
         uint8_t byte = *(*at)++;
@@ -106,7 +117,7 @@ static bool get_varint(const uint8_t **at, const uint8_t *end, uint64_t *value)
     return false;
 }
 
-static size_t put_posting(uint8_t *out, uint64_t before, const rank_posting_t *posting)
+static size_t put_posting(uint8_t *out, uint64_t before, const posting_t *posting)
 {
     size_t size = put_varint(out, posting->id - before), mask_at = size++;
 
@@ -122,7 +133,7 @@ static size_t put_posting(uint8_t *out, uint64_t before, const rank_posting_t *p
 
 /* One posting whose number is a step from `before`. */
 static inline bool get_posting(const uint8_t **at, const uint8_t *end, uint64_t before,
-                               rank_posting_t *posting)
+                               posting_t *posting)
 {
     uint64_t value;
 
@@ -143,7 +154,7 @@ static inline bool get_posting(const uint8_t **at, const uint8_t *end, uint64_t 
 }
 
 /* Decodes at most `most` postings; false when the bytes are no block. */
-static bool decode(bytes_t block, rank_posting_t *postings, size_t most, size_t *count)
+static bool decode(bytes_t block, posting_t *postings, size_t most, size_t *count)
 {
     const uint8_t *at = block.data + LAST, *end = block.data + block.size;
     uint64_t id = 0;
@@ -156,7 +167,39 @@ static bool decode(bytes_t block, rank_posting_t *postings, size_t most, size_t 
     return true;
 }
 
-static size_t encode(uint8_t *out, const rank_posting_t *postings, size_t count)
+/* The same as ids and weights; this is where a search spends its time. */
+static bool decode_weights(bytes_t block, const postings_units_t *units, uint64_t *ids,
+                           float *weights, size_t *count)
+{
+    const uint8_t *at = block.data + LAST, *end = block.data + block.size;
+    uint64_t id = 0, value;
+    size_t done = 0;
+
+    for (; at < end; done++) {
+        if (done == POSTINGS_BLOCK || !get_varint(&at, end, &value) || at == end)
+            return false;
+        ids[done] = id += value;
+        float weight = 0;
+        for (unsigned mask = *at++; mask; mask &= mask - 1) {
+            unsigned field = (unsigned)__builtin_ctz(mask);
+            if (field >= RANK_FIELDS || !get_varint(&at, end, &value) || at == end)
+                return false;
+            weight += (float)value * units->units[field][*at++];
+        }
+        weights[done] = weight;
+    }
+    *count = done;
+    return true;
+}
+
+void postings_units(const rank_options_t *options, postings_units_t *out)
+{
+    for (int field = 0; field < RANK_FIELDS; field++)
+        for (unsigned code = 0; code < 256; code++)
+            out->units[field][code] = rank_unit(options, field, length_of((uint8_t)code));
+}
+
+static size_t encode(uint8_t *out, const posting_t *postings, size_t count)
 {
     size_t size = LAST;
     uint64_t before = 0;
@@ -271,8 +314,8 @@ static uint64_t first_of(bytes_t block)
 }
 
 /* Appends postings of ascending numbers to a term, moving out each block that is full. */
-static err_t append(store_txn_t *txn, arena_t *arena, const char *term,
-                    const rank_posting_t *postings, size_t count)
+static err_t append(store_txn_t *txn, arena_t *arena, const char *term, const posting_t *postings,
+                    size_t count)
 {
     head_t head;
     err_t err = get_head(txn, arena, term, count, &head);
@@ -347,7 +390,7 @@ static bytes_t fresh_row(arena_t *arena, const posting_doc_t *doc)
     memcpy(row, &count, 4);
     for (uint32_t i = 0; i < count; i++) {
         const posting_term_t *term = &doc->terms[hashed[i].at];
-        rank_posting_t posting = {0};
+        posting_t posting = {0};
         uint32_t begins = (uint32_t)size;
         memcpy(posting.counts, term->counts, sizeof posting.counts);
         memcpy(posting.lengths, doc->lengths, sizeof posting.lengths);
@@ -363,7 +406,7 @@ static bytes_t fresh_row(arena_t *arena, const posting_doc_t *doc)
 
 /* The term and posting of entry i; false when the row is damaged. */
 static bool fresh_entry(bytes_t row, uint32_t count, uint32_t i, const char **term,
-                        rank_posting_t *posting)
+                        posting_t *posting)
 {
     uint32_t begins;
 
@@ -410,7 +453,7 @@ err_t postings_add(store_txn_t *txn, arena_t *arena, uint64_t number, const post
 /* A term and what the fresh memories say of it. */
 typedef struct group {
     const char *term;
-    rank_posting_t *postings;
+    posting_t *postings;
     size_t count, capacity;
 } group_t;
 
@@ -448,7 +491,7 @@ static void merge_widen(merge_t *merge)
     }
 }
 
-static void merge_put(merge_t *merge, const char *term, const rank_posting_t *posting)
+static void merge_put(merge_t *merge, const char *term, const posting_t *posting)
 {
     if (merge->count == merge->capacity)
         merge_widen(merge);
@@ -460,7 +503,7 @@ static void merge_put(merge_t *merge, const char *term, const rank_posting_t *po
     group_t *group = &merge->groups[merge->table[at] - 1];
     if (group->count == group->capacity) {
         size_t capacity = group->capacity ? group->capacity * 2 : 2;
-        rank_posting_t *postings = ARENA_ARRAY(merge->arena, rank_posting_t, capacity);
+        posting_t *postings = ARENA_ARRAY(merge->arena, posting_t, capacity);
         if (group->count)
             memcpy(postings, group->postings, group->count * sizeof *postings);
         group->postings = postings;
@@ -489,7 +532,7 @@ static err_t gather(store_txn_t *txn, merge_t *merge)
             err = fresh_corrupt();
         for (uint32_t i = 0; !err_is(err) && i < count; i++) {
             const char *term;
-            rank_posting_t posting;
+            posting_t posting;
             if (!fresh_entry(row, count, i, &term, &posting)) {
                 err = fresh_corrupt();
                 break;
@@ -544,7 +587,7 @@ static bool without(arena_t *arena, bytes_t block, uint64_t number, uint8_t *out
                     bool *found)
 {
     size_t most = block.size / 3 + 1, count, kept = 0;
-    rank_posting_t *postings = ARENA_ARRAY(arena, rank_posting_t, most);
+    posting_t *postings = ARENA_ARRAY(arena, posting_t, most);
 
     if (!decode(block, postings, most, &count))
         return false;
@@ -638,9 +681,9 @@ static rank_block_t fresh_block(postings_list_t *self, uint64_t from)
     size_t at = 0;
 
     self->stage = AT_END;
-    while (at < self->fresh_count && self->fresh[at].id < from)
+    while (at < self->fresh_count && self->fresh_ids[at] < from)
         at++;
-    return (rank_block_t){self->fresh + at, self->fresh_count - at};
+    return (rank_block_t){self->fresh_ids + at, self->fresh_weights + at, self->fresh_count - at};
 }
 
 /* Older blocks first, then the head's: ascending numbers. Whole blocks are passed over by their
@@ -675,12 +718,14 @@ static err_t seek(void *ctx, uint64_t from, rank_block_t *out)
             *out = fresh_block(self, from);
         return err_ok();
     }
-    if (!self->postings)
-        self->postings = ARENA_ARRAY(self->arena, rank_posting_t, POSTINGS_BLOCK);
-    if (!decode(block, self->postings, POSTINGS_BLOCK, &count))
+    if (!self->ids) {
+        self->ids = ARENA_ARRAY(self->arena, uint64_t, POSTINGS_BLOCK);
+        self->weights = ARENA_ARRAY(self->arena, float, POSTINGS_BLOCK);
+    }
+    if (!decode_weights(block, self->units, self->ids, self->weights, &count))
         return err_of(ERR_CORRUPT, "the words index is damaged: run brain_maintenance "
                                    "rebuild_indices");
-    *out = (rank_block_t){self->postings, count};
+    *out = (rank_block_t){self->ids, self->weights, count};
     return err_ok();
 }
 
@@ -707,17 +752,33 @@ static err_t open_term(postings_list_t *self, store_txn_t *txn, const char *term
     return err_ok();
 }
 
-static void keep_fresh(postings_list_t *self, const rank_posting_t *posting)
+static void keep_fresh(postings_list_t *self, uint64_t number, float weight)
 {
     if (self->fresh_count == self->fresh_capacity) {
         size_t capacity = self->fresh_capacity ? self->fresh_capacity * 2 : 16;
-        rank_posting_t *fresh = ARENA_ARRAY(self->arena, rank_posting_t, capacity);
-        if (self->fresh_count)
-            memcpy(fresh, self->fresh, self->fresh_count * sizeof *fresh);
-        self->fresh = fresh;
+        uint64_t *ids = ARENA_ARRAY(self->arena, uint64_t, capacity);
+        float *weights = ARENA_ARRAY(self->arena, float, capacity);
+        if (self->fresh_count) {
+            memcpy(ids, self->fresh_ids, self->fresh_count * sizeof *ids);
+            memcpy(weights, self->fresh_weights, self->fresh_count * sizeof *weights);
+        }
+        self->fresh_ids = ids;
+        self->fresh_weights = weights;
         self->fresh_capacity = capacity;
     }
-    self->fresh[self->fresh_count++] = *posting;
+    self->fresh_ids[self->fresh_count] = number;
+    self->fresh_weights[self->fresh_count++] = weight;
+}
+
+static float weight_of(const postings_units_t *units, const posting_t *posting)
+{
+    float weight = 0;
+
+    for (int field = 0; field < RANK_FIELDS; field++)
+        if (posting->counts[field])
+            weight += (float)posting->counts[field] *
+                      units->units[field][length_code(posting->lengths[field])];
+    return weight;
 }
 
 /* Looks for one term in a fresh row; hashes may collide, terms do not. */
@@ -726,7 +787,7 @@ static err_t find_fresh(bytes_t row, uint32_t count, uint64_t number, uint32_t h
 {
     uint32_t low = 0, high = count, here;
     const char *term;
-    rank_posting_t posting;
+    posting_t posting;
 
     while (low < high) {
         uint32_t middle = low + (high - low) / 2;
@@ -743,8 +804,7 @@ static err_t find_fresh(bytes_t row, uint32_t count, uint64_t number, uint32_t h
         if (!fresh_entry(row, count, low, &term, &posting))
             return fresh_corrupt();
         if (strcmp(term, wanted) == 0) {
-            posting.id = number;
-            keep_fresh(self, &posting);
+            keep_fresh(self, number, weight_of(self->units, &posting));
             list->memories++;
         }
     }
@@ -772,13 +832,14 @@ static err_t open_fresh(store_txn_t *txn, arena_t *arena, const char *const *ter
     return err;
 }
 
-err_t postings_open(store_txn_t *txn, arena_t *arena, const char *const *terms, size_t count,
-                    postings_list_t *opened, rank_list_t *lists)
+err_t postings_open(store_txn_t *txn, arena_t *arena, const postings_units_t *units,
+                    const char *const *terms, size_t count, postings_list_t *opened,
+                    rank_list_t *lists)
 {
     err_t err = err_ok();
 
     for (size_t i = 0; i < count; i++) {
-        opened[i] = (postings_list_t){.arena = arena};
+        opened[i] = (postings_list_t){.arena = arena, .units = units};
         lists[i] = (rank_list_t){.self = &opened[i], .seek = seek, .boost = 1};
     }
     for (size_t i = 0; i < count && !err_is(err); i++)
@@ -828,7 +889,7 @@ typedef struct check {
 static err_t check_block(check_t *check, bytes_t block, uint64_t after, uint64_t *last)
 {
     size_t most = block.size / 3 + 1, count = 0;
-    rank_posting_t *postings = ARENA_ARRAY(check->arena, rank_posting_t, most);
+    posting_t *postings = ARENA_ARRAY(check->arena, posting_t, most);
 
     if (block.size < LAST || !decode(block, postings, most, &count))
         return corrupt(check->arena, check->term);
@@ -892,7 +953,7 @@ static err_t check_fresh(store_txn_t *txn, check_t *check)
             err = fresh_corrupt();
         for (uint32_t i = 0; i < count && !err_is(err); i++) {
             const char *term;
-            rank_posting_t posting;
+            posting_t posting;
             if (!fresh_entry(row, count, i, &term, &posting)) {
                 err = fresh_corrupt();
                 break;

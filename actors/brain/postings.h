@@ -44,23 +44,36 @@ err_t postings_remove(store_txn_t *txn, arena_t *arena, uint64_t number, const p
 /* Merges what is fresh, however little it is. */
 err_t postings_merge(store_txn_t *txn);
 
-/* The lists of a query's terms. Use one at a time per search; close in any case. */
+/* What an occurrence in each field is worth by the code of the field's length; filled once a
+ * search.
+ */
+typedef struct postings_units {
+    float units[RANK_FIELDS][256];
+} postings_units_t;
+
+void postings_units(const rank_options_t *options, postings_units_t *out);
+
+/* The lists of a query's terms. Close them in any case. */
 typedef struct postings_list {
     store_scan_t scan;
     store_key_t prefix;
     arena_t *arena;
+    const postings_units_t *units;
     bytes_t head; /* the newest merged postings, not yet decoded */
-    rank_posting_t *postings;
-    rank_posting_t *fresh; /* newer than all of them */
+    uint64_t *ids;
+    float *weights;
+    uint64_t *fresh_ids; /* newer than all of them */
+    float *fresh_weights;
     size_t fresh_count, fresh_capacity;
     bool open;
     int stage; /* blocks, head, fresh, end */
 } postings_list_t;
 
 /* Opens `count` terms for rank_words: fills lists[i], whose `memories` is 0 when nobody has the
- * term, and opened[i] behind it. */
-err_t postings_open(store_txn_t *txn, arena_t *arena, const char *const *terms, size_t count,
-                    postings_list_t *opened, rank_list_t *lists);
+ * term, and opened[i] behind it. `units` must live as long. */
+err_t postings_open(store_txn_t *txn, arena_t *arena, const postings_units_t *units,
+                    const char *const *terms, size_t count, postings_list_t *opened,
+                    rank_list_t *lists);
 void postings_close(postings_list_t *opened, size_t count);
 
 /* A sum over memories that tells whether the postings are theirs: postings_check gives the sum over

@@ -32,137 +32,168 @@ float rank_idf(uint64_t all, uint64_t having)
     return (float)log(1 + (n - df + 0.5) / (df + 0.5));
 }
 
-float rank_posting_score(const rank_options_t *options, const rank_posting_t *posting, float idf)
+float rank_unit(const rank_options_t *options, int field, unsigned length)
+{
+    const rank_field_t *rule = &options->fields[field];
+    float mean = rule->mean > 0 ? rule->mean : 1;
+
+    return rule->weight > 0 ? rule->weight / (1 - rule->b + rule->b * (float)length / mean) : 0;
+}
+
+float rank_weight(const rank_options_t *options, const uint16_t *counts, const uint16_t *lengths)
 {
     float sum = 0;
 
-    for (int i = 0; i < RANK_FIELDS; i++) {
-        const rank_field_t *field = &options->fields[i];
-        if (field->weight <= 0 || !posting->counts[i])
-            continue;
-        float mean = field->mean > 0 ? field->mean : 1;
-        sum += field->weight * posting->counts[i] /
-               (1 - field->b + field->b * posting->lengths[i] / mean);
-    }
-    return sum > 0 ? idf * sum / (options->k1 + sum) : 0;
+    for (int field = 0; field < RANK_FIELDS; field++)
+        if (counts[field])
+            sum += (float)counts[field] * rank_unit(options, field, lengths[field]);
+    return sum;
 }
 
-/* ---- words: MaxScore ---- */
+/* ---- words ----
+ * A window of ids at a time: each list adds its scores to an array that stays in the cache, rarest
+ * term first. Terms so common that all together they cannot lift a memory over the bar do not open
+ * windows, and are only added where the rarer ones have left something within reach. */
+
+enum { WINDOW = 4096 };
 
 typedef struct cursor {
     const rank_list_t *list;
-    float idf;   /* with the boost */
-    float bound; /* no posting scores more */
-    float reach; /* bounds of this and all weaker cursors together */
+    float idf;   /* with the boost: no memory gets more of this term */
+    float reach; /* that of this and all weaker cursors together */
     rank_block_t block;
     size_t at;
 } cursor_t;
 
+typedef struct ranking {
+    const rank_options_t *options;
+    cursor_t *cursors; /* weakest first */
+    size_t count;
+    size_t first; /* cursors below it cannot bring in anything by themselves */
+    float *scores;
+    float best; /* highest score in the window so far */
+    top_t top;
+} ranking_t;
+
 static err_t cursor_seek(cursor_t *cursor, uint64_t from)
 {
-    while (cursor->at < cursor->block.count && cursor->block.postings[cursor->at].id < from)
-        cursor->at++;
-    if (cursor->at < cursor->block.count || !cursor->block.count)
-        return err_ok();
-    cursor->at = 0;
-    err_t err = cursor->list->seek(cursor->list->self, from, &cursor->block);
-    while (!err_is(err) && cursor->at < cursor->block.count &&
-           cursor->block.postings[cursor->at].id < from)
-        cursor->at++;
-    return err;
-}
+    err_t err = err_ok();
 
-static const rank_posting_t *cursor_now(const cursor_t *cursor)
-{
-    return cursor->at < cursor->block.count ? &cursor->block.postings[cursor->at] : NULL;
-}
-
-static int by_bound(const void *a, const void *b)
-{
-    const cursor_t *x = a, *y = b;
-
-    if (x->bound != y->bound)
-        return x->bound < y->bound ? -1 : 1;
-    return x->list < y->list ? -1 : x->list > y->list;
-}
-
-static err_t cursors_open(const rank_options_t *options, const rank_list_t *lists, size_t count,
-                          cursor_t *cursors)
-{
-    float reach = 0;
-
-    for (size_t i = 0; i < count; i++) {
-        cursor_t *cursor = &cursors[i];
-        float idf = rank_idf(options->memories, lists[i].memories) * lists[i].boost;
-        *cursor = (cursor_t){.list = &lists[i], .idf = idf, .bound = idf};
-        err_t err = lists[i].seek(lists[i].self, 0, &cursor->block);
+    for (;;) {
+        while (cursor->at < cursor->block.count && cursor->block.ids[cursor->at] < from)
+            cursor->at++;
+        if (cursor->at < cursor->block.count || !cursor->block.count)
+            return err;
+        cursor->at = 0;
+        err = cursor->list->seek(cursor->list->self, from, &cursor->block);
         if (err_is(err))
             return err;
     }
-    qsort(cursors, count, sizeof cursors[0], by_bound);
-    for (size_t i = 0; i < count; i++)
-        cursors[i].reach = reach += cursors[i].bound;
+}
+
+static int by_idf(const void *a, const void *b)
+{
+    const cursor_t *x = a, *y = b;
+
+    if (x->idf != y->idf)
+        return x->idf < y->idf ? -1 : 1;
+    return x->list < y->list ? -1 : x->list > y->list;
+}
+
+static err_t cursors_open(ranking_t *ranking, const rank_list_t *lists)
+{
+    float reach = 0;
+
+    for (size_t i = 0; i < ranking->count; i++) {
+        float idf = rank_idf(ranking->options->memories, lists[i].memories) * lists[i].boost;
+        ranking->cursors[i] = (cursor_t){.list = &lists[i], .idf = idf};
+        err_t err = lists[i].seek(lists[i].self, 0, &ranking->cursors[i].block);
+        if (err_is(err))
+            return err;
+    }
+    qsort(ranking->cursors, ranking->count, sizeof ranking->cursors[0], by_idf);
+    for (size_t i = 0; i < ranking->count; i++)
+        ranking->cursors[i].reach = reach += ranking->cursors[i].idf;
     return err_ok();
 }
 
-/* The least id that the strong cursors stand on; false at the end. */
-static bool next_id(const cursor_t *cursors, size_t first, size_t count, uint64_t *id)
+/* Where the next window begins; false at the end. */
+static bool next_base(const ranking_t *ranking, uint64_t *base)
 {
     bool any = false;
 
-    for (size_t i = first; i < count; i++) {
-        const rank_posting_t *posting = cursor_now(&cursors[i]);
-        if (posting && (!any || posting->id < *id)) {
-            *id = posting->id;
+    for (size_t i = ranking->first; i < ranking->count; i++) {
+        const cursor_t *cursor = &ranking->cursors[i];
+        if (cursor->at < cursor->block.count && (!any || cursor->block.ids[cursor->at] < *base)) {
+            *base = cursor->block.ids[cursor->at];
             any = true;
         }
     }
     return any;
 }
 
-/* Scores one id, strongest terms first, and gives up when the rest cannot lift it over the bar. */
-static err_t score_id(const rank_options_t *options, cursor_t *cursors, size_t count, uint64_t id,
-                      float bar, size_t first, float *score)
+static err_t add_list(ranking_t *ranking, cursor_t *cursor, uint64_t base)
 {
-    float sum = 0;
+    float k1 = ranking->options->k1, best = ranking->best, idf = cursor->idf;
+    err_t err = cursor_seek(cursor, base);
 
-    for (size_t i = count; i-- > 0;) {
-        cursor_t *cursor = &cursors[i];
-        if (i < first && sum + cursor->reach * 1.0001F < bar)
+    while (!err_is(err) && cursor->at < cursor->block.count) {
+        const uint64_t *ids = cursor->block.ids;
+        const float *weights = cursor->block.weights;
+        size_t at = cursor->at, count = cursor->block.count;
+        for (; at < count && ids[at] - base < WINDOW; at++) {
+            float *score = &ranking->scores[ids[at] - base];
+            *score += idf * weights[at] / (k1 + weights[at]);
+            best = *score > best ? *score : best;
+        }
+        cursor->at = at;
+        if (at < count)
             break;
-        err_t err = cursor_seek(cursor, id);
-        if (err_is(err))
-            return err;
-        const rank_posting_t *posting = cursor_now(cursor);
-        if (posting && posting->id == id)
-            sum += rank_posting_score(options, posting, cursor->idf);
+        uint64_t last = ids[count - 1];
+        if (last == UINT64_MAX) {
+            cursor->block.count = 0;
+            break;
+        }
+        err = cursor_seek(cursor, last + 1);
     }
-    *score = sum;
-    return err_ok();
+    ranking->best = best;
+    return err;
 }
 
-static err_t run(const rank_options_t *options, cursor_t *cursors, size_t count, top_t *top)
+static void collect(ranking_t *ranking, uint64_t base)
 {
-    size_t first = 0; /* cursors below it cannot bring in anything new by themselves */
-    uint64_t id = 0;
+    const rank_options_t *options = ranking->options;
 
-    while (next_id(cursors, first, count, &id)) {
-        float bar = top_threshold(top), score = 0;
-        err_t err = score_id(options, cursors, count, id, bar, first, &score);
-        if (err_is(err))
-            return err;
-        if (score > 0 && score >= bar && (!options->accept || options->accept(options->self, id)))
-            top_offer(top, id, score);
-        bar = top_threshold(top);
-        while (first < count && cursors[first].reach * 1.0001F < bar)
-            first++;
-        if (id == UINT64_MAX)
-            break;
-        for (size_t i = first; i < count; i++) {
-            err = cursor_seek(&cursors[i], id + 1);
+    for (size_t i = 0; i < WINDOW; i++) {
+        float score = ranking->scores[i];
+        if (score > 0 && score >= top_threshold(&ranking->top) &&
+            (!options->accept || options->accept(options->self, base + i)))
+            top_offer(&ranking->top, base + i, score);
+    }
+    memset(ranking->scores, 0, WINDOW * sizeof ranking->scores[0]);
+    ranking->best = 0;
+}
+
+static err_t run(ranking_t *ranking)
+{
+    uint64_t base = 0;
+
+    while (next_base(ranking, &base)) {
+        float bar = top_threshold(&ranking->top);
+        for (size_t i = ranking->count; i-- > 0;) {
+            cursor_t *cursor = &ranking->cursors[i];
+            /* A little is added because sums of floats depend on their order. */
+            if (i < ranking->first && (ranking->best + cursor->reach) * 1.0001F < bar)
+                break;
+            err_t err = add_list(ranking, cursor, base);
             if (err_is(err))
                 return err;
         }
+        collect(ranking, base);
+        bar = top_threshold(&ranking->top);
+        while (ranking->first < ranking->count &&
+               ranking->cursors[ranking->first].reach * 1.0001F < bar)
+            ranking->first++;
     }
     return err_ok();
 }
@@ -170,22 +201,21 @@ static err_t run(const rank_options_t *options, cursor_t *cursors, size_t count,
 err_t rank_words(const rank_options_t *options, const rank_list_t *lists, size_t list_count,
                  size_t k, arena_t *arena, top_hit_t **hits, size_t *count)
 {
-    top_t top;
+    ranking_t ranking = {.options = options, .count = list_count};
 
     if (list_count > RANK_TERMS_MAX)
         return err_of(ERR_ARGUMENT, "the query has too many different words");
-    cursor_t *cursors = ARENA_ARRAY(arena, cursor_t, list_count ? list_count : 1);
-    err_t err = cursors_open(options, lists, list_count, cursors);
+    ranking.cursors = ARENA_ARRAY(arena, cursor_t, list_count + 1);
+    ranking.scores = ARENA_ARRAY(arena, float, WINDOW);
+    top_open(&ranking.top, arena, k);
+    err_t err = k ? cursors_open(&ranking, lists) : err_ok();
+    if (!err_is(err) && k)
+        err = run(&ranking);
     if (err_is(err))
         return err;
-    top_open(&top, arena, k);
-    if (k)
-        err = run(options, cursors, list_count, &top);
-    if (err_is(err))
-        return err;
-    top_sort(&top);
-    *hits = top.heap;
-    *count = top.count;
+    top_sort(&ranking.top);
+    *hits = ranking.top.heap;
+    *count = ranking.top.count;
     return err_ok();
 }
 

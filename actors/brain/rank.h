@@ -1,11 +1,13 @@
 /* rank: which memories answer best, given postings. It knows no store.
  *
  * BM25F: the counts of a term in the fields of a memory are weighted, divided by how long each
- * field is against its mean, added, and then saturated once. Postings come in blocks of ascending
- * ids through rank_list_t, so that a store can hand out packed blocks and skip whole ones.
+ * field is against its mean, added, and then saturated once:
  *
  *   score = sum over terms of  idf * w / (k1 + w),   w = sum over fields of
  *           weight * count / (1 - b + b * length / mean length)
+ *
+ * Whoever holds the postings works out w (rank_weight, rank_unit) and hands out blocks
+ * of ascending ids with their w through rank_list_t; whole blocks can be skipped.
  *
  * Fusion joins the word scores with cosines. Filters belong into rank_options_t.accept: they act
  * before the limit. Results are deterministic: equal scores are ordered newest id first.
@@ -25,22 +27,17 @@
 #define RANK_FIELDS 6 /* most fields a memory may have */
 #define RANK_TERMS_MAX 256
 
-/* How often a term is in the fields of one memory, and how long these fields are, in words. */
-typedef struct rank_posting {
-    uint64_t id;
-    uint16_t counts[RANK_FIELDS];
-    uint16_t lengths[RANK_FIELDS];
-} rank_posting_t;
-
 typedef struct rank_block {
-    const rank_posting_t *postings; /* ascending ids; valid until the next call on the list */
-    size_t count;                   /* 0: no more */
+    const uint64_t *ids;  /* ascending; valid until the next call on the list */
+    const float *weights; /* w of each */
+    size_t count;         /* 0: no more */
 } rank_block_t;
 
 /* One term of the query. */
 typedef struct rank_list {
     void *self;
-    /* The block that holds the first id >= from, or an empty one. Errors end the search. */
+    /* The block that holds the first id >= from (it may begin before), or an empty one. `from`
+     * never goes back. Errors end the search. */
     err_t (*seek)(void *self, uint64_t from, rank_block_t *block);
     uint64_t memories; /* how many memories have the term */
     float boost;       /* of this term in the query; 1 is usual */
@@ -66,11 +63,13 @@ rank_options_t rank_defaults(void);
 /* How much a term tells that `having` of `all` memories have: always positive. */
 float rank_idf(uint64_t all, uint64_t having);
 
-/* What one posting adds for a term of that idf. */
-float rank_posting_score(const rank_options_t *options, const rank_posting_t *posting, float idf);
+/* w of a memory that has the term `counts` times in fields of `lengths` words. */
+float rank_weight(const rank_options_t *options, const uint16_t *counts, const uint16_t *lengths);
+/* What one occurrence in a field of that length adds to w. */
+float rank_unit(const rank_options_t *options, int field, unsigned length);
 
-/* The k best ids by words, best first, in the arena. Skips what cannot get in (MaxScore); the
- * answer is that of scoring everything.
+/* The k best ids by words, best first, in the arena. Terms that cannot lift anything into the
+ * answer any more are passed over (MaxScore); the answer is that of scoring everything.
  * Errors: ARGUMENT (more than RANK_TERMS_MAX lists), those of the lists. */
 err_t rank_words(const rank_options_t *options, const rank_list_t *lists, size_t list_count,
                  size_t k, arena_t *arena, top_hit_t **hits, size_t *count);
