@@ -102,6 +102,11 @@ static bool skip_number(scanner_t *scan)
 static err_t scan_all(arena_t *arena, scanner_t *scan)
 {
     unsigned depth = 0;
+    const char *nul = memchr(scan->text, 0, scan->size);
+    if (nul) { /* jansson steps over one behind a number */
+        scan->at = (size_t)(nul - scan->text);
+        return scan_error(arena, scan, "a NUL byte");
+    }
     while (scan->at < scan->size) {
         char c = scan->text[scan->at];
         if (c == '"') {
