@@ -681,6 +681,8 @@ static rank_block_t fresh_block(postings_list_t *self, uint64_t from)
     size_t at = 0;
 
     self->stage = AT_END;
+    if (!self->fresh_count)
+        return (rank_block_t){0};
     while (at < self->fresh_count && self->fresh_ids[at] < from)
         at++;
     return (rank_block_t){self->fresh_ids + at, self->fresh_weights + at, self->fresh_count - at};
