@@ -122,6 +122,11 @@ const char *call_company(const call_t *call);
 const char *call_principal(const call_t *call);
 role_t call_role(const call_t *call);
 const char *call_traceparent(const call_t *call); /* "" when absent */
+/* The same text again when the caller sends this call again, and never for another one. The
+ * skeleton keeps the outcome of a call that is done; one that writes and then parks has none yet,
+ * so it must find by this what it began before a crash. At most 160 bytes, in the call's arena;
+ * NULL for internal work. */
+const char *call_identity(call_t *call);
 /* May this call's principal act for that company? */
 bool call_may(const call_t *call, const char *company);
 int64_t call_now_ms(const call_t *call); /* wall clock at the start of the batch */

@@ -45,6 +45,16 @@ const char *call_traceparent(const call_t *call)
     return call->header.traceparent ? call->header.traceparent : "";
 }
 
+const char *call_identity(call_t *call)
+{
+    const header_t *header = &call->header;
+    if (call->internal)
+        return NULL;
+    if (header->key)
+        return arena_printf(call->arena, "key:%s", header->key);
+    return arena_printf(call->arena, "call:%s/%lld", header->from, (long long)header->id);
+}
+
 bool call_may(const call_t *call, const char *company)
 {
     const header_t *header = &call->header;

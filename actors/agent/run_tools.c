@@ -169,6 +169,9 @@ static err_t submit(agent_t *self, call_t *call, const sop_execute_args_t *args,
                        .max_attempts = MAX_ATTEMPTS,
                        .timeout_ms = sop->max_wall_ms ? sop->max_wall_ms : RUN_TIMEOUT_MS,
                        .idempotency_key = args->idempotency_key};
+    /* It waits for the end, so a crash meanwhile makes the caller send it again. */
+    if (!task.idempotency_key)
+        task.idempotency_key = call_identity(call);
     err_t err = tasks_submit(self->tasks, call, &task, id, &existed);
     if (err_is(err) || existed)
         return err;
