@@ -103,7 +103,7 @@ static void choose_fault(crash_t *crash, char *fault, size_t size)
     *fault = '\0';
     if (chance(crash, 2))
         snprintf(fault, size, "kill@%s:%d", points[chance(crash, 3)],
-                 150 + (int)chance(crash, 500));
+                 80 + (int)chance(crash, 250));
 }
 
 static void until_ready(int fd)
@@ -190,8 +190,8 @@ static client_call_t next_call(const writer_t *writer, int turn, arena_t *arena,
         args =
             arena_printf(arena, "{'operation':'add_node','args':{'id':'%s','type':'thing'}}", *id);
     else
-        args = arena_printf(arena, "{'name':'count','wait_ms':0,'input':{'file':'%s'}}",
-                            writer->crash->counter);
+        args = arena_printf(arena, "{'name':'count','wait_ms':%d,'input':{'file':'%s'}}",
+                            turn % 2 * 300, writer->crash->counter);
     return (client_call_t){.peer = kind == 0 || kind == 3 ? "agent" : "brain",
                            .method = methods[kind],
                            .args = house_pack(arena, args),
@@ -439,6 +439,38 @@ static void judge_ack(judge_t *judge, int kind, const char *id)
                   err_what(reply.err));
 }
 
+/* Tasks of a kind in the house. */
+static int count_tasks(judge_t *judge, const char *kind)
+{
+    const char *cursor = "";
+    int count = 0;
+    bytes_t tasks, task;
+    arena_reset(judge->arena);
+    for (bool more = true; more; more = *cursor) {
+        client_reply_t reply =
+            ask(judge, "agent", "task_list",
+                arena_printf(judge->arena, "{'kind':'%s','limit':1000%s%s%s}", kind,
+                             *cursor ? ",'cursor':'" : "", cursor, *cursor ? "'" : ""));
+        ck_assert_msg(!err_is(reply.err), "%s", err_what(reply.err));
+        ck_assert(mp_get(reply.body, "tasks", &tasks));
+        for (uint32_t i = 0; mp_at(tasks, i, &task); i++)
+            count++;
+        cursor = text_of(judge, reply.body, "cursor");
+    }
+    return count;
+}
+
+/* A call that was sent again after a crash is still one call. */
+static void judge_repetitions(judge_t *judge)
+{
+    int calls[KINDS] = {0};
+    for (int i = 0; i < CLIENTS; i++)
+        calls[i % KINDS] += judge->crash->writers[i].count + judge->crash->writers[i].refused;
+    int notes = count_tasks(judge, "note"), runs = count_tasks(judge, "sop");
+    ck_assert_msg(notes <= calls[0], "%d tasks by %d calls", notes, calls[0]);
+    ck_assert_msg(runs <= calls[3], "%d runs by %d calls", runs, calls[3]);
+}
+
 static void judge_all(crash_t *crash)
 {
     judge_t judge = {.crash = crash, .arena = arena_new()};
@@ -463,6 +495,7 @@ static void judge_all(crash_t *crash)
            (long long)crash->answer_worst_ms, (long long)crash->gone_worst_ms);
     printf("crash: the reckoning took %lld ms\n", (long long)(mono_ms() - began_ms));
     fflush(stdout);
+    judge_repetitions(&judge);
     ck_assert_int_gt(judge.runs_completed, 0);
     ck_assert_int_le(crash->answer_worst_ms, ANSWER_MS);
     client_close(&judge.client);
