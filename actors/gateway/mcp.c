@@ -143,7 +143,8 @@ static mcp_refusal_t unsupported(arena_t *arena, const mcp_message_t *message,
     buf_t data;
     buf_open(&data, arena);
     buf_puts(&data, "{\"supported\":[\"" MCP_MODERN "\"],\"requested\":");
-    json_put_string(&data, requested, strlen(requested));
+    bool text = mp_utf8(requested, strlen(requested)); /* a header may be any bytes */
+    json_put_string(&data, requested, text ? strlen(requested) : 0);
     buf_puts(&data, "}");
     refusal.data = data.data;
     return refusal;

@@ -1,0 +1,125 @@
+/* The words of MCP: which era a message is of, and what is refused how. */
+#include <check.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "actors/gateway/mcp.h"
+#include "proto/json.h"
+
+typedef struct case_row {
+    const char *what;
+    const char *version, *method, *name; /* headers */
+    const char *body;
+    int status, code;
+    bool modern;
+} case_row_t;
+
+#define META                                                                                       \
+    "\"_meta\":{\"io.modelcontextprotocol/protocolVersion\":\"2026-07-28\","                       \
+    "\"io.modelcontextprotocol/clientCapabilities\":{}}"
+#define CALL(more) "{\"jsonrpc\":\"2.0\",\"id\":1,\"method\":\"tools/call\",\"params\":{" more "}}"
+
+static const case_row_t rows[] = {
+    {"not an object", NULL, NULL, NULL, "7", 400, -32600, false},
+    {"no version of JSON-RPC", NULL, NULL, NULL, "{\"id\":1,\"method\":\"ping\"}", 400, -32600,
+     false},
+    {"id is null", NULL, NULL, NULL, "{\"jsonrpc\":\"2.0\",\"id\":null,\"method\":\"ping\"}", 400,
+     -32600, false},
+    {"method is no string", NULL, NULL, NULL, "{\"jsonrpc\":\"2.0\",\"id\":1,\"method\":7}", 400,
+     -32600, false},
+    {"params is no object", NULL, NULL, NULL,
+     "{\"jsonrpc\":\"2.0\",\"id\":1,\"method\":\"ping\",\"params\":[]}", 400, -32600, false},
+    {"legacy without a header", NULL, NULL, NULL, CALL("\"name\":\"x\""), 0, 0, false},
+    {"legacy with one", "2025-06-18", NULL, NULL, CALL("\"name\":\"x\""), 0, 0, false},
+    {"legacy of no revision", "1999-01-01", NULL, NULL, CALL("\"name\":\"x\""), 400, -32022, false},
+    {"modern", "2026-07-28", "tools/call", "x", CALL("\"name\":\"x\"," META), 0, 0, true},
+    {"modern header without _meta", "2026-07-28", "tools/call", "x", CALL("\"name\":\"x\""), 400,
+     -32602, false},
+    {"no header at all", NULL, NULL, NULL, CALL("\"name\":\"x\"," META), 400, -32020, true},
+    {"another method in the header", "2026-07-28", "tools/list", "x", CALL("\"name\":\"x\"," META),
+     400, -32020, true},
+    {"another name in the header", "2026-07-28", "tools/call", "y", CALL("\"name\":\"x\"," META),
+     400, -32020, true},
+    {"the name in Base64", "2026-07-28", "tools/call",
+     "=?base64?eA==?=", CALL("\"name\":\"x\"," META), 0, 0, true},
+    {"Base64 without padding", "2026-07-28", "tools/call",
+     "=?base64?eA?=", CALL("\"name\":\"x\"," META), 400, -32020, true},
+    {"Base64 of another alphabet", "2026-07-28", "tools/call",
+     "=?base64?e_==?=", CALL("\"name\":\"x\"," META), 400, -32020, true},
+    {"a header that only looks like Base64", "2026-07-28", "tools/call", "=?base64?x",
+     CALL("\"name\":\"=?base64?x\"," META), 0, 0, true},
+    {"capabilities are missing", "2026-07-28", "tools/call", "x",
+     CALL("\"name\":\"x\",\"_meta\":{\"io.modelcontextprotocol/protocolVersion\":\"2026-07-28\"}"),
+     400, -32602, true},
+    {"a version of the future", "2030-01-01", "tools/call", "x",
+     CALL("\"name\":\"x\",\"_meta\":{\"io.modelcontextprotocol/protocolVersion\":\"2030-01-01\"}"),
+     400, -32022, true},
+};
+
+static const char *get(void *ctx, const char *name)
+{
+    const case_row_t *row = ctx;
+    if (!strcmp(name, "MCP-Protocol-Version"))
+        return row->version;
+    if (!strcmp(name, "Mcp-Method"))
+        return row->method;
+    return !strcmp(name, "Mcp-Name") ? row->name : NULL;
+}
+
+START_TEST(each_message_is_read_as_the_specification_says)
+{
+    const case_row_t *row = &rows[_i];
+    arena_t *arena = arena_new();
+    bytes_t value;
+    mcp_message_t message;
+    mcp_headers_t headers = {get, (void *)row};
+    ck_assert_int_eq(json_to_msgpack(arena, row->body, strlen(row->body), NULL, &value).code,
+                     ERR_OK);
+    mcp_refusal_t refusal = mcp_read(arena, value, &headers, &message);
+    ck_assert_msg(refusal.status == row->status && refusal.code == row->code,
+                  "%s: status %d, code %d, %s", row->what, refusal.status, refusal.code,
+                  refusal.text ? refusal.text : "");
+    if (!refusal.status)
+        ck_assert_msg(message.modern == row->modern, "%s: the wrong era", row->what);
+    arena_destroy(&arena);
+}
+END_TEST
+
+START_TEST(ids_come_back_as_they_were)
+{
+    static const char *const ids[] = {"1", "\"a\\\"b\"", "9007199254740993", "-5"};
+    for (size_t i = 0; i < sizeof(ids) / sizeof(ids[0]); i++) {
+        arena_t *arena = arena_new();
+        const char *body =
+            arena_printf(arena, "{\"jsonrpc\":\"2.0\",\"id\":%s,\"method\":\"ping\"}", ids[i]);
+        bytes_t value;
+        mcp_message_t message;
+        case_row_t none = {0};
+        mcp_headers_t headers = {get, &none};
+        buf_t out;
+        buf_open(&out, arena);
+        ck_assert_int_eq(json_to_msgpack(arena, body, strlen(body), NULL, &value).code, ERR_OK);
+        ck_assert_int_eq(mcp_read(arena, value, &headers, &message).status, 0);
+        mcp_open_result(&out, &message, "0");
+        mcp_close_result(&out);
+        ck_assert_str_eq(
+            out.data, arena_printf(arena, "{\"jsonrpc\":\"2.0\",\"id\":%s,\"result\":{}}", ids[i]));
+        arena_destroy(&arena);
+    }
+}
+END_TEST
+
+int main(void)
+{
+    Suite *suite = suite_create("mcp");
+    TCase *tcase = tcase_create("words");
+    tcase_add_loop_test(tcase, each_message_is_read_as_the_specification_says, 0,
+                        (int)(sizeof(rows) / sizeof(rows[0])));
+    tcase_add_test(tcase, ids_come_back_as_they_were);
+    suite_add_tcase(suite, tcase);
+    SRunner *runner = srunner_create(suite);
+    srunner_run_all(runner, CK_ENV);
+    int failed = srunner_ntests_failed(runner);
+    srunner_free(runner);
+    return failed != 0;
+}
