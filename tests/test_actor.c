@@ -17,6 +17,7 @@
 #include "bus/actor.h"
 #include "bus/address.h"
 #include "bus/child.h"
+#include "bus/handover.h"
 #include "house.h"
 #include "proto/mp.h"
 
@@ -641,8 +642,8 @@ static void raw_close(raw_t *raw)
 
 static void raw_bytes(raw_t *raw, bytes_t header, bytes_t body)
 {
-    ck_assert_int_ge(zmq_send(raw->socket, header.data, header.size, ZMQ_SNDMORE), 0);
-    ck_assert_int_ge(zmq_send(raw->socket, body.data, body.size, 0), 0);
+    ck_assert_int_ge(handover_send(raw->socket, header.data, header.size, ZMQ_SNDMORE), 0);
+    ck_assert_int_ge(handover_send(raw->socket, body.data, body.size, 0), 0);
 }
 
 static void raw_send(raw_t *raw, header_t header, const char *json)
@@ -660,7 +661,7 @@ static bytes_t raw_part(raw_t *raw)
 {
     zmq_msg_t part;
     zmq_msg_init(&part);
-    ck_assert_int_ge(zmq_msg_recv(&part, raw->socket, 0), 0);
+    ck_assert_int_ge(handover_receive(&part, raw->socket, 0), 0);
     bytes_t copy = {arena_copy(raw->arena, zmq_msg_data(&part), zmq_msg_size(&part)),
                     zmq_msg_size(&part)};
     zmq_msg_close(&part);
@@ -708,7 +709,7 @@ START_TEST(malformed_frames_are_dropped)
     raw_bytes(&raw, house_pack(raw.arena, "{'v':1,'kind':'call','id':1}"), none);
     raw_bytes(&raw, house_pack(raw.arena, "{'v':1,'kind':'reply','id':1,'from':'x'}"), none);
     raw_bytes(&raw, house_pack(raw.arena, "{'v':1,'kind':'gossip'}"), none);
-    ck_assert_int_ge(zmq_send(raw.socket, "one part", 8, 0), 0);
+    ck_assert_int_ge(handover_send(raw.socket, "one part", 8, 0), 0);
     header_t header = {.kind = FRAME_CALL, .id = 5, .from = "raw", .method = "row_put"};
     raw_bytes(&raw,
               house_pack(raw.arena, "{'v':1,'kind':'call','id':4,'from':'raw',"
