@@ -48,8 +48,9 @@ typedef struct mp_reader {
     const uint8_t *end;
 } mp_reader_t;
 
-/* Deepest nesting that skip, slice and check follow. */
-enum { MP_DEPTH = 64 };
+/* Deepest nesting that skip, slice and check follow. JSON text may nest 64 deep and a free-form
+ * field RECORD_ANY_DEEPEST: what wraps them on their way always has room. */
+enum { MP_DEPTH = 128 };
 
 static inline mp_reader_t mp_reader(bytes_t bytes)
 {
