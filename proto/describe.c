@@ -42,7 +42,7 @@ static void add_limits(pairs_t *pairs, const field_t *field, const char *least, 
     if (!field->min && !field->max)
         return;
     add_int(pairs, least, field->min);
-    if (field->max)
+    if (field->max || field->min < 0)
         add_int(pairs, most, field->max);
 }
 
@@ -248,7 +248,7 @@ static const char *limits_text(const field_t *field, arena_t *arena)
 {
     if (!field->min && !field->max)
         return "";
-    if (!field->max)
+    if (!field->max && field->min > 0)
         return arena_printf(arena, "from %lld", (long long)field->min);
     return arena_printf(arena, "%lld to %lld", (long long)field->min, (long long)field->max);
 }

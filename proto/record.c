@@ -40,7 +40,7 @@ typedef struct decoder {
 
 static void put_place(buf_t *out, const place_t *place)
 {
-    if (place->outer && place->outer->name) {
+    if (place->outer) {
         put_place(out, place->outer);
         if (!place->indexed)
             buf_puts(out, ".");
@@ -124,14 +124,41 @@ static err_t out_of_range(const decoder_t *in, const place_t *place, const char 
 static err_t decode_record(const decoder_t *in, const place_t *place, const record_t *record,
                            mp_reader_t *reader, void *out);
 
+/* 0, 0 are no limits, and a largest of 0 below the smallest is none either. */
 static bool limited(const field_t *field)
 {
     return field->min || field->max;
 }
 
+static bool endless(const field_t *field)
+{
+    return !field->max && field->min >= 0;
+}
+
+static bool within(const field_t *field, int64_t value)
+{
+    return !limited(field) || (value >= field->min && (endless(field) || value <= field->max));
+}
+
+static bool within_real(const field_t *field, double value)
+{
+    return !limited(field) ||
+           (value >= (double)field->min && (endless(field) || value <= (double)field->max));
+}
+
+static const char *range_text(const decoder_t *in, const field_t *field, const char *thing)
+{
+    if (!limited(field))
+        return thing;
+    if (endless(field))
+        return arena_printf(in->arena, "%s of at least %lld", thing, (long long)field->min);
+    return arena_printf(in->arena, "%s from %lld to %lld", thing, (long long)field->min,
+                        (long long)field->max);
+}
+
 static int64_t largest_of(const field_t *field, int64_t otherwise)
 {
-    return limited(field) && field->max ? field->max : otherwise;
+    return field->max ? field->max : otherwise;
 }
 
 static err_t check_size(const decoder_t *in, const place_t *place, const field_t *field,
@@ -158,14 +185,6 @@ static err_t decode_text(const decoder_t *in, const place_t *place, const mp_val
     return err_ok();
 }
 
-static const char *int_range(const decoder_t *in, const field_t *field)
-{
-    if (!limited(field))
-        return "a whole number";
-    return arena_printf(in->arena, "a whole number from %lld to %lld", (long long)field->min,
-                        (long long)field->max);
-}
-
 static bool whole(const mp_value_t *value, int64_t *out)
 {
     if (value->type == MP_INT) {
@@ -182,8 +201,8 @@ static bool whole(const mp_value_t *value, int64_t *out)
 static err_t decode_int(const decoder_t *in, const place_t *place, const field_t *field,
                         const mp_value_t *value, int64_t *out)
 {
-    if (!whole(value, out) || (limited(field) && (*out < field->min || *out > field->max)))
-        return wrong(in, place, int_range(in, field), value);
+    if (!whole(value, out) || !within(field, *out))
+        return wrong(in, place, range_text(in, field, "a whole number"), value);
     return err_ok();
 }
 
@@ -206,7 +225,7 @@ static err_t decode_time(const decoder_t *in, const place_t *place, const field_
         return wrong(in, place,
                      "a time: milliseconds since 1970, or text such as 2026-01-31T12:00:00Z",
                      value);
-    if (limited(field) && (*out < field->min || *out > field->max))
+    if (!within(field, *out))
         return wrong(in, place,
                      arena_printf(in->arena, "a time from %s to %s",
                                   record_time_text(in->arena, field->min),
@@ -225,12 +244,9 @@ static err_t decode_real(const decoder_t *in, const place_t *place, const field_
     else if (value->type == MP_REAL && isfinite(value->real))
         *out = value->real;
     else
-        return wrong(in, place, "a number", value);
-    if (limited(field) && (*out < (double)field->min || *out > (double)field->max))
-        return wrong(in, place,
-                     arena_printf(in->arena, "a number from %lld to %lld", (long long)field->min,
-                                  (long long)field->max),
-                     value);
+        return wrong(in, place, range_text(in, field, "a number"), value);
+    if (!within_real(field, *out))
+        return wrong(in, place, range_text(in, field, "a number"), value);
     return err_ok();
 }
 
@@ -541,8 +557,7 @@ static err_t unknown_field(const decoder_t *in, const place_t *place, const fiel
     }
     const char *name = shown(in->arena, key->text, key->size);
     const char *near = record_nearest(name, names);
-    const char *where =
-        place && place->name ? arena_printf(in->arena, " in '%s'", place_text(in, place)) : "";
+    const char *where = place ? arena_printf(in->arena, " in '%s'", place_text(in, place)) : "";
     if (near)
         return err_make(in->arena, ERR_ARGUMENT, "unknown %s '%s'%s; did you mean '%s'?", in->what,
                         name, where, near);
@@ -735,25 +750,25 @@ void record_encode(const record_t *record, const void *in, buf_t *out)
 
 static bool default_in_limits(const field_t *field, const void *at)
 {
-    if (field->type == FIELD_INT || field->type == FIELD_TIME) {
-        int64_t number = *(const int64_t *)at;
-        return !limited(field) || (number >= field->min && number <= field->max);
-    }
-    if (field->type == FIELD_REAL) {
-        double number = *(const double *)at;
-        return !limited(field) || (number >= (double)field->min && number <= (double)field->max);
-    }
-    if (field->type != FIELD_STR)
+    switch (field->type) {
+    case FIELD_INT:
+    case FIELD_TIME:
+        return within(field, *(const int64_t *)at);
+    case FIELD_REAL:
+        return within_real(field, *(const double *)at);
+    case FIELD_STR:
+        return (int64_t)strlen(field->def) >= field->min &&
+               (int64_t)strlen(field->def) <= largest_of(field, RECORD_STR_LARGEST);
+    default:
         return true;
-    int64_t size = (int64_t)strlen(field->def);
-    return size >= field->min && size <= largest_of(field, RECORD_STR_LARGEST);
+    }
 }
 
 static err_t check_field(const record_t *record, const field_t *field, arena_t *arena)
 {
     const char *wrong_is = NULL;
     void *value = arena_alloc(arena, record->size);
-    if (field->min > field->max)
+    if (field->min > field->max && !endless(field))
         wrong_is = "smallest is above largest";
     else if (!*field->doc)
         wrong_is = "it has no doc";

@@ -11,8 +11,8 @@
  * That makes memory_t, memory_list_t {items, count} and the constant memory_record. Columns: type,
  * name, presence, smallest, largest, doc. Presence is must, opt() or opt(default). Smallest and
  * largest bound the number itself, or bytes of text, or the count of items; 0, 0 means the limits
- * of the type. On the wire a record is a msgpack map; absent and nil mean the same; a key that is
- * no field is ERR_ARGUMENT.
+ * of the type, and so does a largest of 0 after a smallest above it. On the wire a record is a
+ * msgpack map; absent and nil mean the same; a key that is no field is ERR_ARGUMENT.
  *
  *   type         C                          on the wire
  *   STR          const char *               str, UTF-8, no NUL inside; NULL when absent
