@@ -102,8 +102,7 @@ static void choose_fault(crash_t *crash, char *fault, size_t size)
     static const char *const points[] = {"commit.before", "commit.after", "put"};
     *fault = '\0';
     if (chance(crash, 2))
-        snprintf(fault, size, "kill@%s:%d", points[chance(crash, 3)],
-                 80 + (int)chance(crash, 250));
+        snprintf(fault, size, "kill@%s:%d", points[chance(crash, 3)], 80 + (int)chance(crash, 250));
 }
 
 static void until_ready(int fd)
