@@ -461,6 +461,12 @@ void mp_put_str(buf_t *out, const char *text)
 
 void mp_put_strn(buf_t *out, const char *text, size_t size)
 {
+    if (size && size < 32) { /* most keys: head and text in one go */
+        char small[32] = {(char)(0xa0 | size)};
+        memcpy(small + 1, text, size);
+        buf_put(out, small, size + 1);
+        return;
+    }
     msgpack_packer pack = packer(out);
     msgpack_pack_str(&pack, size);
     buf_put(out, text, size);
