@@ -2,11 +2,20 @@
 #include <check.h>
 #include <signal.h>
 #include <stdalign.h>
+#include <stdbool.h>
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "proto/arena.h"
+
+static bool all_are(const unsigned char *memory, size_t size, unsigned char value)
+{
+    for (size_t i = 0; i < size; i++)
+        if (memory[i] != value)
+            return false;
+    return true;
+}
 
 START_TEST(memory_is_aligned_and_zeroed)
 {
@@ -15,8 +24,7 @@ START_TEST(memory_is_aligned_and_zeroed)
         unsigned char *memory = arena_alloc(arena, size);
         ck_assert_ptr_nonnull(memory);
         ck_assert_uint_eq((uintptr_t)memory % alignof(max_align_t), 0);
-        for (size_t i = 0; i < size; i++)
-            ck_assert_uint_eq(memory[i], 0);
+        ck_assert(all_are(memory, size, 0));
         memset(memory, 0xA5, size);
     }
     arena_destroy(&arena);
@@ -37,8 +45,7 @@ START_TEST(pieces_do_not_overlap)
         memset(pieces[i], (int)(i & 0xFF), sizes[i]);
     }
     for (size_t i = 0; i < PIECES; i++)
-        for (size_t at = 0; at < sizes[i]; at++)
-            ck_assert_uint_eq(pieces[i][at], i & 0xFF);
+        ck_assert(all_are(pieces[i], sizes[i], (unsigned char)i));
     arena_destroy(&arena);
 }
 END_TEST
@@ -54,8 +61,7 @@ START_TEST(reset_forgets_and_zeroes_again)
     ck_assert_uint_eq(arena_used(arena), 0);
     unsigned char *after = arena_alloc(arena, 100);
     ck_assert_ptr_eq(after, before); /* the first block is used again */
-    for (size_t i = 0; i < 100; i++)
-        ck_assert_uint_eq(after[i], 0);
+    ck_assert(all_are(after, 100, 0));
     arena_destroy(&arena);
 }
 END_TEST
