@@ -729,6 +729,202 @@ START_TEST(words_are_the_same_before_and_after_merging)
 }
 END_TEST
 
+/* ---- care ---- */
+
+/* Deletes or spoils some rows of a table behind the brain's back. */
+static void damage(house_t *house, int table, int every)
+{
+    static const store_table_t tables[] = {
+#define TABLE_ROW(name) {#name},
+        BRAIN_TABLES(TABLE_ROW)
+#undef TABLE_ROW
+            {NULL}};
+    store_pool_t *pool;
+    store_txn_t *txn;
+    store_scan_t scan;
+    bytes_t key, value;
+    int row = 0;
+    store_pool_options_t options = {
+        .dir = arena_printf(house->arena, "%s/brain", house->data), .tables = tables, .format = 1};
+
+    ck_assert(!err_is(store_pool_open(&options, &pool, house->arena)));
+    ck_assert(!err_is(store_begin_write(pool, "default", &txn, house->arena)));
+    ck_assert(!err_is(store_scan_open(&scan, txn, table, (bytes_t){0}, (bytes_t){0}, false)));
+    while (store_scan_next(&scan, &key, &value))
+        if (row++ % every == 0)
+            ck_assert(!err_is(store_scan_del(&scan)));
+    store_scan_close(&scan);
+    ck_assert(!err_is(store_commit(&txn)));
+    store_pool_close(&pool);
+    ck_assert_int_gt(row, 0);
+}
+
+START_TEST(damage_is_found_and_mended)
+{
+    static const int tables[] = {TABLE_postings, TABLE_heads,   TABLE_episode_ids,
+                                 TABLE_threads,  TABLE_vectors, TABLE_episodes};
+    house_t house;
+    open_house(&house);
+    fill(&house, 0, 450);
+    for (int i = 0; i < 10; i++)
+        good(&house, "brain_store",
+             arena_printf(house.arena,
+                          "{'id': 'th%d', 'taskId': 'x', 'thread': 'th', 'request': 'say %d', "
+                          "'solution': ''}",
+                          i, i));
+    good(&house, "brain_maintenance", "{'action': 'optimize'}"); /* so that there are postings */
+    fill(&house, 450, 470);
+    const char *before =
+        get(&house, good(&house, "brain_query", "{'query': 'wing flutter 77', 'limit': 50}").body,
+            "memories");
+    for (size_t i = 0; i < sizeof tables / sizeof tables[0]; i++) {
+        stop(&house);
+        damage(&house, tables[i], 7);
+        start(&house, NULL);
+        bad(&house, "brain_maintenance", "{'action': 'verify'}", ERR_CORRUPT, "");
+        client_reply_t reply = good(&house, "brain_maintenance", "{'action': 'rebuild_indices'}");
+        ck_assert_str_ne(get(&house, reply.body, "memories"), "");
+        good(&house, "brain_maintenance", "{'action': 'verify'}");
+        if (tables[i] == TABLE_episodes)
+            break; /* those are lost, but nothing leads to them any more */
+        const char *after = get(
+            &house, good(&house, "brain_query", "{'query': 'wing flutter 77', 'limit': 50}").body,
+            "memories");
+        ck_assert_str_eq(before, after);
+    }
+    fill(&house, 470, 480);
+    sound(&house);
+    close_house(&house);
+}
+END_TEST
+
+START_TEST(a_rebuild_goes_on_beside_writers)
+{
+    house_t house;
+    uint64_t id;
+    open_house(&house);
+    fill(&house, 0, 900);
+    good(&house, "brain_maintenance", "{'action': 'optimize'}");
+    const char *json = "{\"action\": \"rebuild_indices\"}";
+    bytes_t args;
+    ck_assert(!err_is(json_to_msgpack(house.arena, json, strlen(json), NULL, &args)));
+    client_call_t call = {.peer = "brain",
+                          .method = "brain_maintenance",
+                          .args = args,
+                          .role = ROLE_ADMIN,
+                          .timeout_ms = 60000};
+    client_t *other = NULL;
+    ck_assert(!err_is(client_open_host(house.host, &other)));
+    client_send(other, &call);
+    for (int i = 0; i < 60; i++) { /* on both sides of the rebuild's place */
+        good(&house, "brain_delete_episode", arena_printf(house.arena, "{'id': 'm%d'}", i * 14));
+        fill(&house, 900 + i, 901 + i);
+    }
+    client_reply_t reply = client_wait(other, house.arena, 60000, &id);
+    ck_assert_msg(!err_is(reply.err), "%s", err_what(reply.err));
+    client_close(&other);
+    is(&house, good(&house, "brain_check", "{}").body, "memories", "900");
+    close_house(&house);
+}
+END_TEST
+
+/* Everything out, everything in again elsewhere, twice, in small pages. */
+START_TEST(export_and_import_move_a_company)
+{
+    house_t house;
+    const char *cursor = "";
+    open_house(&house);
+    fill(&house, 0, 40);
+    for (int i = 0; i < 9; i++)
+        good(&house, "log_experience",
+             arena_printf(house.arena,
+                          "{'taskId': 't', 'task_type': 'move', 'agent_used': 'a%d', 'outcome': "
+                          "'success', 'summary': 's', 'duration': %d}",
+                          i % 2, i));
+    graph(&house, "add_node", "{'id': 'n', 'type': 'T', 'properties': {'a': [1, 'x']}}");
+    graph(&house, "add_edge", "{'from': 'n', 'to': 'm', 'relation': 'r', 'properties': {'b': 2}}");
+    for (int page = 0; page < 100; page++) {
+        client_reply_t reply =
+            good(&house, "brain_export",
+                 *cursor ? arena_printf(house.arena, "{'limit': 7, 'cursor': %s}", cursor)
+                         : "{'limit': 7}");
+        buf_t in;
+        bytes_t lines;
+        buf_open(&in, house.arena);
+        ck_assert(mp_get(reply.body, "lines", &lines));
+        mp_put_map(&in, 2);
+        mp_put_str(&in, "company");
+        mp_put_str(&in, "copy");
+        mp_put_str(&in, "lines");
+        mp_put_raw(&in, lines);
+        client_call_t call = {.peer = "brain",
+                              .method = "brain_import",
+                              .args = buf_bytes(&in),
+                              .role = ROLE_ADMIN,
+                              .timeout_ms = 20000};
+        for (int twice = 0; twice < 2; twice++) {
+            client_reply_t put = client_call(house.client, house.arena, &call);
+            ck_assert_msg(!err_is(put.err), "%s", err_what(put.err));
+            is(&house, put.body, "faults", "[]");
+            is(&house, put.body, "imported", get(&house, reply.body, "count"));
+        }
+        cursor = get(&house, reply.body, "cursor");
+        if (!*cursor)
+            break;
+    }
+    is(&house, good(&house, "brain_check", "{'company': 'copy'}").body, "memories", "49");
+    static const char *const questions[][2] = {
+        {"brain_query", "'query': 'login page 10', 'limit': 1"},
+        {"brain_query_graph", "'query': ''"},
+        {"recall_delegation_patterns", "'task_type': 'move'"}};
+    for (int i = 0; i < 3; i++) {
+        const char *one =
+            good(&house, questions[i][0], arena_printf(house.arena, "{%s}", questions[i][1])).text;
+        const char *two =
+            good(&house, questions[i][0],
+                 arena_printf(house.arena, "{'company': 'copy', %s}", questions[i][1]))
+                .text;
+        ck_assert_str_eq(one, two);
+    }
+    client_reply_t reply =
+        good(&house, "brain_import",
+             "{'lines': '{\\\"id\\\": \\\"whole\\\", \\\"timestamp\\\": 5, \\\"request\\\": "
+             "\\\"kept\\\"}\\nrubbish\\n{\\\"id\\\": \\\"half\\\", \\\"tim'}");
+    is(&house, reply.body, "imported", "1");
+    is(&house, reply.body, "faults.0.line", "2");
+    is(&house, reply.body, "faults.1.line", "3");
+    bad(&house, "brain_export", "{'cursor': 'zz'}", ERR_ARGUMENT, "cursor");
+    sound(&house);
+    close_house(&house);
+}
+END_TEST
+
+START_TEST(what_is_to_be_forgotten_is)
+{
+    house_t house;
+    open_house(&house);
+    fill(&house, 0, 500);
+    graph(&house, "add_edge", "{'from': 'a', 'to': 'b', 'relation': 'r'}");
+    graph(&house, "add_node", "{'id': 'a'}");
+    bad(&house, "brain_forget", "{}", ERR_ARGUMENT, "say what");
+    bad(&house, "brain_forget", "{'everything': true, 'type': 'x'}", ERR_ARGUMENT, "everything");
+    client_reply_t reply =
+        good(&house, "brain_forget", "{'filter': {'even': true}, 'until': 1700000400000}");
+    is(&house, reply.body, "deleted", "200");
+    is(&house, good(&house, "brain_check", "{}").body, "memories", "300");
+    is(&house, good(&house, "brain_stat", "{}").body, "memories", "300");
+    reply = good(&house, "brain_forget", "{'everything': true}");
+    is(&house, reply.body, "deleted", "300");
+    is(&house, good(&house, "brain_query", "{'query': 'wing flutter'}").body, "memories", "[]");
+    is(&house, good(&house, "brain_query_graph", "{'query': ''}").body, "edges", "[]");
+    sound(&house);
+    good(&house, "brain_maintenance", "{'action': 'vacuum'}");
+    fill(&house, 0, 5);
+    is(&house, good(&house, "brain_check", "{}").body, "memories", "5");
+    close_house(&house);
+}
+END_TEST
+
 /* ---- readers beside writers ---- */
 
 typedef struct reader {
@@ -826,6 +1022,10 @@ int main(void)
     tcase_add_test(tcase, experience_is_counted_exactly);
     tcase_add_test(tcase, procedures_come_from_the_agent);
     tcase_add_test(tcase, words_are_the_same_before_and_after_merging);
+    tcase_add_test(tcase, damage_is_found_and_mended);
+    tcase_add_test(tcase, a_rebuild_goes_on_beside_writers);
+    tcase_add_test(tcase, export_and_import_move_a_company);
+    tcase_add_test(tcase, what_is_to_be_forgotten_is);
     tcase_add_test(tcase, reading_goes_on_beside_writing_and_rebuilding);
     suite_add_tcase(suite, tcase);
     srunner_run_all(runner, CK_ENV);

@@ -470,14 +470,14 @@ err_t indexes_build(indexes_t *self, const char *company, bool (*stop)(const voi
 {
     pthread_mutex_lock(&self->lock);
     shelf_t *shelf = find_locked(self, company);
-    bool mine = shelf && shelf->index && !shelf->building;
+    bool mine = shelf && shelf->index && !shelf->building && index_stats(shelf->index).wants_build;
     if (mine) {
         shelf->building = true;
         shelf->refs++;
     }
     pthread_mutex_unlock(&self->lock);
     if (!mine)
-        return err_of(ERR_NOT_FOUND, "the vectors of this company are not in memory");
+        return err_of(ERR_NOT_FOUND, "no index of this company wants to be built");
     err_t err = build(self, shelf, stop, ctx);
     pthread_mutex_lock(&self->lock);
     shelf->building = false;

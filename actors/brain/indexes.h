@@ -55,7 +55,7 @@ bool indexes_wants_build(indexes_t *indexes, const char *company);
  */
 const char *indexes_claim(indexes_t *indexes, arena_t *arena);
 void indexes_unclaim(indexes_t *indexes, const char *company);
-/* Builds, swaps and saves; long. ERR_NOT_FOUND when the company is not in memory. */
+/* Builds, swaps and saves; long. ERR_NOT_FOUND when that would not pay, or it is under way. */
 err_t indexes_build(indexes_t *indexes, const char *company, bool (*stop)(const void *self),
                     const void *self);
 

@@ -3,271 +3,20 @@
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
 #include "actors/brain/embedder.h"
+#include "actors/brain/episode.h"
 #include "actors/brain/filter.h"
 #include "actors/brain/meta.h"
 #include "actors/brain/postings.h"
 #include "bus/digest.h"
 #include "proto/mp.h"
 
-RECORD_DEFINE(episode, episode_FIELDS)
 RECORD_DEFINE(explanation, explanation_FIELDS)
 RECORD_DEFINE(memory, memory_FIELDS)
 RECORD_DEFINE(memory_counts, memory_counts_FIELDS)
 
 enum { POOL = 200, NEIGHBOURS_OF = 60 };
-
-/* The fields of a memory for BM25F. Weights and b were chosen by bench_retrieval; names and dates
- * are short and say who and when, not what. */
-enum { FIELD_REQUEST, FIELD_SOLUTION, FIELD_NAMES, FIELD_DATES, FIELD_COUNT };
-static const struct {
-    float weight, b;
-} field_rules[FIELD_COUNT] = {{1.0F, 0.75F}, {1.0F, 0.75F}, {0.6F, 0.3F}, {0.4F, 0.0F}};
-
-/* ---- what a memory says ---- */
-
-typedef struct analysis {
-    posting_doc_t doc;
-    float *vector; /* NULL: no word to embed */
-} analysis_t;
-
-static void put_texts(buf_t *out, bytes_t value, int depth)
-{
-    mp_reader_t reader = mp_reader(value);
-    mp_value_t head;
-    bytes_t child;
-
-    if (!value.size || depth > 4 || !mp_read(&reader, &head))
-        return;
-    if (head.type == MP_STR) {
-        buf_put(out, head.text, head.size);
-        buf_puts(out, "\n");
-    }
-    if (head.type != MP_ARRAY && head.type != MP_MAP)
-        return;
-    for (uint32_t i = 0; i < head.count; i++) {
-        if (head.type == MP_MAP && !mp_skip(&reader))
-            return;
-        if (!mp_slice(&reader, &child))
-            return;
-        put_texts(out, child, depth + 1);
-    }
-}
-
-static void put_text(buf_t *out, const char *text)
-{
-    if (text && *text) {
-        buf_puts(out, text);
-        buf_puts(out, "\n");
-    }
-}
-
-static void put_names(buf_t *out, const episode_t *episode)
-{
-    put_text(out, episode->author);
-    put_text(out, episode->thread);
-    put_text(out, episode->taskId);
-    put_text(out, episode->type);
-    put_text(out, episode->source_agency);
-    put_texts(out, episode->artifacts, 0);
-    put_texts(out, episode->metadata, 0);
-}
-
-/* "Friday 17 May 2024 2024-05": a memory is found by when it was. */
-static const char *date_words(arena_t *arena, int64_t ms)
-{
-    static const char *const days[] = {"Sunday",   "Monday", "Tuesday", "Wednesday",
-                                       "Thursday", "Friday", "Saturday"};
-    static const char *const months[] = {"January",   "February", "March",    "April",
-                                         "May",       "June",     "July",     "August",
-                                         "September", "October",  "November", "December"};
-    time_t seconds = (time_t)(ms / 1000);
-    struct tm tm;
-
-    if (!gmtime_r(&seconds, &tm))
-        return "";
-    return arena_printf(arena, "%s %d %s %d %d-%02d", days[tm.tm_wday], tm.tm_mday,
-                        months[tm.tm_mon], tm.tm_year + 1900, tm.tm_year + 1900, tm.tm_mon + 1);
-}
-
-static void analyse_field(words_t *words, arena_t *arena, analysis_t *into, int field,
-                          const char *text, word_list_t *list)
-{
-    words_split(words, arena, text ? text : "", text ? strlen(text) : 0, list);
-    posting_doc_add(&into->doc, arena, field, list);
-}
-
-static word_list_t joined(arena_t *arena, const word_list_t *a, const word_list_t *b)
-{
-    word_list_t both = {.count = a->count + b->count};
-
-    both.words = ARENA_ARRAY(arena, word_t, both.count + 1);
-    if (a->count)
-        memcpy(both.words, a->words, a->count * sizeof *both.words);
-    if (b->count)
-        memcpy(both.words + a->count, b->words, b->count * sizeof *both.words);
-    return both;
-}
-
-/* The same episode and configuration always give the same words: deleting relies on it. */
-static err_t analyse(arena_t *arena, const meta_config_t *config, const episode_t *episode,
-                     bool with_vector, analysis_t *out)
-{
-    words_t *words = NULL;
-    word_list_t request, solution, list;
-    buf_t names;
-    err_t err = words_new(&words, config->language);
-
-    if (err_is(err))
-        return err;
-    memset(out, 0, sizeof *out);
-    analyse_field(words, arena, out, FIELD_REQUEST, episode->request, &request);
-    analyse_field(words, arena, out, FIELD_SOLUTION, episode->solution, &solution);
-    buf_open(&names, arena);
-    put_names(&names, episode);
-    analyse_field(words, arena, out, FIELD_NAMES, names.data, &list);
-    analyse_field(words, arena, out, FIELD_DATES, date_words(arena, episode->timestamp), &list);
-    words_destroy(&words);
-    posting_doc_finish(&out->doc);
-    if (!with_vector)
-        return err_ok();
-    word_list_t both = joined(arena, &request, &solution);
-    float *vector = ARENA_ARRAY(arena, float, (size_t)config->dims);
-    if (!err_is(embedder_terms(arena, &both, NULL, (uint32_t)config->dims, vector)))
-        out->vector = vector;
-    return err_ok();
-}
-
-static uint64_t hash_of(const char *text)
-{
-    uint64_t h = 0xcbf29ce484222325ULL;
-
-    for (; text && *text; text++)
-        h = (h ^ (uint8_t)*text) * 0x100000001b3ULL;
-    return h;
-}
-
-/* ---- keys and rows ---- */
-
-static bytes_t number_key(store_key_t *key, uint64_t number)
-{
-    key_open(key);
-    key_u64(key, number);
-    return key_bytes(key);
-}
-
-static bytes_t id_key(store_key_t *key, const char *id)
-{
-    key_open(key);
-    key_raw(key, id, strlen(id));
-    return key_bytes(key);
-}
-
-static bytes_t thread_key(store_key_t *key, const char *thread, int64_t ms, uint64_t number)
-{
-    key_open(key);
-    key_str(key, thread);
-    key_i64(key, ms);
-    key_u64(key, number);
-    return key_bytes(key);
-}
-
-static bool has_thread(const episode_t *episode)
-{
-    return episode->thread && *episode->thread;
-}
-
-static err_t find_number(store_txn_t *txn, const char *id, uint64_t *number)
-{
-    store_key_t key;
-    bytes_t value;
-
-    if (!*id)
-        return err_of(ERR_NOT_FOUND, "there is no memory with that id");
-    err_t err = store_get(txn, TABLE_episode_ids, id_key(&key, id), &value);
-    if (err.code == ERR_NOT_FOUND)
-        return err_of(ERR_NOT_FOUND, "there is no memory with that id");
-    if (!err_is(err) && !key_read_u64(&value, number))
-        return err_of(ERR_CORRUPT, "the id of a memory leads nowhere");
-    return err;
-}
-
-/* A copy in the arena: it outlives writes and the snapshot. */
-static err_t get_bytes(store_txn_t *txn, arena_t *arena, uint64_t number, bytes_t *out)
-{
-    store_key_t key;
-    err_t err = store_get(txn, TABLE_episodes, number_key(&key, number), out);
-
-    if (!err_is(err))
-        out->data = arena_copy(arena, out->data, out->size);
-    return err;
-}
-
-static err_t get_episode(store_txn_t *txn, arena_t *arena, uint64_t number, episode_t *out)
-{
-    bytes_t bytes;
-    err_t err = get_bytes(txn, arena, number, &bytes);
-
-    if (err.code == ERR_NOT_FOUND)
-        return err_of(ERR_CORRUPT, "the text of a memory is missing");
-    return err_is(err) ? err : record_decode(&episode_record, bytes, arena, "stored field", out);
-}
-
-static err_t put_rows(store_txn_t *txn, arena_t *arena, uint64_t number, const episode_t *episode,
-                      uint32_t model)
-{
-    store_key_t key;
-    uint8_t be[8];
-    buf_t bytes;
-    head_row_t head = {.timestamp_ms = episode->timestamp,
-                       .type_hash = hash_of(episode->type),
-                       .model = model,
-                       .flags = has_thread(episode) ? HEAD_HAS_THREAD : 0};
-
-    buf_open(&bytes, arena);
-    record_encode(&episode_record, episode, &bytes);
-    err_t err = store_append(txn, TABLE_episodes, number_key(&key, number), buf_bytes(&bytes));
-    memcpy(be, key.data, 8);
-    if (!err_is(err))
-        err = store_append(txn, TABLE_heads, key_bytes(&key),
-                           (bytes_t){(const uint8_t *)&head, sizeof head});
-    if (!err_is(err))
-        err = store_put(txn, TABLE_episode_ids, id_key(&key, episode->id), (bytes_t){be, 8});
-    if (!err_is(err) && has_thread(episode))
-        err = store_put(txn, TABLE_threads,
-                        thread_key(&key, episode->thread, episode->timestamp, number),
-                        (bytes_t){NULL, 0});
-    return err;
-}
-
-static err_t del_rows(store_txn_t *txn, uint64_t number, const episode_t *episode)
-{
-    store_key_t key;
-    err_t err = store_del(txn, TABLE_episodes, number_key(&key, number));
-
-    if (!err_is(err))
-        err = store_del(txn, TABLE_heads, key_bytes(&key));
-    if (!err_is(err))
-        err = store_del(txn, TABLE_episode_ids, id_key(&key, episode->id));
-    if (!err_is(err) && has_thread(episode))
-        err = store_del(txn, TABLE_threads,
-                        thread_key(&key, episode->thread, episode->timestamp, number));
-    if (err.code == ERR_NOT_FOUND)
-        return err_of(ERR_CORRUPT, "a row of a memory is missing");
-    return err;
-}
-
-static err_t put_vector(store_txn_t *txn, const meta_config_t *config, uint64_t number,
-                        const float *vector)
-{
-    store_key_t key;
-
-    vector_key(&key, (uint32_t)config->model_number, number);
-    return store_append(txn, TABLE_vectors, key_bytes(&key),
-                        (bytes_t){(const uint8_t *)vector, (size_t)config->dims * 4});
-}
 
 /* ---- deleting ---- */
 
@@ -300,36 +49,70 @@ static err_t forget_experience(store_txn_t *txn, arena_t *arena, uint64_t number
     return err.code == ERR_NOT_FOUND ? err_ok() : err;
 }
 
+/* Also from a rebuild that has come past it. */
+static err_t remove_words(store_txn_t *txn, arena_t *arena, const meta_config_t *config,
+                          uint64_t number, const posting_doc_t *doc, bool had_vector)
+{
+    meta_rebuild_t rebuild;
+    postings_t in = {txn, (uint8_t)config->generation};
+    err_t err = postings_remove(&in, arena, number, doc);
+
+    if (err_is(err) || !meta_rebuild(txn, &rebuild) || number > rebuild.done)
+        return err;
+    in.generation = rebuild.generation;
+    rebuild.memories--;
+    rebuild.vectors -= had_vector;
+    for (int field = 0; field < EPISODE_FIELDS; field++)
+        rebuild.lengths[field] -= doc->lengths[field];
+    err = postings_remove(&in, arena, number, doc);
+    return err_is(err) ? err : meta_put_rebuild(txn, &rebuild);
+}
+
+static err_t remove_vector(store_txn_t *txn, const meta_config_t *config, uint64_t number,
+                           bool *had)
+{
+    store_key_t key;
+
+    vector_key(&key, (uint32_t)config->model_number, number);
+    err_t err = store_del(txn, TABLE_vectors, key_bytes(&key));
+    *had = !err_is(err);
+    return err.code == ERR_NOT_FOUND ? err_ok() : err;
+}
+
+static void drop_after_commit(call_t *call, const char *company, uint64_t number)
+{
+    dropped_t *dropped = ARENA_NEW(call_arena(call), dropped_t);
+
+    *dropped = (dropped_t){arena_strdup(call_arena(call), company), number};
+    call_after_commit(call, on_dropped, dropped);
+}
+
 static err_t remove_number(call_t *call, const char *company, store_txn_t *txn,
                            const meta_config_t *config, meta_counts_t *counts, uint64_t number)
 {
     arena_t *arena = call_arena(call);
     episode_t episode;
-    analysis_t analysis;
-    store_key_t key;
-    err_t err = get_episode(txn, arena, number, &episode);
+    episode_words_t words;
+    bool had_vector = false;
+    err_t err = episode_get(txn, arena, number, &episode);
 
     if (!err_is(err))
-        err = analyse(arena, config, &episode, false, &analysis);
+        err = episode_analyse(arena, config, &episode, false, &words);
     if (!err_is(err))
-        err = postings_remove(txn, arena, number, &analysis.doc);
+        err = remove_vector(txn, config, number, &had_vector);
     if (!err_is(err))
-        err = del_rows(txn, number, &episode);
+        err = remove_words(txn, arena, config, number, &words.doc, had_vector);
+    if (!err_is(err))
+        err = episode_del_rows(txn, number, &episode);
     if (!err_is(err))
         err = forget_experience(txn, arena, number, &episode);
     if (err_is(err))
         return err;
-    vector_key(&key, (uint32_t)config->model_number, number);
-    err = store_del(txn, TABLE_vectors, key_bytes(&key));
-    if (err_is(err) && err.code != ERR_NOT_FOUND)
-        return err;
-    counts->vectors -= !err_is(err);
+    counts->vectors -= had_vector;
     counts->memories--;
-    for (int field = 0; field < FIELD_COUNT; field++)
-        counts->lengths[field] -= analysis.doc.lengths[field];
-    dropped_t *dropped = ARENA_NEW(arena, dropped_t);
-    *dropped = (dropped_t){arena_strdup(arena, company), number};
-    call_after_commit(call, on_dropped, dropped);
+    for (int field = 0; field < EPISODE_FIELDS; field++)
+        counts->lengths[field] -= words.doc.lengths[field];
+    drop_after_commit(call, company, number);
     return err_ok();
 }
 
@@ -344,7 +127,7 @@ err_t memory_delete(brain_t *self, call_t *call, const char *company, const char
     if (!err_is(err))
         err = call_write(call, company, &txn);
     if (!err_is(err))
-        err = find_number(txn, id, &number);
+        err = episode_find(txn, id, &number);
     if (!err_is(err))
         err = meta_config(self, txn, call_arena(call), &config);
     if (err_is(err))
@@ -360,20 +143,21 @@ static err_t add_number(call_t *call, store_txn_t *txn, const meta_config_t *con
                         meta_counts_t *counts, const episode_t *episode)
 {
     arena_t *arena = call_arena(call);
-    analysis_t analysis;
+    episode_words_t analysis;
     uint64_t number = counts->next_number++;
-    err_t err = analyse(arena, config, episode, true, &analysis);
+    err_t err = episode_analyse(arena, config, episode, true, &analysis);
 
     if (!err_is(err))
-        err = put_rows(txn, arena, number, episode,
-                       analysis.vector ? (uint32_t)config->model_number : 0);
+        err = episode_put_rows(txn, arena, number, episode,
+                               analysis.vector ? (uint32_t)config->model_number : 0);
     if (!err_is(err) && analysis.vector)
-        err = put_vector(txn, config, number, analysis.vector);
+        err = episode_put_vector(txn, config, number, analysis.vector);
     if (!err_is(err))
-        err = postings_add(txn, arena, number, &analysis.doc);
+        err = postings_add(&(postings_t){txn, (uint8_t)config->generation}, arena, number,
+                           &analysis.doc);
     counts->memories++;
     counts->vectors += analysis.vector != NULL;
-    for (int field = 0; field < FIELD_COUNT; field++)
+    for (int field = 0; field < EPISODE_FIELDS; field++)
         counts->lengths[field] += analysis.doc.lengths[field];
     return err;
 }
@@ -394,7 +178,7 @@ err_t memory_put(brain_t *self, call_t *call, const char *company, episode_t *ep
     meta_counts(txn, &counts);
     if (!episode->id || !*episode->id)
         episode->id = call_new_id(call, "mem_");
-    err = find_number(txn, episode->id, &number);
+    err = episode_find(txn, episode->id, &number);
     if (err_is(err) && err.code != ERR_NOT_FOUND)
         return err;
     *replaced = !err_is(err);
@@ -411,6 +195,19 @@ err_t memory_put(brain_t *self, call_t *call, const char *company, episode_t *ep
     return err_is(err) ? err : meta_put_counts(txn, &counts);
 }
 
+err_t memory_merge(brain_t *self, call_t *call, const char *company)
+{
+    store_txn_t *txn;
+    meta_config_t config;
+    err_t err = call_write(call, company, &txn);
+
+    if (!err_is(err))
+        err = meta_config(self, txn, call_arena(call), &config);
+    if (err_is(err))
+        return err;
+    return postings_merge(&(postings_t){txn, (uint8_t)config.generation});
+}
+
 /* ---- the same text once ---- */
 
 static bytes_t hash_key(store_key_t *key, arena_t *arena, const episode_t *episode)
@@ -419,7 +216,7 @@ static bytes_t hash_key(store_key_t *key, arena_t *arena, const episode_t *episo
         arena, episode->request ? episode->request : "", episode->solution ? episode->solution : "",
         episode->author ? episode->author : "", episode->thread ? episode->thread : "", NULL);
 
-    return id_key(key, hex);
+    return episode_id_key(key, hex);
 }
 
 /* The hash leads to an id; the memory behind it may have been replaced or deleted since. */
@@ -472,7 +269,7 @@ err_t memory_put_hash(brain_t *self, call_t *call, const char *company, const ep
 static err_t load_memory(store_txn_t *txn, arena_t *arena, uint64_t number, memory_t *out)
 {
     bytes_t bytes;
-    err_t err = get_bytes(txn, arena, number, &bytes);
+    err_t err = episode_bytes(txn, arena, number, &bytes);
 
     return err_is(err) ? err : record_decode(&memory_record, bytes, arena, "stored field", out);
 }
@@ -487,7 +284,7 @@ err_t memory_get(brain_t *self, call_t *call, const char *company, const char *i
     if (err.code == ERR_NOT_FOUND)
         return err_of(ERR_NOT_FOUND, "there is no memory with that id");
     if (!err_is(err))
-        err = find_number(txn, id, &number);
+        err = episode_find(txn, id, &number);
     return err_is(err) ? err : load_memory(txn, call_arena(call), number, out);
 }
 
@@ -508,11 +305,11 @@ err_t memory_list(brain_t *self, call_t *call, const char *company, const char *
     *out = (memory_list_t){.items = ARENA_ARRAY(arena, memory_t, limit)};
     if (err_is(err))
         return err.code == ERR_NOT_FOUND ? err_ok() : err;
-    bytes_t start = begin ? number_key(&from, begin) : (bytes_t){0};
+    bytes_t start = begin ? episode_number_key(&from, begin) : (bytes_t){0};
     err = store_scan_open(&scan, txn, TABLE_heads, (bytes_t){0}, start, true);
     while (!err_is(err) && store_scan_next(&scan, &key, &value)) {
         key_read_u64(&key, &number);
-        if (type && (!head_row_read(value, &head) || head.type_hash != hash_of(type)))
+        if (type && (!head_row_read(value, &head) || head.type_hash != episode_type_hash(type)))
             continue;
         if (out->count == limit) {
             *cursor = number;
@@ -554,7 +351,7 @@ static bool passes(const void *ctx, uint64_t number)
     bytes_t value;
     head_row_t head;
 
-    if (err_is(store_get(search->txn, TABLE_heads, number_key(&key, number), &value)) ||
+    if (err_is(store_get(search->txn, TABLE_heads, episode_number_key(&key, number), &value)) ||
         !head_row_read(value, &head))
         return false;
     if ((query->has_since && head.timestamp_ms < query->since) ||
@@ -572,10 +369,10 @@ static rank_options_t rank_options(const search_t *search)
     rank_options_t options = rank_defaults();
     double memories = search->counts.memories ? (double)search->counts.memories : 1;
 
-    for (int field = 0; field < FIELD_COUNT; field++)
+    for (int field = 0; field < EPISODE_FIELDS; field++)
         options.fields[field] =
-            (rank_field_t){.weight = field_rules[field].weight,
-                           .b = field_rules[field].b,
+            (rank_field_t){.weight = episode_fields[field].weight,
+                           .b = episode_fields[field].b,
                            .mean = (float)((double)search->counts.lengths[field] / memories)};
     options.memories = search->counts.memories;
     if (search->filtered) {
@@ -612,10 +409,11 @@ static err_t find_by_words(search_t *search, top_hit_t **hits, size_t *count)
     postings_list_t *opened = ARENA_ARRAY(search->arena, postings_list_t, term_count + 1);
     rank_list_t *lists = ARENA_ARRAY(search->arena, rank_list_t, term_count + 1);
     postings_units_t *units = ARENA_NEW(search->arena, postings_units_t);
+    postings_t in = {search->txn, (uint8_t)search->config.generation};
 
     search->rank = rank_options(search);
     postings_units(&search->rank, units);
-    err_t err = postings_open(search->txn, search->arena, units, terms, term_count, opened, lists);
+    err_t err = postings_open(&in, search->arena, units, terms, term_count, opened, lists);
     for (size_t i = 0; i < term_count; i++)
         lists[i].boost = boosts[i];
     if (!err_is(err))
@@ -717,7 +515,7 @@ static size_t lifts_of(search_t *search, uint64_t number, float words, lift_t *o
     uint64_t other;
     size_t count = 0;
 
-    if (err_is(store_get(search->txn, TABLE_heads, number_key(&key, number), &value)) ||
+    if (err_is(store_get(search->txn, TABLE_heads, episode_number_key(&key, number), &value)) ||
         !head_row_read(value, &head) || !(head.flags & HEAD_HAS_THREAD) ||
         err_is(store_get(search->txn, TABLE_episodes, key_bytes(&key), &value)) ||
         !mp_get(value, "thread", &thread))
@@ -725,7 +523,7 @@ static size_t lifts_of(search_t *search, uint64_t number, float words, lift_t *o
     const char *name = mp_text(search->arena, thread);
     key_open(&prefix);
     key_str(&prefix, name);
-    thread_key(&key, name, head.timestamp_ms, number);
+    episode_thread_key(&key, name, head.timestamp_ms, number);
     float share = (float)search->self->settings->neighbour_weight * words;
     for (int before = 0; before < 2; before++)
         if (beside(search, &key, prefix.size, before, &other))
@@ -794,7 +592,7 @@ static double age_days(search_t *search, uint64_t number)
     bytes_t value;
     head_row_t head;
 
-    if (err_is(store_get(search->txn, TABLE_heads, number_key(&key, number), &value)) ||
+    if (err_is(store_get(search->txn, TABLE_heads, episode_number_key(&key, number), &value)) ||
         !head_row_read(value, &head))
         return 0;
     return (double)(call_now_ms(search->call) - head.timestamp_ms) / 86400e3;
@@ -826,11 +624,11 @@ static err_t explain(search_t *search, const rank_candidate_t *one, memory_t *me
 {
     explanation_t *why = ARENA_NEW(search->arena, explanation_t);
     episode_t episode;
-    analysis_t analysis;
-    err_t err = get_episode(search->txn, search->arena, one->id, &episode);
+    episode_words_t analysis;
+    err_t err = episode_get(search->txn, search->arena, one->id, &episode);
 
     if (!err_is(err))
-        err = analyse(search->arena, &search->config, &episode, false, &analysis);
+        err = episode_analyse(search->arena, &search->config, &episode, false, &analysis);
     if (err_is(err))
         return err;
     const char **terms = ARENA_ARRAY(search->arena, const char *, analysis.doc.count + 1);
@@ -901,7 +699,7 @@ static err_t search_open(search_t *search, const char *company)
     words_destroy(&words);
     meta_counts(search->txn, &search->counts);
     search->company = company;
-    search->type_hash = hash_of(query->type);
+    search->type_hash = episode_type_hash(query->type);
     search->filtered =
         query->type || query->has_since || query->has_until || query->filter.size > 0;
     search->pool = query->limit * 2 > POOL ? query->limit * 2 : POOL;
@@ -951,119 +749,4 @@ err_t memory_counts(brain_t *self, call_t *call, const char *company, memory_cou
                              .dims = config.dims,
                              .language = config.language};
     return err_ok();
-}
-
-typedef struct audit {
-    arena_t *arena;
-    store_txn_t *txn;
-    meta_config_t config;
-    meta_counts_t seen;
-    int64_t threads;
-    uint64_t sum, postings;
-} audit_t;
-
-static err_t wrong(arena_t *arena, const char *id, const char *what)
-{
-    return err_make(arena, ERR_CORRUPT, "memory %s: %s", id, what);
-}
-
-static err_t audit_rows(audit_t *audit, arena_t *arena, uint64_t number, const episode_t *episode)
-{
-    store_key_t key;
-    bytes_t value;
-    head_row_t head;
-    uint64_t back;
-
-    if (err_is(find_number(audit->txn, episode->id, &back)) || back != number)
-        return wrong(arena, episode->id, "its id leads elsewhere");
-    if (err_is(store_get(audit->txn, TABLE_heads, number_key(&key, number), &value)) ||
-        !head_row_read(value, &head) || head.timestamp_ms != episode->timestamp ||
-        head.type_hash != hash_of(episode->type) ||
-        !(head.flags & HEAD_HAS_THREAD) != !has_thread(episode))
-        return wrong(arena, episode->id, "its head says something else");
-    if (has_thread(episode)) {
-        audit->threads++;
-        if (err_is(store_get(audit->txn, TABLE_threads,
-                             thread_key(&key, episode->thread, episode->timestamp, number),
-                             &value)))
-            return wrong(arena, episode->id, "it is missing in its thread");
-    }
-    if (!head.model)
-        return err_ok();
-    vector_key(&key, head.model, number);
-    if (err_is(store_get(audit->txn, TABLE_vectors, key_bytes(&key), &value)) ||
-        value.size != (size_t)audit->config.dims * 4)
-        return wrong(arena, episode->id, "its vector is missing");
-    audit->seen.vectors++;
-    return err_ok();
-}
-
-static err_t audit_memory(audit_t *audit, uint64_t number)
-{
-    arena_t *arena = audit->arena;
-    episode_t episode;
-    analysis_t analysis;
-
-    arena_reset(arena);
-    err_t err = get_episode(audit->txn, arena, number, &episode);
-    if (!err_is(err))
-        err = audit_rows(audit, arena, number, &episode);
-    if (!err_is(err))
-        err = analyse(arena, &audit->config, &episode, false, &analysis);
-    if (err_is(err))
-        return err;
-    audit->seen.memories++;
-    audit->postings += analysis.doc.count;
-    audit->sum += posting_doc_sum(number, &analysis.doc);
-    for (int field = 0; field < FIELD_COUNT; field++)
-        audit->seen.lengths[field] += analysis.doc.lengths[field];
-    return err_ok();
-}
-
-static err_t audit_totals(const audit_t *audit, const postings_sum_t *words)
-{
-    meta_counts_t counts;
-
-    meta_counts(audit->txn, &counts);
-    if (counts.memories != audit->seen.memories || counts.vectors != audit->seen.vectors ||
-        memcmp(counts.lengths, audit->seen.lengths, sizeof counts.lengths) != 0)
-        return err_of(ERR_CORRUPT, "the counts are not those of the memories");
-    if (store_count(audit->txn, TABLE_heads) != (int64_t)counts.memories ||
-        store_count(audit->txn, TABLE_episode_ids) != (int64_t)counts.memories ||
-        store_count(audit->txn, TABLE_threads) != audit->threads ||
-        store_count(audit->txn, TABLE_vectors) != (int64_t)counts.vectors)
-        return err_of(ERR_CORRUPT, "there are rows that belong to no memory");
-    if (words->postings != audit->postings || words->sum != audit->sum)
-        return err_of(ERR_CORRUPT, "the words index is not that of the memories: run "
-                                   "brain_maintenance rebuild_indices");
-    return err_ok();
-}
-
-err_t memory_check(brain_t *self, call_t *call, const char *company)
-{
-    store_scan_t scan;
-    bytes_t key, value;
-    uint64_t number;
-    postings_sum_t words = {0};
-    audit_t audit = {.arena = NULL};
-    err_t err = call_read(call, company, &audit.txn);
-
-    if (!err_is(err))
-        err = meta_config(self, audit.txn, call_arena(call), &audit.config);
-    if (err_is(err))
-        return err;
-    audit.arena = arena_new();
-    err = store_scan_open(&scan, audit.txn, TABLE_episodes, (bytes_t){0}, (bytes_t){0}, false);
-    while (!err_is(err) && store_scan_next(&scan, &key, &value))
-        err = key_read_u64(&key, &number) ? audit_memory(&audit, number)
-                                          : err_of(ERR_CORRUPT, "a memory has a bad key");
-    store_scan_close(&scan);
-    if (!err_is(err))
-        err = postings_check(audit.txn, call_arena(call), &words);
-    if (!err_is(err))
-        err = audit_totals(&audit, &words);
-    if (err_is(err) && err.what) /* the sentence may live in the arena that goes */
-        err.what = arena_strdup(call_arena(call), err.what);
-    arena_destroy(&audit.arena);
-    return err;
 }

@@ -73,6 +73,9 @@ err_t memory_same(brain_t *self, call_t *call, const char *company, const episod
                   const char **id);
 err_t memory_put_hash(brain_t *self, call_t *call, const char *company, const episode_t *episode);
 
+/* Merges the words of the newest memories into the index now. */
+err_t memory_merge(brain_t *self, call_t *call, const char *company);
+
 /* ERR_NOT_FOUND when there is none (also when the company has nothing at all). */
 err_t memory_delete(brain_t *self, call_t *call, const char *company, const char *id);
 err_t memory_get(brain_t *self, call_t *call, const char *company, const char *id, memory_t *out);
@@ -106,8 +109,5 @@ err_t memory_find(brain_t *self, call_t *call, const char *company, const memory
 RECORD_STRUCT(memory_counts, memory_counts_FIELDS)
 extern const record_t memory_counts_record;
 err_t memory_counts(brain_t *self, call_t *call, const char *company, memory_counts_t *out);
-
-/* Do episodes, ids, heads, threads, words and vectors agree? ERR_CORRUPT says where not. */
-err_t memory_check(brain_t *self, call_t *call, const char *company);
 
 #endif

@@ -67,3 +67,22 @@ err_t meta_put_counts(store_txn_t *txn, const meta_counts_t *counts)
     return store_put(txn, TABLE_meta, key_of("counts"),
                      (bytes_t){(const uint8_t *)counts, sizeof *counts});
 }
+
+bool meta_rebuild(store_txn_t *txn, meta_rebuild_t *out)
+{
+    bytes_t value;
+
+    if (err_is(store_get(txn, TABLE_meta, key_of("rebuild"), &value)) || value.size != sizeof *out)
+        return false;
+    memcpy(out, value.data, sizeof *out);
+    return true;
+}
+
+err_t meta_put_rebuild(store_txn_t *txn, const meta_rebuild_t *rebuild)
+{
+    if (rebuild)
+        return store_put(txn, TABLE_meta, key_of("rebuild"),
+                         (bytes_t){(const uint8_t *)rebuild, sizeof *rebuild});
+    err_t err = store_del(txn, TABLE_meta, key_of("rebuild"));
+    return err.code == ERR_NOT_FOUND ? err_ok() : err;
+}

@@ -13,7 +13,8 @@
     F(STR, language, must, 0, 0, "Of stems and stop words.")                                       \
     F(STR, model, must, 0, 0, "What made the vectors.")                                            \
     F(INT, model_number, must, 1, 4294967295, "Its number in keys.")                               \
-    F(INT, dims, must, 1, 8192, "Dimensions of a vector.")
+    F(INT, dims, must, 1, 8192, "Dimensions of a vector.")                                         \
+    F(INT, generation, must, 0, 255, "Of the words index: a rebuild makes the next.")
 RECORD_STRUCT(meta_config, meta_config_FIELDS)
 extern const record_t meta_config_record;
 
@@ -30,6 +31,22 @@ err_t meta_config(brain_t *self, store_txn_t *txn, arena_t *arena, meta_config_t
 /* The same for writers: made from the settings when there is none. */
 err_t meta_open(brain_t *self, store_txn_t *txn, arena_t *arena, meta_config_t *out);
 err_t meta_put_config(store_txn_t *txn, arena_t *arena, const meta_config_t *config);
+
+/* A rebuild of the words index on its way: what is done of the next generation, and what it
+ * counted.
+ */
+typedef struct meta_rebuild {
+    uint64_t done; /* memories up to this number are in it */
+    uint64_t memories, vectors;
+    uint64_t lengths[RANK_FIELDS];
+    uint8_t generation;
+    bool cleared; /* leftovers of an earlier one are gone */
+} meta_rebuild_t;
+
+/* False when there is none. */
+bool meta_rebuild(store_txn_t *txn, meta_rebuild_t *out);
+/* NULL: there is none any more. */
+err_t meta_put_rebuild(store_txn_t *txn, const meta_rebuild_t *rebuild);
 
 /* Zeros, and next_number 1, when there is nothing. */
 void meta_counts(store_txn_t *txn, meta_counts_t *out);

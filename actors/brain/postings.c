@@ -236,9 +236,10 @@ static size_t count_in(bytes_t block)
     return count;
 }
 
-static void term_key(store_key_t *key, const char *term)
+static void term_key(store_key_t *key, uint8_t generation, const char *term)
 {
     key_open(key);
+    key_u8(key, generation);
     key_str(key, term);
 }
 
@@ -247,6 +248,11 @@ static err_t corrupt(arena_t *arena, const char *term)
     return err_make(arena, ERR_CORRUPT,
                     "the words index of \"%s\" is damaged: run brain_maintenance rebuild_indices",
                     term);
+}
+
+static err_t damaged(void)
+{
+    return err_of(ERR_CORRUPT, "the words index is damaged: run brain_maintenance rebuild_indices");
 }
 
 /* ---- adding ---- */
@@ -258,13 +264,14 @@ typedef struct head {
 } head_t;
 
 /* With room for `more` postings, or for a block full of them if that is less. */
-static err_t get_head(store_txn_t *txn, arena_t *arena, const char *term, size_t more, head_t *head)
+static err_t get_head(const postings_t *in, arena_t *arena, const char *term, size_t more,
+                      head_t *head)
 {
     store_key_t key;
     bytes_t value;
 
-    term_key(&key, term);
-    err_t err = store_get(txn, TABLE_postings, key_bytes(&key), &value);
+    term_key(&key, in->generation, term);
+    err_t err = store_get(in->txn, TABLE_postings, key_bytes(&key), &value);
     if (err.code == ERR_NOT_FOUND)
         value.size = 0;
     else if (err_is(err))
@@ -283,25 +290,25 @@ static err_t get_head(store_txn_t *txn, arena_t *arena, const char *term, size_t
     return err_ok();
 }
 
-static err_t put_head(store_txn_t *txn, const char *term, head_t *head)
+static err_t put_head(const postings_t *in, const char *term, head_t *head)
 {
     store_key_t key;
 
-    term_key(&key, term);
+    term_key(&key, in->generation, term);
     if (!head->memories)
-        return store_del(txn, TABLE_postings, key_bytes(&key));
+        return store_del(in->txn, TABLE_postings, key_bytes(&key));
     memcpy(head->room, &head->memories, HEAD);
-    return store_put(txn, TABLE_postings, key_bytes(&key),
+    return store_put(in->txn, TABLE_postings, key_bytes(&key),
                      (bytes_t){head->room, HEAD + head->block.size});
 }
 
-static err_t put_block(store_txn_t *txn, const char *term, uint64_t first, bytes_t block)
+static err_t put_block(const postings_t *in, const char *term, uint64_t first, bytes_t block)
 {
     store_key_t key;
 
-    term_key(&key, term);
+    term_key(&key, in->generation, term);
     key_u64(&key, first);
-    return store_put(txn, TABLE_postings, key_bytes(&key), block);
+    return store_put(in->txn, TABLE_postings, key_bytes(&key), block);
 }
 
 static uint64_t first_of(bytes_t block)
@@ -314,11 +321,11 @@ static uint64_t first_of(bytes_t block)
 }
 
 /* Appends postings of ascending numbers to a term, moving out each block that is full. */
-static err_t append(store_txn_t *txn, arena_t *arena, const char *term, const posting_t *postings,
-                    size_t count)
+static err_t append(const postings_t *in, arena_t *arena, const char *term,
+                    const posting_t *postings, size_t count)
 {
     head_t head;
-    err_t err = get_head(txn, arena, term, count, &head);
+    err_t err = get_head(in, arena, term, count, &head);
 
     if (err_is(err))
         return err;
@@ -327,7 +334,7 @@ static err_t append(store_txn_t *txn, arena_t *arena, const char *term, const po
         return corrupt(arena, term);
     for (size_t i = 0; i < count; i++) {
         if (in_block >= POSTINGS_BLOCK) {
-            err = put_block(txn, term, first_of(head.block), head.block);
+            err = put_block(in, term, first_of(head.block), head.block);
             if (err_is(err))
                 return err;
             head.block.size = LAST;
@@ -340,7 +347,7 @@ static err_t append(store_txn_t *txn, arena_t *arena, const char *term, const po
         head.memories++;
         in_block++;
     }
-    return put_head(txn, term, &head);
+    return put_head(in, term, &head);
 }
 
 /* ---- fresh rows ----
@@ -436,16 +443,16 @@ static err_t fresh_corrupt(void)
                   "the words of a new memory are damaged: run brain_maintenance rebuild_indices");
 }
 
-err_t postings_add(store_txn_t *txn, arena_t *arena, uint64_t number, const posting_doc_t *doc)
+err_t postings_add(const postings_t *in, arena_t *arena, uint64_t number, const posting_doc_t *doc)
 {
     store_key_t key;
 
     if (!doc->count)
         return err_ok();
-    err_t err = store_append(txn, TABLE_fresh, number_key(&key, number), fresh_row(arena, doc));
-    if (err_is(err) || store_count(txn, TABLE_fresh) < POSTINGS_FRESH)
+    err_t err = store_append(in->txn, TABLE_fresh, number_key(&key, number), fresh_row(arena, doc));
+    if (err_is(err) || store_count(in->txn, TABLE_fresh) < POSTINGS_FRESH)
         return err;
-    return postings_merge(txn);
+    return postings_merge(in);
 }
 
 /* ---- merging ---- */
@@ -557,26 +564,77 @@ static err_t clear_fresh(store_txn_t *txn)
     return err;
 }
 
-err_t postings_merge(store_txn_t *txn)
+static err_t write_groups(const postings_t *in, merge_t *merge)
 {
-    merge_t merge = {.arena = arena_new()};
     arena_t *scratch = arena_new();
-    err_t err = gather(txn, &merge);
+    err_t err = err_ok();
 
-    if (!err_is(err) && merge.count)
-        qsort(merge.groups, merge.count, sizeof merge.groups[0], by_group_term);
-    for (size_t i = 0; i < merge.count && !err_is(err); i++) {
-        err = append(txn, scratch, merge.groups[i].term, merge.groups[i].postings,
-                     merge.groups[i].count);
-        if (err.code == ERR_CORRUPT)
-            err = err_of(ERR_CORRUPT,
-                         "the words index is damaged: run brain_maintenance rebuild_indices");
+    if (merge->count)
+        qsort(merge->groups, merge->count, sizeof merge->groups[0], by_group_term);
+    for (size_t i = 0; i < merge->count && !err_is(err); i++) {
+        const group_t *group = &merge->groups[i];
+        err = append(in, scratch, group->term, group->postings, group->count);
+        if (err.code == ERR_CORRUPT) /* its sentence is in the scratch arena */
+            err = damaged();
         arena_reset(scratch);
     }
-    if (!err_is(err))
-        err = clear_fresh(txn);
     arena_destroy(&scratch);
+    return err;
+}
+
+err_t postings_merge(const postings_t *in)
+{
+    merge_t merge = {.arena = arena_new()};
+    err_t err = gather(in->txn, &merge);
+
+    if (!err_is(err))
+        err = write_groups(in, &merge);
+    if (!err_is(err))
+        err = clear_fresh(in->txn);
     arena_destroy(&merge.arena);
+    return err;
+}
+
+bool postings_is_fresh(const postings_t *in, uint64_t number)
+{
+    store_key_t key;
+    bytes_t row;
+
+    return !err_is(store_get(in->txn, TABLE_fresh, number_key(&key, number), &row));
+}
+
+err_t postings_build(const postings_t *in, const uint64_t *numbers, const posting_doc_t *docs,
+                     size_t count)
+{
+    merge_t merge = {.arena = arena_new()};
+
+    for (size_t i = 0; i < count; i++)
+        for (size_t j = 0; j < docs[i].count; j++) {
+            posting_t posting = {.id = numbers[i]};
+            memcpy(posting.counts, docs[i].terms[j].counts, sizeof posting.counts);
+            memcpy(posting.lengths, docs[i].lengths, sizeof posting.lengths);
+            merge_put(&merge, docs[i].terms[j].term, &posting);
+        }
+    err_t err = write_groups(in, &merge);
+    arena_destroy(&merge.arena);
+    return err;
+}
+
+err_t postings_clear(const postings_t *in, size_t most, bool *more)
+{
+    store_scan_t scan;
+    bytes_t key, value, prefix = {&in->generation, 1};
+    err_t err = store_scan_open(&scan, in->txn, TABLE_postings, prefix, (bytes_t){0}, false);
+
+    *more = false;
+    while (!err_is(err) && store_scan_next(&scan, &key, &value)) {
+        if (!most--) {
+            *more = true;
+            break;
+        }
+        err = store_scan_del(&scan);
+    }
+    store_scan_close(&scan);
     return err;
 }
 
@@ -600,7 +658,8 @@ static bool without(arena_t *arena, bytes_t block, uint64_t number, uint8_t *out
 }
 
 /* The full block that can hold the number: the last one that begins at or before it. */
-static err_t remove_from_blocks(store_txn_t *txn, arena_t *arena, const char *term, uint64_t number)
+static err_t remove_from_blocks(const postings_t *in, arena_t *arena, const char *term,
+                                uint64_t number)
 {
     store_scan_t scan;
     store_key_t prefix, from;
@@ -608,11 +667,11 @@ static err_t remove_from_blocks(store_txn_t *txn, arena_t *arena, const char *te
     bool found = false;
     size_t size = 0;
 
-    term_key(&prefix, term);
+    term_key(&prefix, in->generation, term);
     from = prefix;
     key_u64(&from, number);
     err_t err =
-        store_scan_open(&scan, txn, TABLE_postings, key_bytes(&prefix), key_bytes(&from), true);
+        store_scan_open(&scan, in->txn, TABLE_postings, key_bytes(&prefix), key_bytes(&from), true);
     if (err_is(err))
         return err;
     bool any =
@@ -629,16 +688,16 @@ static err_t remove_from_blocks(store_txn_t *txn, arena_t *arena, const char *te
     if (!any)
         return corrupt(arena, term);
     if (size == LAST)
-        return store_del(txn, TABLE_postings, key_bytes(&place));
-    return store_put(txn, TABLE_postings, key_bytes(&place), (bytes_t){block, size});
+        return store_del(in->txn, TABLE_postings, key_bytes(&place));
+    return store_put(in->txn, TABLE_postings, key_bytes(&place), (bytes_t){block, size});
 }
 
-static err_t remove_term(store_txn_t *txn, arena_t *arena, uint64_t number, const char *term)
+static err_t remove_term(const postings_t *in, arena_t *arena, uint64_t number, const char *term)
 {
     head_t head;
     bool found = false;
     size_t size = 0;
-    err_t err = get_head(txn, arena, term, 0, &head);
+    err_t err = get_head(in, arena, term, 0, &head);
 
     if (err_is(err))
         return err;
@@ -651,24 +710,25 @@ static err_t remove_term(store_txn_t *txn, arena_t *arena, uint64_t number, cons
         head.room = room;
         head.block = (bytes_t){room + HEAD, size};
     } else {
-        err = remove_from_blocks(txn, arena, term, number);
+        err = remove_from_blocks(in, arena, term, number);
         if (err_is(err))
             return err;
     }
     head.memories--;
-    return put_head(txn, term, &head);
+    return put_head(in, term, &head);
 }
 
-err_t postings_remove(store_txn_t *txn, arena_t *arena, uint64_t number, const posting_doc_t *doc)
+err_t postings_remove(const postings_t *in, arena_t *arena, uint64_t number,
+                      const posting_doc_t *doc)
 {
     store_key_t key;
-    err_t err = store_del(txn, TABLE_fresh, number_key(&key, number));
+    err_t err = store_del(in->txn, TABLE_fresh, number_key(&key, number));
 
     if (err.code != ERR_NOT_FOUND)
         return err;
     err = err_ok();
     for (size_t i = 0; i < doc->count && !err_is(err); i++)
-        err = remove_term(txn, arena, number, doc->terms[i].term);
+        err = remove_term(in, arena, number, doc->terms[i].term);
     return err;
 }
 
@@ -725,19 +785,19 @@ static err_t seek(void *ctx, uint64_t from, rank_block_t *out)
         self->weights = ARENA_ARRAY(self->arena, float, POSTINGS_BLOCK);
     }
     if (!decode_weights(block, self->units, self->ids, self->weights, &count))
-        return err_of(ERR_CORRUPT, "the words index is damaged: run brain_maintenance "
-                                   "rebuild_indices");
+        return damaged();
     *out = (rank_block_t){self->ids, self->weights, count};
     return err_ok();
 }
 
-static err_t open_term(postings_list_t *self, store_txn_t *txn, const char *term, rank_list_t *list)
+static err_t open_term(postings_list_t *self, const postings_t *in, const char *term,
+                       rank_list_t *list)
 {
     bytes_t key, value;
     uint32_t memories;
 
-    term_key(&self->prefix, term);
-    err_t err = store_scan_open(&self->scan, txn, TABLE_postings, key_bytes(&self->prefix),
+    term_key(&self->prefix, in->generation, term);
+    err_t err = store_scan_open(&self->scan, in->txn, TABLE_postings, key_bytes(&self->prefix),
                                 (bytes_t){0}, false);
     if (err_is(err))
         return err;
@@ -834,7 +894,7 @@ static err_t open_fresh(store_txn_t *txn, arena_t *arena, const char *const *ter
     return err;
 }
 
-err_t postings_open(store_txn_t *txn, arena_t *arena, const postings_units_t *units,
+err_t postings_open(const postings_t *in, arena_t *arena, const postings_units_t *units,
                     const char *const *terms, size_t count, postings_list_t *opened,
                     rank_list_t *lists)
 {
@@ -845,8 +905,8 @@ err_t postings_open(store_txn_t *txn, arena_t *arena, const postings_units_t *un
         lists[i] = (rank_list_t){.self = &opened[i], .seek = seek, .boost = 1};
     }
     for (size_t i = 0; i < count && !err_is(err); i++)
-        err = open_term(&opened[i], txn, terms[i], &lists[i]);
-    return err_is(err) || !count ? err : open_fresh(txn, arena, terms, count, opened, lists);
+        err = open_term(&opened[i], in, terms[i], &lists[i]);
+    return err_is(err) || !count ? err : open_fresh(in->txn, arena, terms, count, opened, lists);
 }
 
 void postings_close(postings_list_t *opened, size_t count)
@@ -921,6 +981,7 @@ static err_t check_row(check_t *check, bytes_t key, bytes_t value)
 {
     uint32_t memories;
     uint64_t ignored;
+    uint8_t generation;
     bytes_t rest = key;
 
     if (check->prefix.size && key.size == check->prefix.size + 8 &&
@@ -929,7 +990,8 @@ static err_t check_row(check_t *check, bytes_t key, bytes_t value)
     err_t err = check_end(check);
     if (err_is(err))
         return err;
-    if (!key_read_str(&rest, check->arena, &check->term) || rest.size || value.size < HEAD + LAST)
+    if (!key_read_u8(&rest, &generation) || !key_read_str(&rest, check->arena, &check->term) ||
+        rest.size || value.size < HEAD + LAST)
         return corrupt(check->arena, "?");
     key_open(&check->prefix);
     key_raw(&check->prefix, key.data, key.size);
@@ -968,12 +1030,13 @@ static err_t check_fresh(store_txn_t *txn, check_t *check)
     return err;
 }
 
-err_t postings_check(store_txn_t *txn, arena_t *arena, postings_sum_t *out)
+err_t postings_check(const postings_t *in, arena_t *arena, postings_sum_t *out)
 {
     store_scan_t scan;
     bytes_t key, value;
+    bytes_t prefix = {&in->generation, 1};
     check_t check = {.arena = arena_new()};
-    err_t err = store_scan_open(&scan, txn, TABLE_postings, (bytes_t){0}, (bytes_t){0}, false);
+    err_t err = store_scan_open(&scan, in->txn, TABLE_postings, prefix, (bytes_t){0}, false);
 
     while (!err_is(err) && store_scan_next(&scan, &key, &value)) {
         if (arena_used(check.arena) > 1 << 20 && key.size != check.prefix.size + 8) {
@@ -991,7 +1054,7 @@ err_t postings_check(store_txn_t *txn, arena_t *arena, postings_sum_t *out)
         err = check_end(&check);
     store_scan_close(&scan);
     if (!err_is(err))
-        err = check_fresh(txn, &check);
+        err = check_fresh(in->txn, &check);
     if (err_is(err) && err.what)
         err = err_make(arena, err.code, "%s", err.what);
     *out = check.out;

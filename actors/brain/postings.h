@@ -37,12 +37,27 @@ void posting_doc_add(posting_doc_t *doc, arena_t *arena, int field, const word_l
 /* Sorts and joins; call once, after the last field. */
 void posting_doc_finish(posting_doc_t *doc);
 
+/* The index of one generation: a rebuild writes a new one beside the one that is searched. What is
+ * fresh belongs to no generation. */
+typedef struct postings {
+    store_txn_t *txn;
+    uint8_t generation;
+} postings_t;
+
 /* `number` is larger than every number added before. ERR_FULL, ERR_IO, ERR_CORRUPT. */
-err_t postings_add(store_txn_t *txn, arena_t *arena, uint64_t number, const posting_doc_t *doc);
+err_t postings_add(const postings_t *in, arena_t *arena, uint64_t number, const posting_doc_t *doc);
 /* Takes back exactly what postings_add put. ERR_CORRUPT when it is not there. */
-err_t postings_remove(store_txn_t *txn, arena_t *arena, uint64_t number, const posting_doc_t *doc);
+err_t postings_remove(const postings_t *in, arena_t *arena, uint64_t number,
+                      const posting_doc_t *doc);
 /* Merges what is fresh, however little it is. */
-err_t postings_merge(store_txn_t *txn);
+err_t postings_merge(const postings_t *in);
+bool postings_is_fresh(const postings_t *in, uint64_t number);
+
+/* For rebuilding: writes memories of ascending numbers, all larger than those before. */
+err_t postings_build(const postings_t *in, const uint64_t *numbers, const posting_doc_t *docs,
+                     size_t count);
+/* Deletes at most `most` rows of the generation. */
+err_t postings_clear(const postings_t *in, size_t most, bool *more);
 
 /* What an occurrence in each field is worth by the code of the field's length; filled once a
  * search.
@@ -71,7 +86,7 @@ typedef struct postings_list {
 
 /* Opens `count` terms for rank_words: fills lists[i], whose `memories` is 0 when nobody has the
  * term, and opened[i] behind it. `units` must live as long. */
-err_t postings_open(store_txn_t *txn, arena_t *arena, const postings_units_t *units,
+err_t postings_open(const postings_t *in, arena_t *arena, const postings_units_t *units,
                     const char *const *terms, size_t count, postings_list_t *opened,
                     rank_list_t *lists);
 void postings_close(postings_list_t *opened, size_t count);
@@ -85,6 +100,6 @@ typedef struct postings_sum {
 } postings_sum_t;
 
 /* Reads every block: are order, counts and heads right? ERR_CORRUPT with the term. */
-err_t postings_check(store_txn_t *txn, arena_t *arena, postings_sum_t *out);
+err_t postings_check(const postings_t *in, arena_t *arena, postings_sum_t *out);
 
 #endif

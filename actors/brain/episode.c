@@ -1,0 +1,254 @@
+#include "actors/brain/episode.h"
+
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+#include "actors/brain/embedder.h"
+#include "proto/mp.h"
+
+RECORD_DEFINE(episode, episode_FIELDS)
+
+/* Chosen by bench_retrieval; names and dates are short and say who and when, not what. */
+const episode_field_t episode_fields[EPISODE_FIELDS] = {
+    {1.0F, 0.75F}, {1.0F, 0.75F}, {0.6F, 0.3F}, {0.4F, 0.0F}};
+
+/* ---- what a memory says ---- */
+
+static void put_texts(buf_t *out, bytes_t value, int depth)
+{
+    mp_reader_t reader = mp_reader(value);
+    mp_value_t head;
+    bytes_t child;
+
+    if (!value.size || depth > 4 || !mp_read(&reader, &head))
+        return;
+    if (head.type == MP_STR) {
+        buf_put(out, head.text, head.size);
+        buf_puts(out, "\n");
+    }
+    if (head.type != MP_ARRAY && head.type != MP_MAP)
+        return;
+    for (uint32_t i = 0; i < head.count; i++) {
+        if (head.type == MP_MAP && !mp_skip(&reader))
+            return;
+        if (!mp_slice(&reader, &child))
+            return;
+        put_texts(out, child, depth + 1);
+    }
+}
+
+static void put_text(buf_t *out, const char *text)
+{
+    if (text && *text) {
+        buf_puts(out, text);
+        buf_puts(out, "\n");
+    }
+}
+
+static void put_names(buf_t *out, const episode_t *episode)
+{
+    put_text(out, episode->author);
+    put_text(out, episode->thread);
+    put_text(out, episode->taskId);
+    put_text(out, episode->type);
+    put_text(out, episode->source_agency);
+    put_texts(out, episode->artifacts, 0);
+    put_texts(out, episode->metadata, 0);
+}
+
+/* "Friday 17 May 2024 2024-05": a memory is found by when it was. */
+static const char *date_words(arena_t *arena, int64_t ms)
+{
+    static const char *const days[] = {"Sunday",   "Monday", "Tuesday", "Wednesday",
+                                       "Thursday", "Friday", "Saturday"};
+    static const char *const months[] = {"January",   "February", "March",    "April",
+                                         "May",       "June",     "July",     "August",
+                                         "September", "October",  "November", "December"};
+    time_t seconds = (time_t)(ms / 1000);
+    struct tm tm;
+
+    if (!gmtime_r(&seconds, &tm))
+        return "";
+    return arena_printf(arena, "%s %d %s %d %d-%02d", days[tm.tm_wday], tm.tm_mday,
+                        months[tm.tm_mon], tm.tm_year + 1900, tm.tm_year + 1900, tm.tm_mon + 1);
+}
+
+static void analyse_field(words_t *words, arena_t *arena, episode_words_t *into, int field,
+                          const char *text, word_list_t *list)
+{
+    words_split(words, arena, text ? text : "", text ? strlen(text) : 0, list);
+    posting_doc_add(&into->doc, arena, field, list);
+}
+
+static word_list_t joined(arena_t *arena, const word_list_t *a, const word_list_t *b)
+{
+    word_list_t both = {.count = a->count + b->count};
+
+    both.words = ARENA_ARRAY(arena, word_t, both.count + 1);
+    if (a->count)
+        memcpy(both.words, a->words, a->count * sizeof *both.words);
+    if (b->count)
+        memcpy(both.words + a->count, b->words, b->count * sizeof *both.words);
+    return both;
+}
+
+/* The same episode and configuration always give the same words: deleting relies on it. */
+err_t episode_analyse(arena_t *arena, const meta_config_t *config, const episode_t *episode,
+                      bool with_vector, episode_words_t *out)
+{
+    words_t *words = NULL;
+    word_list_t request, solution, list;
+    buf_t names;
+    err_t err = words_new(&words, config->language);
+
+    if (err_is(err))
+        return err;
+    memset(out, 0, sizeof *out);
+    analyse_field(words, arena, out, EPISODE_REQUEST, episode->request, &request);
+    analyse_field(words, arena, out, EPISODE_SOLUTION, episode->solution, &solution);
+    buf_open(&names, arena);
+    put_names(&names, episode);
+    analyse_field(words, arena, out, EPISODE_NAMES, names.data, &list);
+    analyse_field(words, arena, out, EPISODE_DATES, date_words(arena, episode->timestamp), &list);
+    words_destroy(&words);
+    posting_doc_finish(&out->doc);
+    if (!with_vector)
+        return err_ok();
+    word_list_t both = joined(arena, &request, &solution);
+    float *vector = ARENA_ARRAY(arena, float, (size_t)config->dims);
+    if (!err_is(embedder_terms(arena, &both, NULL, (uint32_t)config->dims, vector)))
+        out->vector = vector;
+    return err_ok();
+}
+
+uint64_t episode_type_hash(const char *text)
+{
+    uint64_t h = 0xcbf29ce484222325ULL;
+
+    for (; text && *text; text++)
+        h = (h ^ (uint8_t)*text) * 0x100000001b3ULL;
+    return h;
+}
+
+/* ---- keys and rows ---- */
+
+bytes_t episode_number_key(store_key_t *key, uint64_t number)
+{
+    key_open(key);
+    key_u64(key, number);
+    return key_bytes(key);
+}
+
+bytes_t episode_id_key(store_key_t *key, const char *id)
+{
+    key_open(key);
+    key_raw(key, id, strlen(id));
+    return key_bytes(key);
+}
+
+bytes_t episode_thread_key(store_key_t *key, const char *thread, int64_t ms, uint64_t number)
+{
+    key_open(key);
+    key_str(key, thread);
+    key_i64(key, ms);
+    key_u64(key, number);
+    return key_bytes(key);
+}
+
+bool episode_has_thread(const episode_t *episode)
+{
+    return episode->thread && *episode->thread;
+}
+
+err_t episode_find(store_txn_t *txn, const char *id, uint64_t *number)
+{
+    store_key_t key;
+    bytes_t value;
+
+    if (!*id)
+        return err_of(ERR_NOT_FOUND, "there is no memory with that id");
+    err_t err = store_get(txn, TABLE_episode_ids, episode_id_key(&key, id), &value);
+    if (err.code == ERR_NOT_FOUND)
+        return err_of(ERR_NOT_FOUND, "there is no memory with that id");
+    if (!err_is(err) && !key_read_u64(&value, number))
+        return err_of(ERR_CORRUPT, "the id of a memory leads nowhere");
+    return err;
+}
+
+/* A copy in the arena: it outlives writes and the snapshot. */
+err_t episode_bytes(store_txn_t *txn, arena_t *arena, uint64_t number, bytes_t *out)
+{
+    store_key_t key;
+    err_t err = store_get(txn, TABLE_episodes, episode_number_key(&key, number), out);
+
+    if (!err_is(err))
+        out->data = arena_copy(arena, out->data, out->size);
+    return err;
+}
+
+err_t episode_get(store_txn_t *txn, arena_t *arena, uint64_t number, episode_t *out)
+{
+    bytes_t bytes;
+    err_t err = episode_bytes(txn, arena, number, &bytes);
+
+    if (err.code == ERR_NOT_FOUND)
+        return err_of(ERR_CORRUPT, "the text of a memory is missing");
+    return err_is(err) ? err : record_decode(&episode_record, bytes, arena, "stored field", out);
+}
+
+err_t episode_put_rows(store_txn_t *txn, arena_t *arena, uint64_t number, const episode_t *episode,
+                       uint32_t model)
+{
+    store_key_t key;
+    uint8_t be[8];
+    buf_t bytes;
+    head_row_t head = {.timestamp_ms = episode->timestamp,
+                       .type_hash = episode_type_hash(episode->type),
+                       .model = model,
+                       .flags = episode_has_thread(episode) ? HEAD_HAS_THREAD : 0};
+
+    buf_open(&bytes, arena);
+    record_encode(&episode_record, episode, &bytes);
+    err_t err =
+        store_append(txn, TABLE_episodes, episode_number_key(&key, number), buf_bytes(&bytes));
+    memcpy(be, key.data, 8);
+    if (!err_is(err))
+        err = store_append(txn, TABLE_heads, key_bytes(&key),
+                           (bytes_t){(const uint8_t *)&head, sizeof head});
+    if (!err_is(err))
+        err =
+            store_put(txn, TABLE_episode_ids, episode_id_key(&key, episode->id), (bytes_t){be, 8});
+    if (!err_is(err) && episode_has_thread(episode))
+        err = store_put(txn, TABLE_threads,
+                        episode_thread_key(&key, episode->thread, episode->timestamp, number),
+                        (bytes_t){NULL, 0});
+    return err;
+}
+
+err_t episode_del_rows(store_txn_t *txn, uint64_t number, const episode_t *episode)
+{
+    store_key_t key;
+    err_t err = store_del(txn, TABLE_episodes, episode_number_key(&key, number));
+
+    if (!err_is(err))
+        err = store_del(txn, TABLE_heads, key_bytes(&key));
+    if (!err_is(err))
+        err = store_del(txn, TABLE_episode_ids, episode_id_key(&key, episode->id));
+    if (!err_is(err) && episode_has_thread(episode))
+        err = store_del(txn, TABLE_threads,
+                        episode_thread_key(&key, episode->thread, episode->timestamp, number));
+    if (err.code == ERR_NOT_FOUND)
+        return err_of(ERR_CORRUPT, "a row of a memory is missing");
+    return err;
+}
+
+err_t episode_put_vector(store_txn_t *txn, const meta_config_t *config, uint64_t number,
+                         const float *vector)
+{
+    store_key_t key;
+
+    vector_key(&key, (uint32_t)config->model_number, number);
+    return store_append(txn, TABLE_vectors, key_bytes(&key),
+                        (bytes_t){(const uint8_t *)vector, (size_t)config->dims * 4});
+}
