@@ -96,17 +96,25 @@ static void close_house(house_t *house)
 }
 
 /* Args as JSON with ' for ". */
-static client_reply_t ask(house_t *house, const char *method, const char *args)
+static bytes_t packed(house_t *house, const char *args)
 {
     char *json = arena_strdup(house->arena, args);
-    bytes_t packed;
+    bytes_t out;
 
     for (char *c = json; *c; c++)
         *c = *c == '\'' ? '"' : *c;
-    err_t err = json_to_msgpack(house->arena, json, strlen(json), NULL, &packed);
+    err_t err = json_to_msgpack(house->arena, json, strlen(json), NULL, &out);
     ck_assert_msg(!err_is(err), "%s: %s", json, err_what(err));
-    client_call_t call = {
-        .peer = "brain", .method = method, .args = packed, .role = ROLE_ADMIN, .timeout_ms = 20000};
+    return out;
+}
+
+static client_reply_t ask(house_t *house, const char *method, const char *args)
+{
+    client_call_t call = {.peer = "brain",
+                          .method = method,
+                          .args = packed(house, args),
+                          .role = ROLE_ADMIN,
+                          .timeout_ms = 20000};
     return client_call(house->client, house->arena, &call);
 }
 
@@ -159,20 +167,32 @@ static void sound(house_t *house)
     good(house, "brain_check", "{}");
 }
 
+/* Memories m<from> to m<to - 1>, many under way at once. */
 static void fill(house_t *house, int from, int to)
 {
     static const char *const topics[] = {"database migration", "wing flutter", "invoice export",
                                          "chart deployment",   "login page",   "sensor drift"};
+    uint64_t id;
 
-    for (int i = from; i < to; i++)
-        good(
-            house, "brain_store",
-            arena_printf(house->arena,
-                         "{'id': 'm%d', 'taskId': 't%d', 'request': 'Please look at %s number %d', "
-                         "'solution': 'Handled case %d of %s', 'timestamp': %lld, "
-                         "'metadata': {'n': %d, 'even': %s}}",
-                         i, i, topics[i % 6], i, i * 7, topics[i % 6], 1700000000000LL + i * 1000LL,
-                         i, i % 2 ? "false" : "true"));
+    for (int sent = from, done = from; done < to; done++) {
+        for (; sent < to && sent - done < 64; sent++) {
+            const char *json = arena_printf(
+                house->arena,
+                "{'id': 'm%d', 'taskId': 't%d', 'request': 'Please look at %s number %d', "
+                "'solution': 'Handled case %d of %s', 'timestamp': %lld, "
+                "'metadata': {'n': %d, 'even': %s}}",
+                sent, sent, topics[sent % 6], sent, sent * 7, topics[sent % 6],
+                1700000000000LL + sent * 1000LL, sent, sent % 2 ? "false" : "true");
+            client_call_t call = {.peer = "brain",
+                                  .method = "brain_store",
+                                  .args = packed(house, json),
+                                  .role = ROLE_ADMIN,
+                                  .timeout_ms = 20000};
+            client_send(house->client, &call);
+        }
+        client_reply_t reply = client_wait(house->client, house->arena, 20000, &id);
+        ck_assert_msg(!err_is(reply.err), "%s", err_what(reply.err));
+    }
 }
 
 /* ---- memories ---- */
