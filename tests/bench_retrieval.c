@@ -3,8 +3,10 @@
  *
  *     bench_retrieval DIRECTORY        or AGENCY_DATA_SET=DIRECTORY
  *
- * The directory holds memories.jsonl (id, tenant, title, text) and queries.jsonl (id, tenant,
- * question, evidence). Without one it says so and succeeds: there is nothing to measure.
+ * The directory holds memories.jsonl (id, tenant, title, text; perhaps author, thread, time) and
+ * queries.jsonl (id, tenant, question, evidence). The first figures are of the parts alone, over an
+ * index in memory; "the brain" is brain_query of the real actor. Without one it says so and
+ * succeeds: there is nothing to measure.
  */
 #include <dlfcn.h>
 #include <math.h>
@@ -13,10 +15,14 @@
 #include <string.h>
 #include <time.h>
 
+#include "actors/brain/brain.h"
 #include "actors/brain/embedder.h"
 #include "actors/brain/index.h"
 #include "actors/brain/rank.h"
 #include "actors/brain/words.h"
+#include "bus/client.h"
+#include "bus/host.h"
+#include "proto/mp.h"
 
 #define POOL 200
 #define K 10
@@ -81,7 +87,8 @@ static char *json_text(arena_t *arena, const char *line, const char *key)
 
 typedef struct memory {
     char *id, *tenant, *title, *text;
-} memory_t;
+    char *author, *thread, *time; /* "" when the set has none */
+} memory_set_t;
 
 typedef struct query {
     char *tenant, *question;
@@ -90,7 +97,7 @@ typedef struct query {
 } query_t;
 
 typedef struct set {
-    memory_t *memories;
+    memory_set_t *memories;
     query_t *queries;
     size_t memory_count, query_count;
 } set_t;
@@ -131,12 +138,17 @@ static bool read_set(arena_t *arena, const char *directory, set_t *set)
         return false;
     for (const char *c = memories; *c; c++)
         lines += *c == '\n';
-    set->memories = ARENA_ARRAY(arena, memory_t, lines);
+    set->memories = ARENA_ARRAY(arena, memory_set_t, lines);
     for (char *save, *line = strtok_r(memories, "\n", &save); line;
          line = strtok_r(NULL, "\n", &save))
         set->memories[set->memory_count++] =
-            (memory_t){json_text(arena, line, "id"), json_text(arena, line, "tenant"),
-                       json_text(arena, line, "title"), json_text(arena, line, "text")};
+            (memory_set_t){.id = json_text(arena, line, "id"),
+                           .tenant = json_text(arena, line, "tenant"),
+                           .title = json_text(arena, line, "title"),
+                           .text = json_text(arena, line, "text"),
+                           .author = json_text(arena, line, "author"),
+                           .thread = json_text(arena, line, "thread"),
+                           .time = json_text(arena, line, "time")};
     lines = 1;
     for (const char *c = queries; *c; c++)
         lines += *c == '\n';
@@ -230,7 +242,7 @@ static void die(err_t err)
     exit(1);
 }
 
-static void shelve(shelf_t *shelf, uint64_t id, const memory_t *memory)
+static void shelve(shelf_t *shelf, uint64_t id, const memory_set_t *memory)
 {
     word_list_t title, text, both;
     uint16_t lengths[RANK_FIELDS] = {0};
@@ -502,6 +514,137 @@ static void bench_sqlite(const set_t *set, const char *tokenizer, const char *na
     print_measure(&result);
 }
 
+/* ---- the real brain ---- */
+
+static void put_pair(buf_t *out, const char *name, const char *value, uint32_t *count)
+{
+    if (!*value)
+        return;
+    mp_put_str(out, name);
+    mp_put_str(out, value);
+    (*count)++;
+}
+
+/* Tenants are not company names: each gets a number. */
+static const char *company_of(arena_t *arena, const set_t *set, const char *tenant)
+{
+    for (size_t i = 0; i < set->memory_count; i++)
+        if (strcmp(set->memories[i].tenant, tenant) == 0)
+            return arena_printf(arena, "t%zu", i);
+    return "none";
+}
+
+static bytes_t store_args(arena_t *arena, const set_t *set, size_t number)
+{
+    const memory_set_t *memory = &set->memories[number];
+    buf_t pairs, all;
+    uint32_t count = 4;
+
+    buf_open(&pairs, arena);
+    mp_put_str(&pairs, "id");
+    mp_put_str(&pairs, arena_printf(arena, "%zu", number));
+    mp_put_str(&pairs, "taskId");
+    mp_put_str(&pairs, "");
+    mp_put_str(&pairs, "request");
+    mp_put_str(&pairs, memory->title);
+    mp_put_str(&pairs, "solution");
+    mp_put_str(&pairs, memory->text);
+    put_pair(&pairs, "author", memory->author, &count);
+    put_pair(&pairs, "thread", memory->thread, &count);
+    put_pair(&pairs, "timestamp", memory->time, &count);
+    buf_open(&all, arena);
+    mp_put_map(&all, count);
+    buf_put(&all, pairs.data, pairs.size);
+    return buf_bytes(&all);
+}
+
+static void fill_brain(client_t *client, const set_t *set)
+{
+    arena_t *arena = arena_new();
+    size_t sent = 0;
+    uint64_t id;
+
+    for (size_t done = 0; done < set->memory_count; done++) {
+        for (; sent < set->memory_count && sent - done < 64; sent++) {
+            client_call_t call = {.peer = "brain",
+                                  .method = "brain_store",
+                                  .args = store_args(arena, set, sent),
+                                  .company = company_of(arena, set, set->memories[sent].tenant),
+                                  .role = ROLE_ADMIN,
+                                  .timeout_ms = 60000};
+            client_send(client, &call);
+        }
+        client_reply_t reply = client_wait(client, arena, 60000, &id);
+        if (err_is(reply.err))
+            die(reply.err);
+    }
+    arena_destroy(&arena);
+}
+
+static size_t ask_brain(client_t *client, arena_t *arena, const set_t *set, const query_t *query,
+                        uint64_t *ids)
+{
+    buf_t args;
+    bytes_t list, one, id;
+    size_t count = 0;
+
+    buf_open(&args, arena);
+    mp_put_map(&args, 2);
+    mp_put_str(&args, "query");
+    mp_put_str(&args, query->question);
+    mp_put_str(&args, "limit");
+    mp_put_int(&args, 100);
+    client_call_t call = {.peer = "brain",
+                          .method = "brain_query",
+                          .args = buf_bytes(&args),
+                          .company = company_of(arena, set, query->tenant),
+                          .role = ROLE_ADMIN,
+                          .timeout_ms = 60000};
+    client_reply_t reply = client_call(client, arena, &call);
+    if (err_is(reply.err))
+        die(reply.err);
+    if (!mp_get(reply.body, "memories", &list))
+        return 0;
+    while (count < 100 && mp_at(list, (uint32_t)count, &one) && mp_get(one, "id", &id))
+        ids[count++] = strtoull(mp_text(arena, id), NULL, 10);
+    return count;
+}
+
+static void bench_actor(const set_t *set, const char *language)
+{
+    char data[] = "/tmp/bench-retrieval-XXXXXX", command[128];
+    arena_t *arena = arena_new();
+    host_t *host = NULL;
+    client_t *client = NULL;
+    measure_t result = {.name = "the brain (brain_query)"};
+    uint64_t ids[100];
+
+    if (!mkdtemp(data))
+        return;
+    const char *settings[] = {arena_printf(arena, "brain.language=%s", language), NULL};
+    host_options_t options = {.data_dir = data, .settings = settings, .log_level = LOG_ERROR};
+    err_t err = host_open(&options, arena, &host);
+    if (!err_is(err))
+        err = host_start(host, &brain_actor, NULL, arena);
+    if (!err_is(err))
+        err = client_open_host(host, &client);
+    if (err_is(err))
+        die(err);
+    fill_brain(client, set);
+    for (size_t q = 0; q < set->query_count; q++) {
+        size_t count = ask_brain(client, arena, set, &set->queries[q], ids);
+        measure(&result, set, &set->queries[q], ids, count);
+        arena_reset(arena);
+    }
+    client_close(&client);
+    host_close(&host, 5000);
+    snprintf(command, sizeof command, "rm -rf %s", data);
+    if (system(command))
+        printf("%s was left\n", data);
+    arena_destroy(&arena);
+    print_measure(&result);
+}
+
 /* ---- the run ---- */
 
 static double now_ms(void)
@@ -609,6 +752,7 @@ int main(int argc, char **argv)
     printf("%zu memories, %zu queries\n", set.memory_count, set.query_count);
     bench_ours(&set, EMBEDDER_DIMS, language);
     bench_ours(&set, 1024, language);
+    bench_actor(&set, language);
     bench_sqlite(&set, "porter unicode61", "SQLite FTS5, porter");
     bench_sqlite(&set, "unicode61", "SQLite FTS5");
     arena_destroy(&arena);
