@@ -877,8 +877,7 @@ static void drain(loop_t *loop)
     int64_t end = clock_us(CLOCK_MONOTONIC) + (int64_t)atomic_load(&loop->drain_ms) * 1000;
     for (size_t i = 0; i < loop->node_count; i++)
         actor_drain(loop->nodes[i].actor);
-    int64_t now;
-    while (!all_idle(loop) && (now = clock_us(CLOCK_MONOTONIC)) < end) {
+    while (!all_idle(loop) && clock_us(CLOCK_MONOTONIC) < end) {
         /* Ask again now and then: `drained` has no event of its own. */
         if (loop->polls_stale)
             renew_polls(loop);

@@ -562,7 +562,7 @@ static err_t tree(arena_t *arena, const values_t *values, mp_reader_t *reader, u
     if (head.type != MP_ARRAY && head.type != MP_MAP)
         return err_ok();
     for (uint32_t i = 0; i < head.count; i++) {
-        err_t err = err_ok();
+        err_t err;
         bytes_t key;
         if (head.type == MP_MAP) {
             if (!mp_slice(reader, &key))
