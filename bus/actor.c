@@ -586,18 +586,37 @@ static err_t finish_call(call_t *call, entry_t *entry)
     output->body = buf_bytes(&out);
     if (!call->touches || !(call->method->flags & WRITES) || (call->method->flags & UNREMEMBERED))
         return err_ok();
-    return inside_outcome_keep(call, call->touches->child, output->body);
+    return inside_outcome_keep(call, call->touches->txn, output->body);
+}
+
+/* Rolls back what the entry wrote: its child transactions, or the whole batch, which then begins
+ * again with children. Children are dear (LMDB gives each lists of 3 MiB) and an entry that fails
+ * after it wrote is rare. */
+static void roll_back(call_t *call, err_t err)
+{
+    actor_t *actor = call->actor;
+    if (bug(BUG_LOST_ROLLBACK))
+        return;
+    for (touch_t *touch = call->touches; touch; touch = touch->next) {
+        if (actor->careful)
+            store_abort(&touch->txn);
+        else if (err.code == ERR_FULL || store_writes(touch->txn) != touch->writes)
+            actor->wants_care = true;
+        inside_store_error(actor, touch->of->company, err);
+    }
 }
 
 static err_t close_touches(call_t *call, err_t err)
 {
+    if (err_is(err) && err.code != ERR_PARKED) {
+        roll_back(call, err);
+        if (!bug(BUG_LOST_ROLLBACK))
+            return err;
+    }
+    if (!call->actor->careful)
+        return err;
     for (touch_t *touch = call->touches; touch; touch = touch->next) {
-        if (err_is(err) && err.code != ERR_PARKED && !bug(BUG_LOST_ROLLBACK)) {
-            store_abort(&touch->child);
-            inside_store_error(call->actor, touch->of->company, err);
-            continue;
-        }
-        err_t merged = store_commit(&touch->child);
+        err_t merged = store_commit(&touch->txn);
         if (err_is(merged)) {
             inside_store_error(call->actor, touch->of->company, merged);
             err = merged;
@@ -831,10 +850,10 @@ static void commit_all(actor_t *actor, entry_t **batch)
 
 static bool run_entries(actor_t *actor, entry_t *batch)
 {
-    actor->wants_growth = false;
+    actor->wants_growth = actor->wants_care = false;
     for (entry_t *entry = batch; entry; entry = entry->next) {
         run_entry(entry);
-        if (actor->wants_growth && actor->may_grow)
+        if ((actor->wants_growth && actor->may_grow) || actor->wants_care)
             return false;
         entry->waits = count_touches(entry);
         /* Nothing uncommitted was seen or written: it need not wait. */
@@ -846,13 +865,18 @@ static bool run_entries(actor_t *actor, entry_t *batch)
     return true;
 }
 
-/* Runs all entries; when a map turns out too small, grows it and replays. */
+/* Runs all entries; when one must be rolled back, or a map turns out too small, replays. */
 static entry_t *run_batch(actor_t *actor, entry_t *batch)
 {
     actor->may_grow = true;
+    actor->careful = false;
     while (!run_entries(actor, batch)) {
         abort_batch(actor);
-        err_t err = store_grow(actor->pool, actor->growth_company);
+        err_t err = err_ok();
+        if (actor->wants_growth && actor->may_grow)
+            err = store_grow(actor->pool, actor->growth_company);
+        else
+            actor->careful = true;
         if (err_is(err)) {
             actor->env->ops->log(actor->env, LOG_ERROR, err_what(err));
             actor->may_grow = false; /* the next run reports ERR_FULL to the callers */

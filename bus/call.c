@@ -110,23 +110,27 @@ static store_txn_t *touched(const call_t *call, const char *company)
 {
     for (const touch_t *touch = call->touches; touch; touch = touch->next)
         if (!strcmp(touch->of->company, company))
-            return touch->child;
+            return touch->txn;
     return NULL;
 }
 
-/* A child of the batch's transaction, begun at the first touch. */
 static err_t touch_company(call_t *call, batch_txn_t *of, store_txn_t **out)
 {
     touch_t *touch = ARENA_NEW(call->arena, touch_t);
-    err_t err = store_child_begin(of->txn, &touch->child);
+    err_t err = err_ok();
+    if (call->actor->careful)
+        err = store_child_begin(of->txn, &touch->txn);
+    else
+        touch->txn = of->txn;
     if (err_is(err))
         return err;
     touch->of = of;
+    touch->writes = store_writes(touch->txn);
     touch_t **end = &call->touches;
     while (*end)
         end = &(*end)->next;
     *end = touch;
-    *out = touch->child;
+    *out = touch->txn;
     return err_ok();
 }
 

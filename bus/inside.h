@@ -12,10 +12,12 @@ typedef struct timer timer_t_;
 typedef struct operation operation_t;
 typedef struct batch_txn batch_txn_t;
 
-/* A transaction that this entry uses, nested in the batch's one for the company. */
+/* A transaction that this entry uses: the batch's one for the company or, in a careful batch, a
+ * child of it. */
 typedef struct touch {
     batch_txn_t *of;
-    store_txn_t *child;
+    store_txn_t *txn;
+    uint64_t writes; /* of txn before this entry */
     struct touch *next;
 } touch_t;
 
@@ -236,6 +238,8 @@ struct actor {
     batch_txn_t *txns;
     arena_t *batch_arena;
     bool wants_growth, may_grow;
+    bool careful,
+        wants_care; /* each entry in a child transaction; an entry failed after it wrote */
     const char *growth_company;
 
     timer_t_ **heap;

@@ -5,6 +5,7 @@
 #include <fcntl.h>
 #include <inttypes.h>
 #include <lmdb.h>
+#include <malloc.h>
 #include <pthread.h>
 #include <signal.h>
 #include <stdio.h>
@@ -56,6 +57,7 @@ struct store_txn {
     MDB_txn *txn;
     store_txn_t *parent;
     bool write;
+    uint64_t writes;
 };
 
 struct store_pool {
@@ -380,6 +382,20 @@ static int64_t file_size(MDB_env *env)
     return info.st_size;
 }
 
+/* LMDB allocates 3 MiB of lists for an environment and 2 MiB for a child transaction, and touches
+ * little of either. Lists that live long are mapped, so that only what is touched costs memory;
+ * those of each call come from the heap, which keeps them, since mapping costs more than the call.
+ */
+static int open_lean(MDB_env *env, const char *dir, unsigned flags)
+{
+    enum { SMALLEST_LIST = 1 << 20, LARGEST_LIST = 4 << 20, KEPT = 16 << 20 };
+    mallopt(M_MMAP_THRESHOLD, SMALLEST_LIST);
+    int code = mdb_env_open(env, dir, flags, 0640);
+    mallopt(M_MMAP_THRESHOLD, LARGEST_LIST);
+    mallopt(M_TRIM_THRESHOLD, KEPT);
+    return code;
+}
+
 static int open_env(const store_pool_t *pool, const char *dir, MDB_env **out)
 {
     MDB_env *env;
@@ -392,7 +408,7 @@ static int open_env(const store_pool_t *pool, const char *dir, MDB_env **out)
     mdb_env_set_maxdbs(env, STORE_TABLES);
     mdb_env_set_maxreaders(env, READERS);
     mdb_env_set_mapsize(env, FIRST_MAP);
-    code = mdb_env_open(env, dir, flags, 0640);
+    code = open_lean(env, dir, flags);
     /* A file that has grown beyond the first map keeps its size and room to write. */
     int64_t size = file_size(env);
     if (!code && size * 4 > (int64_t)FIRST_MAP * 3)
@@ -836,6 +852,11 @@ err_t store_commit(store_txn_t **handle)
     return err;
 }
 
+uint64_t store_writes(const store_txn_t *txn)
+{
+    return txn->writes;
+}
+
 /* ---- Growth ---- */
 
 bool store_wants_growth(store_pool_t *pool, const char *company)
@@ -904,12 +925,19 @@ err_t store_get(store_txn_t *txn, int table, bytes_t key, bytes_t *value)
     return map_error(txn->store, code);
 }
 
+/* A failed write may leave half of itself behind, unless it was refused before it began. */
+static err_t wrote(store_txn_t *txn, int code)
+{
+    txn->writes += code != MDB_KEYEXIST && code != MDB_NOTFOUND && code != MDB_BAD_VALSIZE;
+    return map_error(txn->store, code);
+}
+
 static err_t put(store_txn_t *txn, int table, bytes_t key, bytes_t value, unsigned flags)
 {
     if (fault(txn->store->pool, "put") == STORE_FAIL_FULL)
         return map_error(NULL, ENOSPC);
     MDB_val k = val(key), v = val(value);
-    return map_error(txn->store, mdb_put(txn->txn, txn->store->tables[table], &k, &v, flags));
+    return wrote(txn, mdb_put(txn->txn, txn->store->tables[table], &k, &v, flags));
 }
 
 err_t store_put(store_txn_t *txn, int table, bytes_t key, bytes_t value)
@@ -931,7 +959,7 @@ err_t store_append(store_txn_t *txn, int table, bytes_t key, bytes_t value)
 err_t store_del(store_txn_t *txn, int table, bytes_t key)
 {
     MDB_val k = val(key);
-    return map_error(txn->store, mdb_del(txn->txn, txn->store->tables[table], &k, NULL));
+    return wrote(txn, mdb_del(txn->txn, txn->store->tables[table], &k, NULL));
 }
 
 int64_t store_count(store_txn_t *txn, int table)
@@ -1027,7 +1055,7 @@ bool store_scan_next(store_scan_t *scan, bytes_t *key, bytes_t *value)
 /* After a deletion the cursor of LMDB stands on the next row: MDB_NEXT knows that. */
 err_t store_scan_del(store_scan_t *scan)
 {
-    return map_error(scan->txn->store, mdb_cursor_del(scan->cursor, 0));
+    return wrote(scan->txn, mdb_cursor_del(scan->cursor, 0));
 }
 
 void store_scan_close(store_scan_t *scan)

@@ -90,6 +90,9 @@ err_t store_child_begin(store_txn_t *parent, store_txn_t **out);
 err_t store_commit(store_txn_t **txn);
 void store_abort(store_txn_t **txn);
 
+/* How many rows this transaction has put and deleted, not counting those of its children. */
+uint64_t store_writes(const store_txn_t *txn);
+
 /* Would the write that just failed with ERR_FULL succeed on a larger map? */
 bool store_wants_growth(store_pool_t *pool, const char *company);
 /* Doubles the map; waits up to 5 s for snapshots on other threads. ERR_QUOTA at the largest size,

@@ -4,6 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "actors/agent/due.h"
 #include "bus/bug.h"
 #include "proto/mp.h"
 
@@ -14,17 +15,28 @@ enum {
     FORGET_SLICE = 500,
     SCAN_MOST = 10000, /* ready tasks looked at for one lease call */
     FORGET_EVERY_MS = 60000,
-    EARLIEST_WAKE_MS = 1
+    EARLIEST_WAKE_MS = 1,
+    OLDEST_LOOKS = 16, /* stores opened for one question about the demand */
+    NAMES = 4096
 };
 
 struct queue {
-    queue_t *next; /* all */
+    queue_t *next;      /* all */
+    queue_t *same_name; /* in its bucket of names */
     tasks_t *tasks;
     char company[65];
     uint64_t salt; /* of its buckets; from the name, so that a run can be repeated exactly */
     uint64_t next_number;
     int64_t ready, delayed, running, leases;
     int64_t next_due_ms; /* 0: nothing is delayed */
+    due_table_t due;
+    /* The first in line that nobody holds. A stale one was the first: those behind it came later.
+     */
+    int64_t oldest_ms; /* ready since; 0: none */
+    uint64_t oldest;
+    bool oldest_stale;
+    uint64_t forget_from;  /* where the search for old tasks goes on */
+    int64_t forget_due_ms; /* nothing can be old before; INT64_MAX: it has no tasks */
     bool paused;
     bool maybe_ready; /* false: there is nothing that could be leased */
 };
@@ -50,7 +62,9 @@ struct tasks {
     agent_t *agent;
     actor_t *actor;
     queue_t *queues;
-    queue_t *turn; /* whose turn it is to give work */
+    queue_t *names[NAMES];
+    queue_t *turn;   /* whose turn it is to give work */
+    queue_t *forget; /* whose old tasks are looked for next */
     lease_t *leases[BUCKETS];
     int64_t lease_count;
     uint32_t fence_counter;
@@ -100,6 +114,7 @@ void tasks_destroy(tasks_t **handle)
     while (tasks->queues) {
         queue_t *gone = tasks->queues;
         tasks->queues = gone->next;
+        due_free(&gone->due);
         free(gone);
     }
     while (tasks->waiters) {
@@ -408,6 +423,26 @@ change_t *queue_change(queue_t *queue, call_t *call, uint64_t number)
     return change;
 }
 
+/* Keeps the first in line true, or marks it as to be looked up. */
+static void note_oldest(queue_t *queue, const change_t *change)
+{
+    bool left = change->granted || change->ready < 0;
+    /* Released, or lost and ready again: it may have been the first before. */
+    bool back = change->drop_lease && !change->ready && !change->running && queue->ready > 0;
+    if (left && change->number == queue->oldest)
+        queue->oldest_stale = true;
+    if ((change->ready > 0 || back) && !queue->oldest_ms) {
+        queue->oldest_ms = actor_wall_ms(queue->tasks->actor);
+        queue->oldest = change->number;
+        queue->oldest_stale = false;
+    }
+    if (back)
+        queue->oldest_stale = true;
+    if (queue->forget_due_ms == INT64_MAX)
+        queue->forget_due_ms =
+            actor_wall_ms(queue->tasks->actor) + queue_settings(queue->tasks)->retention_ms;
+}
+
 static void apply(void *self, void *ctx)
 {
     const change_t *change = ctx;
@@ -422,6 +457,11 @@ static void apply(void *self, void *ctx)
     lease_t *lease = change->granted ? find_lease(queue, change->number) : NULL;
     if (lease)
         lease->by = NULL;
+    note_oldest(queue, change);
+    if (change->due_gone_ms)
+        due_add(&queue->due, change->due_gone_ms, -1);
+    if (change->due_ms)
+        due_add(&queue->due, change->due_ms, 1);
     if (change->due_ms && (!queue->next_due_ms || change->due_ms < queue->next_due_ms)) {
         queue->next_due_ms = change->due_ms;
         int64_t now = actor_wall_ms(tasks->actor);
@@ -486,9 +526,13 @@ static err_t load_due(queue_t *queue, store_txn_t *txn)
 {
     store_scan_t scan;
     bytes_t key, value, none = {0};
+    int64_t at;
     err_t err = store_scan_open(&scan, txn, TABLE_delayed, none, none, false);
-    if (!err_is(err) && !bug(BUG_TIMER_LOST_ON_RESTART) && store_scan_next(&scan, &key, &value))
-        key_read_i64(&key, &queue->next_due_ms);
+    while (!err_is(err) && store_scan_next(&scan, &key, &value) && key_read_i64(&key, &at)) {
+        due_add(&queue->due, at, 1);
+        if (!queue->next_due_ms && !bug(BUG_TIMER_LOST_ON_RESTART))
+            queue->next_due_ms = at;
+    }
     store_scan_close(&scan);
     return err;
 }
@@ -505,6 +549,9 @@ static err_t load(queue_t *queue, call_t *call, store_txn_t *txn)
     queue->delayed = store_count(txn, TABLE_delayed);
     queue->running = store_count(txn, TABLE_running);
     queue->maybe_ready = queue->ready > 0;
+    queue->oldest_ms = queue->ready > 0; /* long ago, and to be looked up */
+    queue->oldest_stale = true;
+    queue->forget_due_ms = 0;
     queue->paused = !err_is(store_get(txn, TABLE_meta, paused_key(), &value));
     err_t err = load_number(queue, txn);
     if (!err_is(err))
@@ -514,11 +561,20 @@ static err_t load(queue_t *queue, call_t *call, store_txn_t *txn)
     return err;
 }
 
+/* The same in every run, so that a simulation can be repeated. */
+static uint64_t hash_name(const char *company)
+{
+    uint64_t hash = 0;
+    for (const char *at = company; *at; at++)
+        hash = hash * 31 + (unsigned char)*at;
+    return hash;
+}
+
 static queue_t *find_queue(const tasks_t *tasks, const char *company)
 {
-    queue_t *queue = tasks->queues;
+    queue_t *queue = tasks->names[hash_name(company) % NAMES];
     while (queue && strcmp(queue->company, company) != 0)
-        queue = queue->next;
+        queue = queue->same_name;
     return queue;
 }
 
@@ -532,17 +588,16 @@ err_t queue_of(tasks_t *tasks, call_t *call, const char *company, store_txn_t *t
         abort();
     queue->tasks = tasks;
     snprintf(queue->company, sizeof(queue->company), "%s", company);
-    for (const char *at = company; *at; at++)
-        queue->salt = queue->salt * 31 + (unsigned char)*at;
-    queue->next = tasks->queues;
-    tasks->queues = queue;
-    *out = queue;
+    queue->salt = hash_name(company);
     err_t err = load(queue, call, txn);
     if (err_is(err)) {
-        tasks->queues = queue->next;
+        due_free(&queue->due);
         free(queue);
         return err;
     }
+    queue->next = tasks->queues;
+    queue->same_name = tasks->names[queue->salt % NAMES];
+    tasks->names[queue->salt % NAMES] = tasks->queues = *out = queue;
     arm_due(tasks, queue->next_due_ms, call_now_ms(call));
     if (queue->maybe_ready)
         wake_one(tasks);
@@ -553,6 +608,36 @@ err_t queue_of(tasks_t *tasks, call_t *call, const char *company, store_txn_t *t
 uint64_t queue_next_number(queue_t *queue)
 {
     return queue->next_number++;
+}
+
+/* Looks the first in line up. ERR_NOT_FOUND: the company is gone. */
+static err_t look_up_oldest(queue_t *queue, call_t *call)
+{
+    store_txn_t *txn;
+    store_scan_t scan;
+    bytes_t key, value, none = {0};
+    int64_t rank;
+    uint64_t number;
+    task_t task = {0};
+    err_t err = call_read(call, queue->company, &txn);
+    if (!err_is(err))
+        err = store_scan_open(&scan, txn, TABLE_ready, none, none, false);
+    if (err_is(err))
+        return err;
+    queue->oldest_ms = 0;
+    queue->oldest = 0;
+    queue->oldest_stale = false;
+    for (int seen = 0; seen < SCAN_MOST && store_scan_next(&scan, &key, &value); seen++) {
+        if (!key_read_i64(&key, &rank) || !key_read_u64(&key, &number) ||
+            find_lease(queue, number) ||
+            err_is(tasks_load(queue->tasks, call, queue->company, number, &task)))
+            continue;
+        queue->oldest_ms = task.updated_ms; /* when it became ready */
+        queue->oldest = number;
+        break;
+    }
+    store_scan_close(&scan);
+    return err_ok();
 }
 
 /* ---- Starting: every company is looked at, but not all at once ---- */
@@ -568,6 +653,8 @@ static err_t open_slice(void *self, call_t *call, void *ctx)
         err_t err = call_read(call, company, &txn);
         if (!err_is(err))
             err = queue_of(tasks, call, company, txn, &queue);
+        if (!err_is(err) && queue->oldest_stale) /* while its store is open */
+            err = look_up_oldest(queue, call);
         if (err_is(err) && err.code != ERR_NOT_FOUND)
             call_log(call, LOG_ERROR, "the tasks of company '%s' cannot be read: %s", company,
                      err_what(err));
@@ -580,43 +667,75 @@ static err_t open_slice(void *self, call_t *call, void *ctx)
     return err_ok();
 }
 
-/* ---- Old tasks ---- */
+/* ---- Old tasks: one company an entry, so that few stores are open at once ---- */
 
-static err_t forget_of(tasks_t *tasks, call_t *call, queue_t *queue)
+/* Deletes what is old among the next rows. *more: there may be more to delete right now. */
+static err_t forget_of(tasks_t *tasks, call_t *call, queue_t *queue, bool *more)
 {
     store_txn_t *txn;
     store_scan_t scan;
+    store_key_t from;
     bytes_t key, value, none = {0};
+    int64_t before = call_now_ms(call) - queue_settings(tasks)->retention_ms;
     uint64_t *old = ARENA_ARRAY(call_arena(call), uint64_t, FORGET_SLICE);
-    size_t count = 0;
+    size_t count = 0, forgotten = 0;
+    key_open(&from);
+    key_u64(&from, queue->forget_from);
     err_t err = call_read(call, queue->company, &txn);
-    if (err.code == ERR_NOT_FOUND)
-        return err_ok();
     if (!err_is(err))
-        err = store_scan_open(&scan, txn, TABLE_tasks, none, none, false);
+        err = store_scan_open(&scan, txn, TABLE_tasks, none, key_bytes(&from), false);
     if (err_is(err))
         return err;
     while (count < FORGET_SLICE && store_scan_next(&scan, &key, &value))
         if (key_read_u64(&key, &old[count]) && old[count] + 1 < queue->next_number)
             count++; /* the newest stays, so that no number is given twice */
     store_scan_close(&scan);
-    int64_t before = call_now_ms(call) - queue_settings(tasks)->retention_ms;
-    bool gone = true;
-    for (size_t i = 0; i < count && !err_is(err) && gone; i++)
-        err = tasks_forget(tasks, call, queue->company, old[i], before, &gone);
+    bool whole = count < FORGET_SLICE;
+    if (!count && !queue->forget_from)
+        queue->forget_due_ms = INT64_MAX; /* until something is submitted */
+    for (size_t i = 0; i < count && !err_is(err); i++) {
+        bool gone = false;
+        task_t task;
+        err = tasks_load(tasks, call, queue->company, old[i], &task);
+        if (!err_is(err) && task.created_ms >= before) { /* all behind it are younger still */
+            if (!queue->forget_from)
+                queue->forget_due_ms = task.created_ms + queue_settings(tasks)->retention_ms;
+            whole = true;
+            break;
+        }
+        if (!err_is(err))
+            err = tasks_forget(tasks, call, queue->company, old[i], before, &gone);
+        forgotten += gone;
+        queue->forget_from = old[i] + 1;
+    }
+    if (whole)
+        queue->forget_from = 0;
+    *more = forgotten > 0 && !whole;
     return err;
 }
 
 static err_t forget_old(void *self, call_t *call, void *ctx)
 {
     tasks_t *tasks = ctx;
+    bool more = false;
     (void)self;
     err_t err = err_ok();
-    for (queue_t *queue = tasks->queues; queue && !err_is(err); queue = queue->next)
-        err = forget_of(tasks, call, queue);
-    if (!err_is(err))
+    while (tasks->forget && tasks->forget->forget_due_ms > call_now_ms(call))
+        tasks->forget = tasks->forget->next;
+    if (tasks->forget)
+        err = forget_of(tasks, call, tasks->forget, &more);
+    if (err_is(err) && err.code != ERR_NOT_FOUND)
+        call_log(call, LOG_ERROR, "the old tasks of company '%s' cannot be deleted: %s",
+                 tasks->forget->company, err_what(err));
+    if (tasks->forget && !more)
+        tasks->forget = tasks->forget->next;
+    if (tasks->forget) {
+        call_work(call, 0, forget_old, tasks);
+    } else {
+        tasks->forget = tasks->queues;
         call_work(call, FORGET_EVERY_MS, forget_old, tasks);
-    return err;
+    }
+    return err_ok();
 }
 
 err_t tasks_open(tasks_t *tasks, call_t *call)
@@ -773,40 +892,28 @@ err_t queue_pause_all(tasks_t *tasks, call_t *call, bool paused)
 
 /* ---- Demand ---- */
 
-static int64_t count_due_soon(call_t *call, const queue_t *queue, int64_t until_ms)
+static bool counts(const queue_t *queue, const char *company)
 {
-    store_txn_t *txn;
-    store_scan_t scan;
-    bytes_t key, value, none = {0};
-    int64_t count = 0, at;
-    if (!queue->next_due_ms || queue->next_due_ms > until_ms ||
-        err_is(call_read(call, queue->company, &txn)) ||
-        err_is(store_scan_open(&scan, txn, TABLE_delayed, none, none, false)))
-        return 0;
-    while (count < SCAN_MOST && store_scan_next(&scan, &key, &value) && key_read_i64(&key, &at) &&
-           at <= until_ms)
-        count++;
-    store_scan_close(&scan);
-    return count;
+    return !queue->paused && (!company || !strcmp(company, queue->company));
 }
 
-static int64_t oldest_ready(call_t *call, const queue_t *queue)
+/* The smallest of all. A stale one can only turn out larger, so that only the smallest has to be
+ * looked up, until it is a true one. */
+static int64_t oldest_ready(tasks_t *tasks, call_t *call, const char *company)
 {
-    store_txn_t *txn;
-    store_scan_t scan;
-    bytes_t key, value, none = {0};
-    int64_t rank = 0;
-    if (!queue->ready || err_is(call_read(call, queue->company, &txn)) ||
-        err_is(store_scan_open(&scan, txn, TABLE_ready, none, none, false)))
-        return 0;
-    uint64_t number;
-    task_t task = {0};
-    if (store_scan_next(&scan, &key, &value) && key_read_i64(&key, &rank) &&
-        key_read_u64(&key, &number) &&
-        !err_is(tasks_load(queue->tasks, call, queue->company, number, &task)))
-        rank = task.created_ms;
-    store_scan_close(&scan);
-    return rank;
+    for (int looks = 0;; looks++) {
+        queue_t *first = NULL;
+        for (queue_t *queue = tasks->queues; queue; queue = queue->next)
+            if (queue->oldest_ms && counts(queue, company) &&
+                (!first || queue->oldest_ms < first->oldest_ms))
+                first = queue;
+        if (!first)
+            return 0;
+        if (!first->oldest_stale)
+            return first->oldest_ms;
+        if (looks == OLDEST_LOOKS || err_is(look_up_oldest(first, call)))
+            return first->oldest_ms > 1 ? first->oldest_ms : 0;
+    }
 }
 
 void queue_demand(tasks_t *tasks, call_t *call, const char *company, demand_t *out)
@@ -814,16 +921,15 @@ void queue_demand(tasks_t *tasks, call_t *call, const char *company, demand_t *o
     *out = (demand_t){0};
     int64_t soon = call_now_ms(call) + queue_settings(tasks)->due_soon_ms;
     for (queue_t *queue = tasks->queues; queue; queue = queue->next) {
-        if ((company && strcmp(company, queue->company) != 0) || queue->paused)
+        if (!counts(queue, company))
             continue;
         int64_t leased = queue->leases - queue->running > 0 ? queue->leases - queue->running : 0;
         out->ready += queue->ready > leased ? queue->ready - leased : 0;
         out->leased += leased;
         out->running += queue->running;
         out->delayed += queue->delayed;
-        out->due_soon += count_due_soon(call, queue, soon);
-        int64_t oldest = oldest_ready(call, queue);
-        if (oldest && (!out->oldest_ready_ms || oldest < out->oldest_ready_ms))
-            out->oldest_ready_ms = oldest;
+        if (queue->delayed > 0 && queue->next_due_ms <= soon)
+            out->due_soon += due_count(&queue->due, queue->next_due_ms, soon);
     }
+    out->oldest_ready_ms = oldest_ready(tasks, call, company);
 }

@@ -23,7 +23,7 @@ typedef struct change {
     queue_t *queue;
     uint64_t number;
     int ready, delayed, running;
-    int64_t due_ms; /* a new due time; 0: none */
+    int64_t due_ms, due_gone_ms; /* it became due at that time, or is no longer; 0: neither */
     bool drop_lease, granted, settled;
 } change_t;
 

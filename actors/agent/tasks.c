@@ -241,6 +241,7 @@ static err_t unlist(item_t *item, change_t *change)
     case TASK_SCHEDULED:
     case TASK_WAITING_TIMER:
         change->delayed--;
+        change->due_gone_ms = item->live.run_at_ms;
         return store_del(item->txn, TABLE_delayed,
                          ordered_key(&key, item->live.run_at_ms, item->number));
     case TASK_RUNNING:
