@@ -827,25 +827,34 @@ static void begin_again(actor_t *actor, entry_t **batch, const batch_txn_t *txn)
         actor->queue = again;
 }
 
+static void commit_one(actor_t *actor, entry_t **batch, batch_txn_t *txn)
+{
+    int64_t before = actor_mono_us(actor);
+    if (bug(BUG_REPLY_BEFORE_COMMIT))
+        settle(*batch, txn, err_ok());
+    err_t err = store_commit(&txn->txn);
+    actor->commits++;
+    actor->commit_us += (uint64_t)(actor_mono_us(actor) - before);
+    if (err_is(err) && err.code != ERR_FULL && err.code != ERR_QUOTA) {
+        fatal(actor, err);
+        return;
+    }
+    if (err.code == ERR_FULL)
+        begin_again(actor, batch, txn);
+    settle(*batch, txn, err);
+}
+
+/* Companies that have threads of their own sync beside the one that has not. */
 static void commit_all(actor_t *actor, entry_t **batch)
 {
-    for (batch_txn_t *txn = actor->txns; txn && !actor->failed; txn = txn->next) {
-        if (!txn->txn)
-            continue;
-        int64_t before = actor_mono_us(actor);
-        if (bug(BUG_REPLY_BEFORE_COMMIT))
-            settle(*batch, txn, err_ok());
-        err_t err = store_commit(&txn->txn);
-        actor->commits++;
-        actor->commit_us += (uint64_t)(actor_mono_us(actor) - before);
-        if (err_is(err) && err.code != ERR_FULL && err.code != ERR_QUOTA) {
-            fatal(actor, err);
-            return;
-        }
-        if (err.code == ERR_FULL)
-            begin_again(actor, batch, txn);
-        settle(*batch, txn, err);
-    }
+    for (batch_txn_t *txn = actor->txns; txn; txn = txn->next)
+        txn->started = txn->txn && store_commit_start(txn->txn);
+    for (batch_txn_t *txn = actor->txns; txn && !actor->failed; txn = txn->next)
+        if (txn->txn && !txn->started)
+            commit_one(actor, batch, txn);
+    for (batch_txn_t *txn = actor->txns; txn && !actor->failed; txn = txn->next)
+        if (txn->txn)
+            commit_one(actor, batch, txn);
 }
 
 static bool run_entries(actor_t *actor, entry_t *batch)

@@ -205,6 +205,7 @@ struct batch_txn {
     const char *company;
     store_txn_t *txn;      /* write transaction, or NULL */
     store_txn_t *snapshot; /* or NULL */
+    bool started;          /* its commit runs on a thread of its own */
 };
 
 typedef struct method_stats {

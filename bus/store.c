@@ -17,6 +17,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "bus/lane.h"
 #include "proto/frame.h"
 
 RECORD_DEFINE(store_table_stat, store_table_stat_FIELDS)
@@ -26,6 +27,7 @@ enum {
     FIRST_MAP = 1 << 20,
     GROW_WAIT_S = 5,
     READERS = 126,
+    LANES = 8, /* companies synced at once, besides the one on the owner's thread */
     TICK_MS = 60000,
     NFS_MAGIC = 0x6969,
     FORMAT_TABLE = 0 /* of the unnamed table: the row "format" */
@@ -40,9 +42,10 @@ typedef struct store {
     char company[65];
     MDB_env *env;
     MDB_dbi tables[STORE_TABLES];
-    int snapshots; /* open read transactions, any thread; guarded by pool->mutex */
-    bool growing;  /* no new snapshots; guarded by pool->mutex */
-    bool pinned;   /* in use by the owner: not to be closed; guarded by pool->mutex */
+    int snapshots;          /* open read transactions, any thread; guarded by pool->mutex */
+    bool growing;           /* no new snapshots; guarded by pool->mutex */
+    int64_t reserved_bytes; /* the file is so long; 0: not looked at yet; owner's thread */
+    bool pinned;            /* in use by the owner: not to be closed; guarded by pool->mutex */
     store_txn_t *writer;
 } store_t;
 
@@ -58,6 +61,10 @@ struct store_txn {
     store_txn_t *parent;
     bool write;
     uint64_t writes;
+    lane_t *lane;  /* where it was begun; NULL: on the owner's thread */
+    bool starting; /* its commit was given to the lane */
+    err_t refused; /* or could not be */
+    int code;      /* what LMDB said, on the lane */
 };
 
 struct store_pool {
@@ -71,6 +78,8 @@ struct store_pool {
     store_t *stores;
     opening_t *opening;
     int open_count; /* with those being opened */
+    lane_t *lanes[LANES];
+    int writers, next_lane; /* top-level write transactions that are open; owner's thread */
     bool poisoned;
     char wants_growth[65]; /* the company whose write failed for want of room; owner's thread */
     int64_t ticked_ms;
@@ -296,6 +305,8 @@ void store_pool_close(store_pool_t **handle)
         pool->stores = store->next;
         close_store(store);
     }
+    for (int i = 0; i < LANES; i++)
+        lane_close(&pool->lanes[i]);
     if (pool->owner_fd >= 0)
         close(pool->owner_fd);
     pthread_mutex_destroy(&pool->mutex);
@@ -703,6 +714,72 @@ static void grow_early(store_t *store)
         grow(store->pool, store->company, false);
 }
 
+/* Lengthens the file before LMDB does, which for each commit would have to sync its new length too.
+ * Real zeros: blocks that are only allocated cost the file system a record when they are written
+ * (both measured by bench_tasks). Behind the end of the file there is nothing of LMDB's, and
+ * whether the disk is full is for the commit to find out. */
+static void reserve(store_t *store)
+{
+    enum { SMALL = 1 << 20, LARGEST_STEP = 1 << 20 };
+    static const char zeros[LARGEST_STEP];
+    MDB_envinfo info;
+    MDB_stat stat;
+    int fd;
+    if (store->pool->options.nosync || mdb_env_info(store->env, &info) ||
+        mdb_env_stat(store->env, &stat) || mdb_env_get_fd(store->env, &fd))
+        return;
+    int64_t used = (int64_t)(info.me_last_pgno + 1) * stat.ms_psize;
+    int64_t step = used / 4 < LARGEST_STEP ? used / 4 : LARGEST_STEP;
+    if (used < SMALL || used + step / 4 < store->reserved_bytes)
+        return;
+    int64_t size = file_size(store->env);
+    if (used + step / 4 >= size && size >= used) {
+        ssize_t written = pwrite(fd, zeros, (size_t)step, size);
+        size += written > 0 ? written : 0;
+    }
+    store->reserved_bytes = size;
+}
+
+static void begin_raw(void *ctx)
+{
+    store_txn_t *txn = ctx;
+    txn->code = mdb_txn_begin(txn->store->env, NULL, 0, &txn->txn);
+}
+
+static void commit_raw(void *ctx)
+{
+    store_txn_t *txn = ctx;
+    txn->code = mdb_txn_commit(txn->txn);
+}
+
+static void abort_raw(void *ctx)
+{
+    store_txn_t *txn = ctx;
+    mdb_txn_abort(txn->txn);
+}
+
+static void on_lane(store_txn_t *txn, lane_fn_t *fn)
+{
+    if (!txn->lane) {
+        fn(txn);
+        return;
+    }
+    lane_start(txn->lane, fn, txn);
+    lane_wait(txn->lane);
+}
+
+/* The first company of a batch is written on the owner's thread, the others on lanes. In simulation
+ * there is one thread. */
+static lane_t *lane_for_another(store_pool_t *pool)
+{
+    if (!pool->writers || pool->options.nosync)
+        return NULL;
+    lane_t **lane = &pool->lanes[pool->next_lane++ % LANES];
+    if (!*lane)
+        *lane = lane_open();
+    return *lane;
+}
+
 err_t store_begin_write(store_pool_t *pool, const char *company, store_txn_t **out, arena_t *arena)
 {
     *out = NULL;
@@ -722,14 +799,18 @@ err_t store_begin_write(store_pool_t *pool, const char *company, store_txn_t **o
         return err_of(ERR_INTERNAL, "a company has one write transaction at a time");
     grow_early(store);
     forget_growth(store);
-    MDB_txn *raw;
-    int code = mdb_txn_begin(store->env, NULL, 0, &raw);
-    if (code) {
-        err = map_error(store, code);
+    reserve(store);
+    store_txn_t *txn = txn_new(store, NULL, NULL, true);
+    txn->lane = lane_for_another(pool);
+    on_lane(txn, begin_raw);
+    if (txn->code) {
+        err = map_error(store, txn->code);
         pin(store, false);
+        free(txn);
         return err;
     }
-    *out = store->writer = txn_new(store, raw, NULL, true);
+    pool->writers++;
+    *out = store->writer = txn;
     return err_ok();
 }
 
@@ -781,6 +862,7 @@ static void end_snapshot(store_t *store)
 /* From here on `store` may be closed at any time. */
 static void release_writer(store_t *store)
 {
+    store->pool->writers--;
     store->writer = NULL;
     pin(store, false);
 }
@@ -791,8 +873,10 @@ void store_abort(store_txn_t **handle)
     *handle = NULL;
     if (!txn)
         return;
-    if (txn->txn)
-        mdb_txn_abort(txn->txn);
+    if (txn->starting)
+        lane_wait(txn->lane); /* too late: it is on disk, though nobody was told */
+    else if (txn->txn)
+        on_lane(txn, abort_raw);
     if (!txn->write)
         end_snapshot(txn->store);
     else if (!txn->parent)
@@ -808,29 +892,52 @@ static err_t poison(store_pool_t *pool, err_t err)
     return err;
 }
 
+/* Nothing is in the way of the sync; else what is. */
+static err_t may_commit(store_pool_t *pool)
+{
+    store_fault_kind_t kind = fault(pool, "commit.before");
+    if (pool->poisoned)
+        return poisoned_error();
+    if (kind == STORE_FAIL_FULL)
+        return map_error(NULL, ENOSPC);
+    if (kind != STORE_GO)
+        return err_of(ERR_IO, "the disk refused to sync");
+    if (!pool->options.nosync && !still_owner(pool))
+        return err_of(ERR_OWNED, "the data directory was replaced under us");
+    return err_ok();
+}
+
+bool store_commit_start(store_txn_t *txn)
+{
+    if (!txn->lane)
+        return false;
+    txn->refused = may_commit(txn->store->pool);
+    if (err_is(txn->refused))
+        return false; /* store_commit will say so */
+    txn->starting = true;
+    lane_start(txn->lane, commit_raw, txn);
+    return true;
+}
+
 static err_t commit_top(store_txn_t *txn)
 {
     store_t *store = txn->store;
     store_pool_t *pool = store->pool;
-    err_t err = err_ok();
-    store_fault_kind_t kind = fault(pool, "commit.before");
-    if (pool->poisoned)
-        err = poisoned_error();
-    else if (kind == STORE_FAIL_FULL)
-        err = map_error(NULL, ENOSPC);
-    else if (kind != STORE_GO)
-        err = err_of(ERR_IO, "the disk refused to sync");
-    else if (!pool->options.nosync && !still_owner(pool))
-        err = err_of(ERR_OWNED, "the data directory was replaced under us");
+    err_t err = txn->refused;
+    if (!txn->starting && !err_is(err))
+        err = may_commit(pool);
     if (err_is(err)) {
-        mdb_txn_abort(txn->txn);
+        on_lane(txn, abort_raw);
         release_writer(store);
         return err.code == ERR_FULL ? err : poison(pool, err);
     }
-    int code = mdb_txn_commit(txn->txn);
-    err = map_error(store, code);
+    if (txn->starting)
+        lane_wait(txn->lane);
+    else
+        on_lane(txn, commit_raw);
+    err = map_error(store, txn->code);
     release_writer(store);
-    if (code)
+    if (txn->code)
         return err.code == ERR_FULL ? err : poison(pool, err);
     if (fault(pool, "commit.after") == STORE_FAIL_AFTER)
         return poison(pool, err_of(ERR_IO, "the process died right after the sync"));

@@ -88,6 +88,9 @@ err_t store_child_begin(store_txn_t *parent, store_txn_t **out);
 /* Top level: on disk when it returns OK. Child: merged into the parent. The handle is gone either
  * way. ERR_FULL: nothing was written and the pool lives on. */
 err_t store_commit(store_txn_t **txn);
+/* Top level, before store_commit: lets it sync beside other companies, where a thread of its own
+ * began it. True when it does. */
+bool store_commit_start(store_txn_t *txn);
 void store_abort(store_txn_t **txn);
 
 /* How many rows this transaction has put and deleted, not counting those of its children. */
