@@ -10,7 +10,7 @@
 #include "bus/settings.h"
 #include "proto/mp.h"
 
-enum { INBOX_LIMIT = 10000, BATCH_LIMIT = 256, RETRY_WORK_MS = 1000, TICK_MS = 60000 };
+enum { RETRY_WORK_MS = 1000, TICK_MS = 60000 };
 /* A call that states no deadline, and the longest that one may be: a day. */
 enum { DEADLINE_MS = 60000, LONGEST_CALL_MS = 86400000 };
 
@@ -899,7 +899,7 @@ static entry_t *take_batch(actor_t *actor)
 {
     entry_t *batch = actor->queue, *last = batch;
     int count = 1;
-    while (last->next && count < actor->batch_limit) {
+    while (last->next && count < actor->limits.batch) {
         last = last->next;
         count++;
     }
@@ -1050,7 +1050,7 @@ static bool admit_frame(actor_t *actor, const route_t *route, const call_t *fres
         refuse(actor, route, header, err_of(ERR_DRAINING, NULL));
         return false;
     }
-    if (actor->live >= actor->inbox_limit) {
+    if (actor->live > actor->limits.inbox) {
         actor->dropped_busy++;
         refuse(actor, route, header,
                err_of(ERR_BUSY, "too many calls are waiting; try again in a moment"));
@@ -1270,6 +1270,8 @@ static err_t open_store(actor_t *actor, const actor_options_t *options, arena_t 
         .dir = arena_printf(actor->arena, "%s/%s", actor->data_dir, actor->def->name),
         .tables = actor->tables,
         .format = actor->def->format,
+        .open_limit = (int)actor->limits.open_companies,
+        .largest_bytes = actor->limits.company_bytes,
         .fault = options->store_fault,
         .nosync = options->store_nosync,
     };
@@ -1279,14 +1281,24 @@ static err_t open_store(actor_t *actor, const actor_options_t *options, arena_t 
     return err;
 }
 
+RECORD_DEFINE(limits, limits_FIELDS)
+
+static err_t load_settings(actor_t *actor, const actor_options_t *options, const record_t *record,
+                           const char *prefix, arena_t *arena, void *out)
+{
+    err_t err = settings_load(record, prefix, options->settings, options->environment,
+                              actor->data_dir, actor->arena, out);
+    return err_is(err) ? err_make(arena, err.code, "%s", err_what(err)) : err;
+}
+
 static err_t open_state(actor_t *actor, const actor_options_t *options, arena_t *arena)
 {
     if (actor->def->settings) {
         void *settings = arena_alloc(actor->arena, actor->def->settings->size);
-        err_t err = settings_load(actor->def->settings, actor->def->name, options->settings,
-                                  options->environment, actor->data_dir, actor->arena, settings);
+        err_t err =
+            load_settings(actor, options, actor->def->settings, actor->def->name, arena, settings);
         if (err_is(err))
-            return err_make(arena, err.code, "%s", err_what(err));
+            return err;
         *(void **)actor->self = settings;
     }
     return err_ok();
@@ -1368,8 +1380,6 @@ static actor_t *actor_new(const actor_def_t *def, actor_env_t *env, const actor_
     actor->data_dir = arena_strdup(actor->arena, options->data_dir ? options->data_dir : ".");
     actor->default_company =
         arena_strdup(actor->arena, options->default_company ? options->default_company : "default");
-    actor->inbox_limit = options->inbox_limit > 0 ? options->inbox_limit : INBOX_LIMIT;
-    actor->batch_limit = options->batch_limit > 0 ? options->batch_limit : BATCH_LIMIT;
     actor->queue_end = &actor->queue;
     actor->started_ms = env->ops->wall_ms(env);
     gather_methods(actor);
@@ -1383,7 +1393,9 @@ err_t actor_open(const actor_def_t *def, actor_env_t *env, const actor_options_t
 {
     actor_t *actor = actor_new(def, env, options);
     *out = NULL;
-    err_t err = open_store(actor, options, arena);
+    err_t err = load_settings(actor, options, &limits_record, "limits", arena, &actor->limits);
+    if (!err_is(err))
+        err = open_store(actor, options, arena);
     if (!err_is(err)) {
         uint64_t life;
         env->ops->random(env, &life, sizeof(life));

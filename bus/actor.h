@@ -249,14 +249,21 @@ err_t actor_store_open(const actor_def_t *def, const char *data_dir, arena_t *ar
 
 /* ---- For whoever runs an actor: bus/host.c and bus/sim.c ---- */
 
+/* What bounds every actor; set as limits.<name>. */
+#define limits_FIELDS(F)                                                                           \
+    F(INT, inbox, opt(10000), 1, 1000000, "Calls waiting or parked; one more is refused as BUSY.") \
+    F(INT, batch, opt(256), 1, 65536, "Calls in one commit.")                                      \
+    F(INT, open_companies, opt(64), 1, 1024, "Stores that stay open, of one actor.")               \
+    F(INT, company_bytes, opt(68719476736), 1048576, 1099511627776, "Largest store of one company.")
+RECORD_STRUCT(limits, limits_FIELDS)
+extern const record_t limits_record;
+
 typedef struct actor_options {
     const char *data_dir;           /* AGENCY_DATA; the actor's directory is below it */
     const char *instance;           /* NULL: the name of the definition */
     const char *default_company;    /* "default" */
     const char *const *settings;    /* "actor.key=value", NULL-terminated; NULL: none */
     const char *const *environment; /* as environ; NULL: none */
-    int inbox_limit;                /* 0: 10000 calls waiting or parked */
-    int batch_limit;                /* 0: 256 entries in one commit */
     store_fault_t store_fault;      /* fault builds and simulation */
     bool store_nosync;              /* simulation only */
 } actor_options_t;

@@ -226,7 +226,7 @@ struct actor {
     store_table_t *tables;
     int outcomes_table, keys_table;
     uint64_t epoch;
-    int inbox_limit, batch_limit;
+    limits_t limits;
 
     entry_t *queue, **queue_end;
     int queued;

@@ -835,6 +835,40 @@ START_TEST(an_error_leaves_nothing)
 }
 END_TEST
 
+/* Good and bad calls of many companies in the same batches. */
+START_TEST(companies_commit_together)
+{
+    house_t house;
+    open_porter(&house, _i);
+    client_call_t request = {.peer = "porter", .role = ROLE_ADMIN, .timeout_ms = 20000};
+    enum { COMPANIES = 20, CALLS = 400 };
+    for (int i = 0; i < CALLS; i++) {
+        request.method = i % 7 ? "row_add" : "row_fail";
+        request.args = house_pack(
+            house.arena, arena_printf(house.arena, "{'key':'sum','company':'c%d'}", i % COMPANIES));
+        client_send(house.client, &request);
+    }
+    int failed = 0;
+    for (int i = 0; i < CALLS; i++) {
+        uint64_t id;
+        client_reply_t reply = client_wait(house.client, house.arena, 20000, &id);
+        ck_assert_uint_ne(id, 0);
+        failed += reply.err.code == ERR_STATE;
+        ck_assert(reply.err.code == ERR_STATE || !err_is(reply.err));
+    }
+    ck_assert_int_eq(failed, (CALLS + 6) / 7);
+    house_restart(&house, &porter);
+    int sum = 0;
+    for (int i = 0; i < COMPANIES; i++) {
+        const char *value =
+            call(&house, "row_get", arena_printf(house.arena, "{'key':'sum','company':'c%d'}", i));
+        sum += atoi(value + strlen("{'value':'"));
+    }
+    ck_assert_int_eq(sum, CALLS - failed);
+    house_close(&house);
+}
+END_TEST
+
 START_TEST(batches_are_replayed_when_the_map_grows)
 {
     house_t house;
@@ -1388,6 +1422,7 @@ int main(int argc, char **argv)
     tcase_add_loop_test(all, the_company_rule, 0, 2);
     tcase_add_loop_test(all, roles_are_asked_for, 0, 2);
     tcase_add_loop_test(all, an_error_leaves_nothing, 0, 2);
+    tcase_add_loop_test(all, companies_commit_together, 0, 2);
     tcase_add_loop_test(all, batches_are_replayed_when_the_map_grows, 0, 2);
     tcase_add_loop_test(all, a_repeated_call_gets_its_first_outcome, 0, 2);
     tcase_add_loop_test(all, a_key_is_done_once, 0, 2);

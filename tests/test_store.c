@@ -742,6 +742,100 @@ START_TEST(a_full_disk_and_a_failed_sync)
 }
 END_TEST
 
+START_TEST(companies_sync_beside_one_another)
+{
+    bench_t bench;
+    enum { COMPANIES = 20 };
+    store_txn_t *txns[COMPANIES];
+    open_bench(&bench);
+    for (int round = 0; round < 3; round++) {
+        int started = 0;
+        for (int i = 0; i < COMPANIES; i++) {
+            txns[i] = begin(&bench, arena_printf(bench.arena, "c%d", i));
+            ok(store_put(txns[i], ROWS, text(arena_printf(bench.arena, "r%d", round)), text("1")));
+            ck_assert_uint_eq(store_writes(txns[i]), 1);
+        }
+        store_abort(&txns[7]);
+        for (int i = 0; i < COMPANIES; i++)
+            started += txns[i] && store_commit_start(txns[i]);
+        ck_assert_int_ge(started, COMPANIES - 2); /* the first is on this thread, one is gone */
+        for (int i = 0; i < COMPANIES; i++)
+            if (txns[i])
+                ok(store_commit(&txns[i]));
+    }
+    store_pool_close(&bench.pool);
+    open_pool(&bench);
+    for (int i = 0; i < COMPANIES; i++)
+        ck_assert_str_eq(found(&bench, arena_printf(bench.arena, "c%d", i), "r2"),
+                         i == 7 ? "-" : "1");
+    /* One that was started and then given up: it is on disk, and nothing hangs. */
+    txns[0] = begin(&bench, "c0");
+    txns[1] = begin(&bench, "c1");
+    ok(store_put(txns[1], ROWS, text("late"), text("1")));
+    ck_assert(store_commit_start(txns[1]));
+    store_abort(&txns[1]);
+    store_abort(&txns[0]);
+    ck_assert_str_eq(found(&bench, "c1", "late"), "1");
+    close_bench(&bench);
+}
+END_TEST
+
+#ifdef AGENCY_FAULTS
+/* Fails the first commit that it sees. */
+static store_fault_kind_t first_commit(void *ctx, const char *point)
+{
+    int *seen = ctx;
+    return !strcmp(point, "commit.before") && (*seen)++ == 0 ? STORE_FAIL_FULL : STORE_GO;
+}
+#endif
+
+START_TEST(one_of_several_syncs_fails)
+{
+#ifdef AGENCY_FAULTS
+    bench_t bench;
+    int seen = 1;
+    open_bench(&bench);
+    store_pool_close(&bench.pool);
+    bench.options.fault = (store_fault_t){first_commit, &seen};
+    open_pool(&bench);
+    store_txn_t *one = begin(&bench, "one"), *two = begin(&bench, "two");
+    ok(store_put(one, ROWS, text("a"), text("1")));
+    ok(store_put(two, ROWS, text("a"), text("1")));
+    seen = 0;
+    ck_assert(!store_commit_start(two));
+    ok(store_commit(&one));
+    ck_assert_int_eq(store_commit(&two).code, ERR_FULL); /* said once, meant once */
+    ck_assert_str_eq(found(&bench, "one", "a"), "1");
+    ck_assert_str_eq(found(&bench, "two", "a"), "-");
+    keep(&bench, "two", "b", "1");
+    close_bench(&bench);
+#endif
+}
+END_TEST
+
+/* Somebody who may not write there is told so, and nothing is made. */
+START_TEST(a_directory_that_cannot_be_written)
+{
+    bench_t bench = {.arena = arena_new()};
+    scratch_make(bench.dir);
+    ck_assert_int_eq(chmod(bench.dir, 0555), 0);
+    pid_t child = fork();
+    if (!child) {
+        if (!geteuid() && setuid(65534))
+            _exit(2);
+        err_t err = try_pool(&bench);
+        _exit(err.code == ERR_IO && strstr(err_what(err), bench.dir) ? 0 : 1);
+    }
+    int status;
+    ck_assert_int_eq(waitpid(child, &status, 0), child);
+    ck_assert_int_eq(WEXITSTATUS(status), 0);
+    ck_assert(WIFEXITED(status));
+    chmod(bench.dir, 0755);
+    scratch_remove(bench.dir);
+    arena_destroy(&bench.arena);
+}
+END_TEST
+
 int main(void)
 {
     Suite *suite = suite_create("store");
@@ -764,6 +858,9 @@ int main(void)
     tcase_add_test(all, a_damaged_file_is_refused);
     tcase_add_test(all, formats_old_and_new);
     tcase_add_test(all, a_full_disk_and_a_failed_sync);
+    tcase_add_test(all, companies_sync_beside_one_another);
+    tcase_add_test(all, one_of_several_syncs_fails);
+    tcase_add_test(all, a_directory_that_cannot_be_written);
     suite_add_tcase(suite, all);
     SRunner *runner = srunner_create(suite);
     srunner_run_all(runner, CK_ENV);

@@ -551,20 +551,19 @@ static err_t task_lease(agent_t *self, call_t *call, const task_lease_args_t *ar
     return lease_again(self, call, reply, wait);
 }
 
-static err_t extend(agent_t *self, call_t *call, const char *id, int64_t fence, int64_t *until_ms)
+static err_t extend(agent_t *self, call_t *call, const char *id, int64_t fence, bytes_t progress,
+                    int64_t *until_ms)
 {
     task_t task;
     err_t err = tasks_check_fence(self->tasks, call, call_company(call), id, fence, &task);
-    if (err_is(err))
-        return err;
-    *until_ms = call_now_ms(call) + self->settings->lease_ms;
-    return tasks_extend(self->tasks, call, &task);
+    return err_is(err) ? err : tasks_extend(self->tasks, call, &task, progress, until_ms);
 }
 
 static err_t task_extend(agent_t *self, call_t *call, const task_extend_args_t *args,
                          task_extend_reply_t *reply)
 {
-    return extend(self, call, args->id, args->fence, &reply->lease_until_ms);
+    bytes_t none = {0};
+    return extend(self, call, args->id, args->fence, none, &reply->lease_until_ms);
 }
 
 #define task_progress_event_FIELDS(F)                                                              \
@@ -576,7 +575,7 @@ RECORD(task_progress_event, task_progress_event_FIELDS)
 static err_t task_progress(agent_t *self, call_t *call, const task_progress_args_t *args,
                            task_progress_reply_t *reply)
 {
-    err_t err = extend(self, call, args->id, args->fence, &reply->lease_until_ms);
+    err_t err = extend(self, call, args->id, args->fence, args->progress, &reply->lease_until_ms);
     if (err_is(err))
         return err;
     task_progress_event_t event = {

@@ -21,6 +21,8 @@
     F(INT, max_crashes, opt(5), 1, 1000, "Lost leases after which a task is buried.")              \
     F(INT, max_waiting, opt(1000000), 1, 100000000, "Most unfinished tasks of one company.")       \
     F(INT, retention_ms, opt(604800000), 1000, 31536000000, "How long finished tasks are kept.")   \
+    F(INT, forget_every_ms, opt(60000), 100, 86400000,                                             \
+      "How often finished tasks are looked through.")                                              \
     F(INT, sop_wait_ms, opt(50000), 0, 3600000, "How long sop_execute waits for its run.")         \
     F(BOOL, llm, opt(false), 0, 0, "A worker can run steps of prose (AGENCY_LLM_URL is set).")
 RECORD_STRUCT(agent_settings, agent_settings_FIELDS)

@@ -14,7 +14,6 @@ enum {
     DUE_SLICE = 500, /* tasks moved from delayed to ready in one batch */
     FORGET_SLICE = 500,
     SCAN_MOST = 10000, /* ready tasks looked at for one lease call */
-    FORGET_EVERY_MS = 60000,
     EARLIEST_WAKE_MS = 1,
     OLDEST_LOOKS = 16, /* stores opened for one question about the demand */
     NAMES = 4096
@@ -99,6 +98,12 @@ static void drop_unopened(tasks_t *tasks)
     tasks->unopened_count = 0;
 }
 
+static void free_lease(lease_t *lease)
+{
+    free((void *)lease->progress.data);
+    free(lease);
+}
+
 void tasks_destroy(tasks_t **handle)
 {
     tasks_t *tasks = *handle;
@@ -109,7 +114,7 @@ void tasks_destroy(tasks_t **handle)
         while (tasks->leases[i]) {
             lease_t *gone = tasks->leases[i];
             tasks->leases[i] = gone->next;
-            free(gone);
+            free_lease(gone);
         }
     while (tasks->queues) {
         queue_t *gone = tasks->queues;
@@ -173,7 +178,11 @@ static lease_t *add_lease(queue_t *queue, uint64_t number, const char *worker, i
     lease_t *lease = calloc(1, sizeof(*lease));
     if (!lease)
         abort();
-    *lease = (lease_t){.queue = queue, .number = number, .fence = fence, .until_ms = until_ms};
+    *lease = (lease_t){.queue = queue,
+                       .number = number,
+                       .fence = fence,
+                       .until_ms = until_ms,
+                       .limit_ms = INT64_MAX};
     snprintf(lease->worker, sizeof(lease->worker), "%s", worker);
     lease_t **at = bucket(queue, number);
     lease->next = *at;
@@ -190,7 +199,7 @@ static void drop_lease(queue_t *queue, uint64_t number)
         if (lease->queue != queue || lease->number != number)
             continue;
         *at = lease->next;
-        free(lease);
+        free_lease(lease);
         queue->leases--;
         queue->tasks->lease_count--;
         return;
@@ -208,11 +217,28 @@ static void arm_expiry(tasks_t *tasks, int64_t at_ms, int64_t now_ms)
                tasks);
 }
 
-void queue_extend(queue_t *queue, uint64_t number, int64_t fence, int64_t now_ms)
+int64_t queue_extend(queue_t *queue, uint64_t number, int64_t fence, int64_t now_ms)
 {
     lease_t *lease = find_lease(queue, number);
-    if (lease && lease->fence == fence)
-        lease->until_ms = now_ms + queue_settings(queue->tasks)->lease_ms;
+    if (!lease || lease->fence != fence)
+        return now_ms;
+    lease->until_ms = now_ms + queue_settings(queue->tasks)->lease_ms;
+    if (lease->until_ms > lease->limit_ms)
+        lease->until_ms = lease->limit_ms;
+    return lease->until_ms;
+}
+
+void queue_progress(queue_t *queue, uint64_t number, bytes_t progress)
+{
+    lease_t *lease = find_lease(queue, number);
+    uint8_t *copy = lease ? malloc(progress.size + 1) : NULL;
+    if (!lease)
+        return;
+    if (!copy)
+        abort();
+    memcpy(copy, progress.data, progress.size);
+    free((void *)lease->progress.data);
+    lease->progress = (bytes_t){copy, progress.size};
 }
 
 /* A batch entry a lease: a lost one is on disk before anybody else gets the task. */
@@ -733,7 +759,7 @@ static err_t forget_old(void *self, call_t *call, void *ctx)
         call_work(call, 0, forget_old, tasks);
     } else {
         tasks->forget = tasks->queues;
-        call_work(call, FORGET_EVERY_MS, forget_old, tasks);
+        call_work(call, queue_settings(tasks)->forget_every_ms, forget_old, tasks);
     }
     return err_ok();
 }
@@ -751,7 +777,7 @@ err_t tasks_open(tasks_t *tasks, call_t *call)
         if (!(tasks->unopened[tasks->unopened_count++] = strdup(companies.items[i])))
             abort();
     call_work(call, 0, open_slice, tasks);
-    call_work(call, FORGET_EVERY_MS, forget_old, tasks);
+    call_work(call, queue_settings(tasks)->forget_every_ms, forget_old, tasks);
     return err_ok();
 }
 
@@ -767,11 +793,16 @@ static void grant(queue_t *queue, call_t *call, const lease_want_t *want, uint64
                   task_t *task)
 {
     tasks_t *tasks = queue->tasks;
+    int64_t limit = call_now_ms(call) + task->timeout_ms;
     int64_t until = call_now_ms(call) + queue_settings(tasks)->lease_ms;
+    if (until > limit)
+        until = limit;
     lease_t *lease = find_lease(queue, number);
     if (lease)
         drop_lease(queue, number);
     lease = add_lease(queue, number, want->worker, new_fence(tasks), until);
+    lease->granted_ms = call_now_ms(call);
+    lease->limit_ms = limit;
     lease->by = call;
     change_t *change = queue_change(queue, call, number);
     change->granted = true;
@@ -790,8 +821,7 @@ static bool is_free(const queue_t *queue, call_t *call, uint64_t number)
 {
     const lease_t *lease = find_lease(queue, number);
     return !lease || bug(BUG_DOUBLE_LEASE) ||
-           (lease->by == call &&
-            lease->until_ms == call_now_ms(call) + queue_settings(queue->tasks)->lease_ms);
+           (lease->by == call && lease->granted_ms == call_now_ms(call));
 }
 
 static err_t lease_from(queue_t *queue, call_t *call, const lease_want_t *want, task_t *out,

@@ -14,7 +14,10 @@ typedef struct lease {
     queue_t *queue;
     uint64_t number;
     int64_t fence, until_ms;
+    int64_t limit_ms; /* the attempt may last until then, however often it says it is alive */
     const call_t *by; /* the call that took it, while that call is not answered */
+    int64_t granted_ms;
+    bytes_t progress; /* the worker's last word; ours to free */
     char worker[64];
 } lease_t;
 
@@ -46,7 +49,10 @@ const char *queue_company(const queue_t *queue);
 err_t queue_of(tasks_t *tasks, call_t *call, const char *company, store_txn_t *txn, queue_t **out);
 uint64_t queue_next_number(queue_t *queue);
 const lease_t *queue_lease(const queue_t *queue, uint64_t number);
-void queue_extend(queue_t *queue, uint64_t number, int64_t fence, int64_t now_ms);
+/* The new end of the lease: a lease time from now, or the end of the attempt. */
+int64_t queue_extend(queue_t *queue, uint64_t number, int64_t fence, int64_t now_ms);
+/* Keeps a copy; it is gone with the lease. */
+void queue_progress(queue_t *queue, uint64_t number, bytes_t progress);
 
 change_t *queue_change(queue_t *queue, call_t *call, uint64_t number);
 void queue_after_commit(call_t *call, change_t *change);

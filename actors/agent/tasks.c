@@ -180,6 +180,9 @@ static void show(call_t *call, const item_t *item, task_t *task)
         task->has_fence = true;
         task->lease_until_ms = lease->until_ms;
         task->has_lease_until_ms = true;
+        task->progress =
+            (bytes_t){arena_copy(call_arena(call), lease->progress.data, lease->progress.size),
+                      lease->progress.size};
     }
     store_key_t key;
     bytes_t result;
@@ -461,7 +464,8 @@ err_t tasks_journal(tasks_t *tasks, call_t *call, const task_t *task)
     return err;
 }
 
-err_t tasks_extend(tasks_t *tasks, call_t *call, const task_t *task)
+err_t tasks_extend(tasks_t *tasks, call_t *call, const task_t *task, bytes_t progress,
+                   int64_t *until_ms)
 {
     uint64_t number;
     queue_t *queue;
@@ -469,9 +473,12 @@ err_t tasks_extend(tasks_t *tasks, call_t *call, const task_t *task)
     err_t err = call_read(call, task->company, &txn);
     if (!err_is(err))
         err = queue_of(tasks, call, task->company, txn, &queue);
-    if (!err_is(err) && number_of(task->id, &number))
-        queue_extend(queue, number, task->fence, call_now_ms(call));
-    return err;
+    if (err_is(err) || !number_of(task->id, &number))
+        return err;
+    *until_ms = queue_extend(queue, number, task->fence, call_now_ms(call));
+    if (progress.size)
+        queue_progress(queue, number, progress);
+    return err_ok();
 }
 
 static err_t put_result(item_t *item, bytes_t result)
@@ -625,6 +632,15 @@ err_t tasks_lost_lease(tasks_t *tasks, call_t *call, const char *company, uint64
         return err;
     if (item.live.state != TASK_READY && item.live.state != TASK_RUNNING)
         return err_ok();
+    const lease_t *lease = queue_lease(item.queue, number);
+    if (lease && lease->limit_ms <= call_now_ms(call)) {
+        task_t task;
+        show(call, &item, &task);
+        const char *error =
+            arena_printf(call_arena(call), "it took longer than its timeout_ms of %" PRId64,
+                         item.row.timeout_ms);
+        return tasks_fail(tasks, call, &task, error, true, 0);
+    }
     item.live.crashes++;
     if (item.live.crashes >= queue_settings(tasks)->max_crashes) {
         item.live.error = arena_printf(call_arena(call),

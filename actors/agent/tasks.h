@@ -92,8 +92,10 @@ err_t tasks_check_fence(tasks_t *tasks, call_t *call, const char *company, const
                         int64_t fence, task_t *task);
 /* First journal record of a run: from now on the lease is on disk, and the task is running. */
 err_t tasks_journal(tasks_t *tasks, call_t *call, const task_t *task);
-/* Worker is alive: the lease ends lease_ms from now. */
-err_t tasks_extend(tasks_t *tasks, call_t *call, const task_t *task);
+/* Worker is alive: the lease ends lease_ms from now, at *until_ms, yet never after the attempt's
+ * timeout_ms. `progress`, when there is some, is what tasks_get shows until the lease ends. */
+err_t tasks_extend(tasks_t *tasks, call_t *call, const task_t *task, bytes_t progress,
+                   int64_t *until_ms);
 
 /* The lease is over; the task goes where these say. `result` msgpack. */
 err_t tasks_complete(tasks_t *tasks, call_t *call, const task_t *task, bytes_t result);
