@@ -634,11 +634,10 @@ START_TEST(wrong_input_is_named)
         refused(ask(wrong[i][0], "%s", wrong[i][1]), "ARGUMENT");
         has(house.text, wrong[i][2]);
     }
-    static const char *const ids[] = {"t", "x", "t00'", "../t1", "t9999999999999999999"};
+    /* An id with a quote too. */
+    static const char *const ids[] = {"t", "x", "t00\\u0027", "../t1", "t9999999999999999999"};
     for (size_t i = 0; i < sizeof(ids) / sizeof(ids[0]); i++)
-        refused(ask("task_get", "{'id':'%s'}",
-                    arena_printf(house.arena, "%s", ids[i][3] == '\'' ? "t00\\u0027" : ids[i])),
-                "NOT_FOUND");
+        refused(ask("task_get", "{'id':'%s'}", ids[i]), "NOT_FOUND");
     refused(ask("task_get", "{'id':'t1','company':'../x'}"), "COMPANY");
     refused(ask("task_get", "{'id':'t1','company':''}"), "COMPANY");
     ck_assert(nothing_left());
