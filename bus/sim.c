@@ -3,6 +3,7 @@
 #ifdef AGENCY_FAULTS
 
 #include <inttypes.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -11,8 +12,17 @@
 
 enum { NODES = 16, LOG_LARGEST = 16 << 20 };
 
-/* One chance in so many, while there are faults. */
-enum { DIE_AT_COMMIT = 150, DIE_AFTER_COMMIT = 150, DIE_AT_SEND = 800, LOSE_EVENT = 10 };
+static const char *const fault_names[] = {
+#define FAULT_NAME(id, name, one_in, doc) name,
+    SIM_FAULT_ROWS(FAULT_NAME)
+#undef FAULT_NAME
+};
+
+static const uint64_t fault_one_in[] = {
+#define FAULT_ONE_IN(id, name, one_in, doc) one_in,
+    SIM_FAULT_ROWS(FAULT_ONE_IN)
+#undef FAULT_ONE_IN
+};
 
 typedef enum event_kind {
     EVENT_FRAME,
@@ -21,6 +31,7 @@ typedef enum event_kind {
     EVENT_DEATH,
     EVENT_CHILD_EFFECT,
     EVENT_CHILD_END,
+    EVENT_HTTP_END,
     EVENT_READ_DONE
 } event_kind_t;
 
@@ -34,11 +45,14 @@ typedef struct event {
     /* Frames: */
     int from;
     unsigned from_life;
+    unsigned link; /* which connection from `from` to `node` */
     bool back;
     bytes_t header, body;
-    /* Children and reads: */
+    /* Children, HTTP and reads: */
     uint64_t token;
     sim_child_t child;
+    bool timed_out;
+    http_call_outcome_t http;
     uint8_t data[];
 } event_t;
 
@@ -60,6 +74,8 @@ typedef struct node {
     unsigned life;
     int64_t step_us;              /* when it gets the processor; INT64_MAX: not asked for */
     int64_t last_frame_us[NODES]; /* to each node: frames of a pair keep their order */
+    unsigned links[NODES];        /* to each node: how often the connection broke */
+    int64_t full_until_us;        /* its disk */
     subscription_t *subscriptions;
 } node_t;
 
@@ -72,6 +88,7 @@ struct sim {
     node_t nodes[NODES];
     int count;
     int deaths;
+    int faults[SIM_FAULTS];
     bool calm;
     arena_t *arena;
     char *log;
@@ -108,9 +125,13 @@ static int64_t between(sim_t *sim, int64_t least, int64_t most)
     return least + (int64_t)(sim_random(sim) % (uint64_t)(most - least + 1));
 }
 
-static bool chance(sim_t *sim, int one_in)
+static bool chance(sim_t *sim, sim_fault_t fault)
 {
-    return sim->options.faults && !sim->calm && sim_random(sim) % (uint64_t)one_in == 0;
+    if (!sim->options.faults || sim->calm || (sim->options.never & 1u << fault) ||
+        sim_random(sim) % fault_one_in[fault])
+        return false;
+    sim->faults[fault]++;
+    return true;
 }
 
 /* ---- The log ---- */
@@ -248,23 +269,80 @@ static void note_frame(sim_t *sim, const char *what, const node_t *from, const n
     arena_destroy(&arena);
 }
 
-static void carry(node_t *from, node_t *to, bool back, bytes_t header, bytes_t body)
+static event_t *carry_from(node_t *from, node_t *to, bool back, bytes_t header, bytes_t body,
+                           int64_t start_us)
 {
     sim_t *sim = from->sim;
-    int64_t at = sim->now_us + between(sim, 20, 2000);
+    int64_t at = start_us + between(sim, 20, 2000);
     if (at < from->last_frame_us[to->index])
         at = from->last_frame_us[to->index];
     from->last_frame_us[to->index] = at;
-    note_frame(sim, "send", from, to, header, body);
     event_t *event = add_event(sim, EVENT_FRAME, to, at, header, body);
     event->from = from->index;
     event->from_life = from->life;
+    event->link = from->links[to->index];
     event->back = back;
+    return event;
+}
+
+static void carry(node_t *from, node_t *to, bool back, bytes_t header, bytes_t body)
+{
+    note_frame(from->sim, "send", from, to, header, body);
+    carry_from(from, to, back, header, body, from->sim->now_us);
+}
+
+/* Whoever sends to a peer that is not there has it in a queue: the next life may get it. */
+static void hold(node_t *from, node_t *to, bytes_t header, bytes_t body)
+{
+    const event_t *birth = from->sim->events;
+    while (birth && !(birth->kind == EVENT_BIRTH && birth->node == to->index))
+        birth = birth->next;
+    if (!birth || !chance(from->sim, SIM_HOLD_FRAME))
+        return;
+    note_frame(from->sim, "hold", from, to, header, body);
+    carry_from(from, to, false, header, body, birth->at_us);
+}
+
+/* The connection over which `from` calls `to`: its calls and their answers. Only `from` notices. */
+static void break_connection(node_t *from, node_t *to)
+{
+    sim_t *sim = from->sim;
+    note(sim, "the connection %s>%s breaks", from->instance, to->instance);
+    from->links[to->index]++;
+    for (event_t **at = &sim->events; *at;) {
+        event_t *event = *at;
+        bool call = event->from == from->index && event->node == to->index && !event->back;
+        bool answer = event->from == to->index && event->node == from->index && event->back;
+        if (event->kind != EVENT_FRAME || (!call && !answer)) {
+            at = &event->next;
+            continue;
+        }
+        *at = event->next;
+        free(event);
+    }
+    add_plain(sim, EVENT_LOST, from, between(sim, 100, 5000))->from = to->index;
+}
+
+/* Callers that are not sure whether a call arrived send it again, marked as such. */
+static void repeat(node_t *from, node_t *to, bytes_t header, bytes_t body)
+{
+    arena_t *arena = arena_new();
+    header_t decoded;
+    buf_t again;
+    buf_open(&again, arena);
+    if (!err_is(frame_decode(header, body, arena, &decoded)) && decoded.kind == FRAME_CALL &&
+        chance(from->sim, SIM_REPEAT_CALL)) {
+        decoded.age_ms++;
+        decoded.has_age_ms = true;
+        frame_encode(&decoded, &again);
+        carry(from, to, false, buf_bytes(&again), body);
+    }
+    arena_destroy(&arena);
 }
 
 static bool dead_or_dies(node_t *node)
 {
-    if (!node->dying && node->mortal && chance(node->sim, DIE_AT_SEND))
+    if (!node->dying && node->mortal && chance(node->sim, SIM_DIE_AT_SEND))
         die(node, "at a send");
     return node->dying;
 }
@@ -272,18 +350,32 @@ static bool dead_or_dies(node_t *node)
 static void env_send(actor_env_t *env, const char *peer, bytes_t header, bytes_t body)
 {
     node_t *node = (node_t *)env, *to = find_node(node->sim, peer);
-    if (dead_or_dies(node) || !to || !to->actor)
-        return; /* nobody listens: the caller will ask again */
+    if (dead_or_dies(node) || !to)
+        return;
+    if (!to->actor) {
+        hold(node, to, header, body);
+        return;
+    }
     carry(node, to, false, header, body);
+    repeat(node, to, header, body);
+    if (chance(node->sim, SIM_BREAK_CONNECTION))
+        break_connection(node, to);
 }
+
+/* What a route means here. */
+typedef struct way {
+    int to;
+    unsigned life, link;
+} way_t;
 
 static void env_send_back(actor_env_t *env, const route_t *route, bytes_t header, bytes_t body)
 {
     node_t *node = (node_t *)env;
-    unsigned life;
-    memcpy(&life, route->data + 1, sizeof(life));
-    node_t *to = &node->sim->nodes[route->data[0]];
-    if (dead_or_dies(node) || !to->actor || to->life != life)
+    way_t way;
+    memcpy(&way, route->data, sizeof(way));
+    node_t *to = &node->sim->nodes[way.to];
+    if (dead_or_dies(node) || !to->actor || to->life != way.life ||
+        to->links[node->index] != way.link)
         return;
     carry(node, to, true, header, body);
 }
@@ -299,7 +391,7 @@ static void env_publish(actor_env_t *env, const char *topic, bytes_t header, byt
         for (subscription_t *at = to->subscriptions; at; at = at->next)
             wanted = wanted || (!strcmp(at->publisher, node->def->name) &&
                                 !strncmp(at->topic, topic, strlen(at->topic)));
-        if (to->actor && wanted && !chance(node->sim, LOSE_EVENT))
+        if (to->actor && wanted && !chance(node->sim, SIM_LOSE_EVENT))
             carry(node, to, true, header, body);
     }
 }
@@ -314,31 +406,45 @@ static void env_subscribe(actor_env_t *env, const char *publisher, const char *t
     node->subscriptions = fresh;
 }
 
+static void end_child(node_t *node, uint64_t token, const sim_child_t *child, bool timed_out)
+{
+    event_t *end = add_plain(node->sim, EVENT_CHILD_END, node, child->duration_ms * 1000);
+    end->token = token;
+    end->child = *child;
+    end->timed_out = timed_out;
+}
+
 static void env_child_start(actor_env_t *env, uint64_t token, const child_request_t *request)
 {
     node_t *node = (node_t *)env;
     sim_t *sim = node->sim;
     if (dead_or_dies(node))
         return;
-    sim_child_t child = {0};
-    sim->options.child(sim->options.ctx, request, sim_random(sim), &child);
+    sim_child_t child = {.exit_status = 127};
+    if (sim->options.child) {
+        child.exit_status = 0;
+        sim->options.child(sim->options.ctx, request, sim_random(sim), &child);
+    }
+    bool late = request->timeout_ms > 0 && child.duration_ms > request->timeout_ms;
+    if (late)
+        child.duration_ms = request->timeout_ms;
     note(sim, "%s starts a command: %s", node->instance, child.what);
-    event_t *effect = add_plain(sim, EVENT_CHILD_EFFECT, node, child.effect_ms * 1000);
-    effect->token = token;
-    effect->child = child;
-    event_t *end = add_plain(sim, EVENT_CHILD_END, node, child.duration_ms * 1000);
-    end->token = token;
-    end->child = child;
+    if (child.effect && child.effect_ms <= child.duration_ms) {
+        event_t *effect = add_plain(sim, EVENT_CHILD_EFFECT, node, child.effect_ms * 1000);
+        effect->token = token;
+        effect->child = child;
+    }
+    end_child(node, token, &child, late);
 }
 
-static void env_child_kill(actor_env_t *env, uint64_t token)
+/* Commands and requests of that token end without a word. */
+static void forget(node_t *node, uint64_t token)
 {
-    node_t *node = (node_t *)env;
     for (event_t **at = &node->sim->events; *at;) {
         event_t *event = *at;
-        bool its = (event->kind == EVENT_CHILD_EFFECT || event->kind == EVENT_CHILD_END) &&
-                   event->node == node->index && event->token == token;
-        if (!its) {
+        bool kind = event->kind == EVENT_CHILD_EFFECT || event->kind == EVENT_CHILD_END ||
+                    event->kind == EVENT_HTTP_END;
+        if (!kind || event->node != node->index || event->token != token) {
             at = &event->next;
             continue;
         }
@@ -347,19 +453,37 @@ static void env_child_kill(actor_env_t *env, uint64_t token)
     }
 }
 
+static void env_child_kill(actor_env_t *env, uint64_t token)
+{
+    forget((node_t *)env, token);
+}
+
 static void env_http_start(actor_env_t *env, uint64_t token, const http_call_request_t *request)
 {
-    http_call_outcome_t none = {.err = err_of(ERR_UNAVAILABLE, "there is no network here"),
-                                .content_type = "",
-                                .retry_after_ms = -1};
-    (void)request;
-    actor_on_http(((node_t *)env)->actor, token, &none);
+    node_t *node = (node_t *)env;
+    sim_t *sim = node->sim;
+    if (dead_or_dies(node))
+        return;
+    sim_http_t http = {.outcome = {.content_type = "", .retry_after_ms = -1}};
+    if (sim->options.http)
+        sim->options.http(sim->options.ctx, request, sim_random(sim), &http);
+    else
+        http.outcome.err = err_of(ERR_UNAVAILABLE, "there is no network here");
+    if (request->timeout_ms > 0 && http.duration_ms > request->timeout_ms) {
+        http.duration_ms = request->timeout_ms;
+        http.outcome = (http_call_outcome_t){.err = err_of(ERR_TIMEOUT, "no answer came in time"),
+                                             .content_type = "",
+                                             .retry_after_ms = -1};
+    }
+    note(sim, "%s asks %s %s", node->instance, request->method, request->url);
+    event_t *end = add_plain(sim, EVENT_HTTP_END, node, http.duration_ms * 1000);
+    end->token = token;
+    end->http = http.outcome;
 }
 
 static void env_http_cancel(actor_env_t *env, uint64_t token)
 {
-    (void)env;
-    (void)token;
+    forget((node_t *)env, token);
 }
 
 /* Inline: the snapshot is that of this moment. */
@@ -410,19 +534,42 @@ static const actor_env_ops_t sim_ops = {
     .log = env_log,
 };
 
+/* For a single row, so that the rest of its batch is committed; or for some time. */
+static bool disk_is_full(node_t *node, const char *point)
+{
+    sim_t *sim = node->sim;
+    if (!strcmp(point, "commit.after") || sim->calm)
+        return false;
+    if (node->full_until_us > sim->now_us)
+        return true;
+    if (strcmp(point, "put") != 0 || !chance(sim, SIM_FILL_DISK))
+        return false;
+    bool stays = sim_random(sim) % 2;
+    if (stays)
+        node->full_until_us = sim->now_us + between(sim, 1000, 300000);
+    note(sim, "%s finds the disk full%s", node->instance, stays ? " for a while" : "");
+    return true;
+}
+
+/* The first opening is spared: without it there is nothing to look at. */
 static store_fault_kind_t on_store(void *ctx, const char *point)
 {
     node_t *node = ctx;
-    bool commit = !strcmp(point, "commit.before");
     if (node->dying)
         return STORE_FAIL_SYNC;
-    if (!node->mortal || !node->actor)
+    if (!node->mortal || (!node->actor && !node->life))
         return STORE_GO;
-    if (commit && chance(node->sim, DIE_AT_COMMIT)) {
-        die(node, "before a commit");
-        return STORE_FAIL_SYNC;
+    if (disk_is_full(node, point))
+        return STORE_FAIL_FULL;
+    if (!strcmp(point, "commit.before")) {
+        if (chance(node->sim, SIM_FAIL_SYNC))
+            return STORE_FAIL_SYNC;
+        if (chance(node->sim, SIM_DIE_BEFORE_COMMIT)) {
+            die(node, "before a commit");
+            return STORE_FAIL_SYNC;
+        }
     }
-    if (!strcmp(point, "commit.after") && chance(node->sim, DIE_AFTER_COMMIT)) {
+    if (!strcmp(point, "commit.after") && chance(node->sim, SIM_DIE_AFTER_COMMIT)) {
         die(node, "after a commit");
         return STORE_FAIL_AFTER;
     }
@@ -459,6 +606,8 @@ sim_t *sim_new(const sim_options_t *options)
 err_t sim_add(sim_t *sim, const actor_def_t *def, const char *instance, bool mortal,
               const char *const *settings, arena_t *arena)
 {
+    if (sim->count == NODES)
+        return err_of(ERR_QUOTA, "a simulation has at most 16 nodes");
     node_t *node = &sim->nodes[sim->count];
     *node = (node_t){.env = {&sim_ops},
                      .sim = sim,
@@ -502,10 +651,11 @@ static void on_frame(node_t *node, const event_t *event)
 {
     node_t *from = &node->sim->nodes[event->from];
     /* What a dead one had sent may have been on the way, or not. */
-    if (from->life != event->from_life && sim_random(node->sim) % 2)
+    if (from->life != event->from_life && chance(node->sim, SIM_LOSE_SENT))
         return;
-    route_t route = {.size = 1 + sizeof(event->from_life), .data = {(uint8_t)event->from}};
-    memcpy(route.data + 1, &event->from_life, sizeof(event->from_life));
+    way_t way = {event->from, event->from_life, event->link};
+    route_t route = {.size = sizeof(way)};
+    memcpy(route.data, &way, sizeof(way));
     actor_on_frame(node->actor, event->back ? NULL : &route, event->header, event->body);
 }
 
@@ -515,6 +665,7 @@ static void on_birth(node_t *node)
     err_t err = bear(node, arena);
     if (err_is(err)) {
         note(node->sim, "%s cannot live: %s", node->instance, err_what(err));
+        node->dying = false;
         node->life++;
         add_plain(node->sim, EVENT_BIRTH, node, 100000);
     }
@@ -524,7 +675,9 @@ static void on_birth(node_t *node)
 static void on_child_end(node_t *node, const event_t *event)
 {
     const char *output = event->child.output ? event->child.output : "";
-    child_outcome_t outcome = {.exit_status = event->child.exit_status,
+    child_outcome_t outcome = {.exit_status = event->timed_out ? -1 : event->child.exit_status,
+                               .signal = event->timed_out ? SIGKILL : 0,
+                               .timed_out = event->timed_out,
                                .duration_ms = event->child.duration_ms,
                                .output = {(const uint8_t *)output, strlen(output)}};
     actor_on_child(node->actor, event->token, &outcome);
@@ -548,7 +701,7 @@ static void happen(sim_t *sim, const event_t *event)
         actor_on_lost(node->actor, sim->nodes[event->from].instance);
         break;
     case EVENT_DEATH:
-        die(node, "by chance");
+        die(node, "at once");
         break;
     case EVENT_CHILD_EFFECT:
         note(sim, "effect %s", event->child.what);
@@ -556,6 +709,9 @@ static void happen(sim_t *sim, const event_t *event)
         break;
     case EVENT_CHILD_END:
         on_child_end(node, event);
+        break;
+    case EVENT_HTTP_END:
+        actor_on_http(node->actor, event->token, &event->http);
         break;
     case EVENT_READ_DONE:
         actor_on_read(node->actor, event->token);
@@ -626,8 +782,7 @@ static bool advance(sim_t *sim, int64_t until_us)
 static void plan_death(sim_t *sim)
 {
     node_t *node = &sim->nodes[sim_random(sim) % (uint64_t)sim->count];
-    if (sim->options.faults && !sim->calm && node->mortal && node->actor &&
-        sim_random(sim) % 4000 == 0)
+    if (node->mortal && node->actor && chance(sim, SIM_DIE_BY_CHANCE))
         add_plain(sim, EVENT_DEATH, node, between(sim, 0, 300000));
 }
 
@@ -647,6 +802,13 @@ void sim_calm(sim_t *sim)
     note(sim, "calm");
 }
 
+void sim_kill(sim_t *sim, const char *instance)
+{
+    node_t *node = find_node(sim, instance);
+    if (node && node->actor)
+        add_plain(sim, EVENT_DEATH, node, 0);
+}
+
 int64_t sim_now_ms(const sim_t *sim)
 {
     return sim->now_us / 1000;
@@ -655,6 +817,16 @@ int64_t sim_now_ms(const sim_t *sim)
 int sim_deaths(const sim_t *sim)
 {
     return sim->deaths;
+}
+
+int sim_fault_count(const sim_t *sim, sim_fault_t fault)
+{
+    return sim->faults[fault];
+}
+
+const char *sim_fault_name(sim_fault_t fault)
+{
+    return fault < SIM_FAULTS ? fault_names[fault] : "";
 }
 
 #else

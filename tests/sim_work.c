@@ -629,6 +629,7 @@ typedef struct result {
     uint64_t log_hash;
     size_t log_size;
     int deaths;
+    int faults[SIM_FAULTS];
     int completed;
 } result_t;
 
@@ -666,6 +667,8 @@ static result_t run_seed(uint64_t seed, bool print)
         complain("%d tasks are not done long after everything is calm", state.open);
     judge();
     result_t result = {.deaths = sim_deaths(state.sim)};
+    for (int i = 0; i < SIM_FAULTS; i++)
+        result.faults[i] = sim_fault_count(state.sim, (sim_fault_t)i);
     const char *log = sim_log(state.sim, &result.log_size);
     result.log_hash = hash(log, result.log_size);
     for (int i = 0; i < TASKS; i++)
@@ -684,7 +687,7 @@ static result_t run_seed(uint64_t seed, bool print)
 
 START_TEST(nothing_is_lost_or_done_twice)
 {
-    int deaths = 0, completed = 0;
+    int deaths = 0, completed = 0, faults[SIM_FAULTS] = {0};
     const char *many = getenv("SIM_SEEDS");
     uint64_t seeds = many ? strtoull(many, NULL, 10) : 150;
     for (uint64_t seed = 1; seed <= seeds; seed++) {
@@ -692,8 +695,15 @@ START_TEST(nothing_is_lost_or_done_twice)
         ck_assert_msg(!*result.wrong, "seed %" PRIu64 ": %s", seed, result.wrong);
         deaths += result.deaths;
         completed += result.completed;
+        for (int i = 0; i < SIM_FAULTS; i++)
+            faults[i] += result.faults[i];
     }
     printf("%" PRIu64 " seeds, %d deaths, %d tasks completed by hand\n", seeds, deaths, completed);
+    for (int i = 0; i < SIM_FAULTS; i++) {
+        printf("%s: %d\n", sim_fault_name((sim_fault_t)i), faults[i]);
+        if (i != SIM_LOSE_EVENT) /* these actors listen to none */
+            ck_assert_msg(faults[i], "%s never happened", sim_fault_name((sim_fault_t)i));
+    }
     ck_assert_int_gt(deaths, (int)seeds);
     ck_assert_int_gt(completed, (int)seeds * TASKS / 2);
 }
