@@ -1306,8 +1306,15 @@ static err_t open_state(actor_t *actor, const actor_options_t *options, arena_t 
 
 typedef struct opening {
     err_t err;
-    bool done;
+    bool ran, done; /* done: and what it wrote is on disk */
 } opening_t;
+
+static void opened(void *self, void *ctx)
+{
+    opening_t *state = ctx;
+    (void)self;
+    state->done = true;
+}
 
 static err_t opening(void *self, call_t *call, void *ctx)
 {
@@ -1315,22 +1322,39 @@ static err_t opening(void *self, call_t *call, void *ctx)
     opening_t *state = ctx;
     err_t err = actor->def->open ? actor->def->open(self, call) : err_ok();
     state->err = err_is(err) ? err_make(actor->arena, err.code, "%s", err_what(err)) : err;
-    state->done = true;
+    state->ran = true;
+    call_after_commit(call, opened, state);
     call->work = NULL; /* a failed opening is not tried again */
     return err;
 }
 
+/* A commit that needs a larger map puts the entry back in the queue. */
 static err_t run_open(actor_t *actor, arena_t *arena)
 {
-    opening_t state = {err_ok(), false};
+    opening_t state = {err_ok(), false, false};
     actor_work(actor, 0, opening, &state);
-    while (!state.done && !actor->failed)
+    do
         actor_step(actor);
+    while (!state.done && !actor->failed && !err_is(state.err) && actor->queue);
     if (actor->failed)
         return err_of(ERR_IO, "the store failed while the actor opened");
-    if (!err_is(state.err))
-        return err_ok();
-    return err_make(arena, state.err.code, "%s", err_what(state.err));
+    if (err_is(state.err))
+        return err_make(arena, state.err.code, "%s", err_what(state.err));
+    if (!state.done)
+        return err_of(ERR_FULL, "no space is left for what the actor writes as it opens");
+    return err_ok();
+}
+
+/* A row that contradicts itself would be found by the first caller only. */
+static err_t check_rows(const actor_t *actor, arena_t *arena)
+{
+    err_t err = actor->def->settings ? record_check(actor->def->settings, arena) : err_ok();
+    for (const method_t *method = actor->methods; method->name && !err_is(err); method++) {
+        err = record_check(method->args, arena);
+        if (!err_is(err))
+            err = record_check(method->reply, arena);
+    }
+    return err;
 }
 
 static void subscribe_all(actor_t *actor)
@@ -1393,7 +1417,9 @@ err_t actor_open(const actor_def_t *def, actor_env_t *env, const actor_options_t
 {
     actor_t *actor = actor_new(def, env, options);
     *out = NULL;
-    err_t err = load_settings(actor, options, &limits_record, "limits", arena, &actor->limits);
+    err_t err = check_rows(actor, arena);
+    if (!err_is(err))
+        err = load_settings(actor, options, &limits_record, "limits", arena, &actor->limits);
     if (!err_is(err))
         err = open_store(actor, options, arena);
     if (!err_is(err)) {

@@ -3,7 +3,7 @@
  *
  * Two tables. `outcomes`: (number) → {from, id, at, text, body}, only ever appended, and trimmed at
  * the old end; a repeated call says how old it is, so only rows since then are looked at. `keys`:
- * (key) → the same, for effects that bear a key of their own; kept for a day. */
+ * (method, key) → the same, for effects that bear a key of their own; kept for a day. */
 #include <stdio.h>
 #include <string.h>
 
@@ -61,21 +61,25 @@ static uint64_t next_number(store_txn_t *txn, int table)
     return last + 1;
 }
 
-static bytes_t effect_key(const call_t *call)
+/* A key that is too long is refused by the store. */
+static bytes_t effect_key(const call_t *call, store_key_t *key)
 {
-    return (bytes_t){(const uint8_t *)call->header.key, strlen(call->header.key)};
+    key_open(key);
+    key_str(key, call->method->name);
+    key_raw(key, call->header.key, strlen(call->header.key));
+    return key_bytes(key);
 }
 
 err_t inside_outcome_keep(call_t *call, store_txn_t *txn, bytes_t body)
 {
     const actor_t *actor = call->actor;
     bytes_t row = encode_outcome(call, body);
+    store_key_t key;
     if (call->header.key)
-        return store_put(txn, actor->keys_table, effect_key(call), row);
+        return store_put(txn, actor->keys_table, effect_key(call, &key), row);
     err_t err = trim(txn, actor->outcomes_table, call_now_ms(call));
     if (err_is(err))
         return err;
-    store_key_t key;
     key_open(&key);
     key_u64(&key, next_number(txn, actor->outcomes_table));
     return store_append(txn, actor->outcomes_table, key_bytes(&key), row);
@@ -109,8 +113,10 @@ static err_t find_repeated(call_t *call, store_txn_t *txn, bytes_t *row)
 err_t inside_outcome_find(call_t *call, store_txn_t *txn, const char **text, bytes_t *body)
 {
     bytes_t row;
-    err_t err = call->header.key ? store_get(txn, call->actor->keys_table, effect_key(call), &row)
-                                 : find_repeated(call, txn, &row);
+    store_key_t key;
+    err_t err = call->header.key
+                    ? store_get(txn, call->actor->keys_table, effect_key(call, &key), &row)
+                    : find_repeated(call, txn, &row);
     if (err_is(err))
         return err;
     outcome_t outcome;
