@@ -20,6 +20,7 @@ typedef struct loader {
     arena_t *arena;
     source_t *sources; /* by row */
     size_t count;
+    const char *const *actors; /* all that there are, when names are to be checked */
 } loader_t;
 
 static int row_of(const loader_t *in, const char *key)
@@ -68,6 +69,18 @@ static const char *own_key(const loader_t *in, const char *name)
     return !strncmp(name, in->actor, size) && name[size] == '.' ? name + size + 1 : NULL;
 }
 
+/* `name` begins with the name of an actor that exists. */
+static err_t known_actor(const loader_t *in, const char *name, const char *where)
+{
+    const char *actor = arena_strndup(in->arena, name, strcspn(name, "."));
+    for (const char *const *at = in->actors; *at; at++)
+        if (!strcmp(*at, actor))
+            return err_ok();
+    const char *near = record_nearest(actor, in->actors);
+    return err_make(in->arena, ERR_ARGUMENT, "%s: nothing is named '%s'%s%s%s", where, actor,
+                    near ? "; did you mean '" : "", near ? near : "", near ? "'?" : "");
+}
+
 static err_t read_line(loader_t *in, char *line, const char *where)
 {
     char *text = trim(line);
@@ -80,7 +93,7 @@ static err_t read_line(loader_t *in, char *line, const char *where)
     *equals = '\0';
     const char *key = own_key(in, trim(text));
     if (!key)
-        return err_ok();
+        return in->actors ? known_actor(in, text, where) : err_ok();
     return take(in, arena_strdup(in->arena, key), arena_strdup(in->arena, trim(equals + 1)), where);
 }
 
@@ -96,6 +109,8 @@ static err_t read_file(loader_t *in, const char *data_dir)
     err_t err = err_ok();
     for (int number = 1; !err_is(err) && fgets(line, sizeof(line), file); number++)
         err = read_line(in, line, arena_printf(in->arena, "%s, line %d", path, number));
+    if (!err_is(err) && ferror(file))
+        err = err_make(in->arena, ERR_IO, "cannot read %s: %s", path, strerror(errno));
     fclose(file);
     return err;
 }
@@ -220,4 +235,11 @@ err_t settings_load(const record_t *record, const char *actor, const char *const
         return err;
     err = decode(&in, out);
     return err_is(err) ? with_source(&in, err) : err;
+}
+
+err_t settings_check_file(const char *data_dir, const char *const *actors, arena_t *arena)
+{
+    /* No record and an actor without a name: every line is somebody else's. */
+    loader_t in = {.actor = "", .arena = arena, .actors = actors};
+    return read_file(&in, data_dir);
 }

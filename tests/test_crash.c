@@ -15,6 +15,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/inotify.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
 #include <time.h>
@@ -30,7 +31,8 @@ enum {
     READY_MS = 30000,
     GONE_MS = 1000,   /* children of a dead supervisor */
     ANSWER_MS = 1000, /* a killed pillar answers again */
-    SETTLE_MS = 90000
+    SETTLE_MS = 90000,
+    STEP_MS = 2000
 };
 
 static const char *const pillars[] = {"agent", "brain", "worker-1"};
@@ -59,6 +61,7 @@ struct crash {
     uint64_t seed;
     int64_t answer_worst_ms, gone_worst_ms;
     int kills, supervisor_kills;
+    int aimed; /* kills right after the effect of a step */
     writer_t writers[CLIENTS];
     atomic_bool stop;
     pthread_mutex_t mutex;
@@ -325,9 +328,23 @@ static void kill_supervisor(crash_t *crash, bool faults)
     start_agency(crash, faults);
 }
 
+/* Until a step adds its line: its effect has happened and is not yet written down as committed. */
+static void until_a_step(crash_t *crash)
+{
+    char events[4096];
+    struct pollfd changed = {.fd = inotify_init1(IN_CLOEXEC | IN_NONBLOCK), .events = POLLIN};
+    ck_assert_int_ge(changed.fd, 0);
+    ck_assert_int_ge(inotify_add_watch(changed.fd, crash->counter, IN_MODIFY), 0);
+    if (poll(&changed, 1, STEP_MS) > 0 && read(changed.fd, events, sizeof(events)) > 0)
+        crash->aimed++;
+    close(changed.fd);
+}
+
 static void kill_somebody(crash_t *crash)
 {
     uint64_t who = chance(crash, 10);
+    if (chance(crash, 2))
+        until_a_step(crash);
     if (who == 0)
         kill_supervisor(crash, true);
     else
@@ -533,6 +550,7 @@ static void open_crash(crash_t *crash)
     crash->run_dir = arena_printf(crash->arena, "%s/run", crash->data);
     crash->counter = arena_printf(crash->arena, "%s/counter", crash->data);
     crash->log = arena_printf(crash->arena, "%s/log", crash->data);
+    write_file(crash->counter, "");
 }
 
 static void stop_agency(crash_t *crash)
@@ -570,7 +588,10 @@ START_TEST(no_crash_loses_or_repeats)
         pthread_join(crash.writers[i].thread, NULL);
     int inside = count_deaths(&crash) - (crash.kills - crash.supervisor_kills);
     judge_all(&crash);
-    printf("crash: and %d deaths inside commits\n", inside > 0 ? inside : 0);
+    printf("crash: %d kills right after an effect, and %d deaths inside commits\n", crash.aimed,
+           inside > 0 ? inside : 0);
+    if (kills >= 50)
+        ck_assert_int_gt(crash.aimed, 5);
 #ifdef AGENCY_FAULTS
     if (kills >= 50)
         ck_assert_int_gt(inside, 0);

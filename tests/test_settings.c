@@ -3,6 +3,8 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
 
 #include "bus/settings.h"
 #include "house.h"
@@ -129,6 +131,26 @@ START_TEST(bad_ones_are_refused_with_their_source)
 }
 END_TEST
 
+START_TEST(names_of_nobody)
+{
+    static const char *const actors[] = {"agent", "brain", "limits", NULL};
+    desk_t desk;
+    open_desk(&desk);
+    file_says(&desk, "# names\nagent.lease_ms = 1\n\nlimits.inbox = 3\n");
+    ck_assert(!err_is(settings_check_file(desk.dir, actors, desk.arena)));
+    file_says(&desk, "agent.lease_ms = 1\nbrian.limit = 3\n");
+    desk.err = settings_check_file(desk.dir, actors, desk.arena);
+    expect_error(&desk, "line 2", "brain");
+    ck_assert_int_eq(unlink(arena_printf(desk.arena, "%s/agency.conf", desk.dir)), 0);
+    ck_assert(!err_is(settings_check_file(desk.dir, actors, desk.arena)));
+    ck_assert_int_eq(mkdir(arena_printf(desk.arena, "%s/agency.conf", desk.dir), 0700), 0);
+    load(&desk, NULL, NULL);
+    ck_assert_int_eq(desk.err.code, ERR_IO);
+    ck_assert_ptr_nonnull(strstr(err_what(desk.err), "directory"));
+    close_desk(&desk);
+}
+END_TEST
+
 int main(void)
 {
     Suite *suite = suite_create("settings");
@@ -136,6 +158,7 @@ int main(void)
     tcase_add_test(all, the_strongest_source_wins);
     tcase_add_test(all, types_and_lists);
     tcase_add_test(all, bad_ones_are_refused_with_their_source);
+    tcase_add_test(all, names_of_nobody);
     suite_add_tcase(suite, all);
     SRunner *runner = srunner_create(suite);
     srunner_run_all(runner, CK_ENV);

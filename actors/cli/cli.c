@@ -7,6 +7,7 @@
 #include <unistd.h>
 
 #include "bus/client.h"
+#include "bus/settings.h"
 
 /* ---- Saying no ---- */
 
@@ -216,6 +217,19 @@ static void fill_defaults(cli_t *cli)
 err_t cli_run_dir(cli_t *cli, const char **out)
 {
     return host_default_run_dir(cli->data_dir, cli->arena, out);
+}
+
+err_t cli_check_settings(cli_t *cli)
+{
+    size_t count = 0;
+    while (cli->house->actors[count].def)
+        count++;
+    const char **names = ARENA_ARRAY(cli->arena, const char *, count + 3);
+    for (size_t i = 0; i < count; i++)
+        names[i] = cli->house->actors[i].def->name;
+    names[count] = cli->house->gateway->name;
+    names[count + 1] = "limits";
+    return settings_check_file(cli->data_dir, names, cli->arena);
 }
 
 const cli_actor_t *cli_find_actor(const cli_t *cli, const char *name)

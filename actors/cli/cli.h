@@ -61,6 +61,8 @@ int cli_stop_signals(void);
 
 /* The run directory of --data. */
 err_t cli_run_dir(cli_t *cli, const char **out);
+/* A line of agency.conf that begins with nobody's name is an error before anything starts. */
+err_t cli_check_settings(cli_t *cli);
 const cli_actor_t *cli_find_actor(const cli_t *cli, const char *name);
 
 /* Prints a reply: its text, or with -o json its body. */

@@ -132,7 +132,9 @@ static int run_actor(cli_t *cli, const cli_actor_t *actor, const char *instance)
                               .settings = process_settings(cli, actor),
                               .environment = (const char *const *)environ,
                               .log_level = getenv("AGENCY_DEBUG") ? LOG_DEBUG : LOG_INFO};
-    err_t err = host_open(&options, cli->arena, &host);
+    err_t err = cli_check_settings(cli);
+    if (!err_is(err))
+        err = host_open(&options, cli->arena, &host);
     if (err_is(err))
         return cli_fail(err);
     run_dir = host_run_dir(host);

@@ -209,7 +209,9 @@ static bool on_death(kid_t *kid)
     if (kid->ready_fd >= 0)
         close(kid->ready_fd);
     kid->ready_fd = -1;
-    bool end = hopeless(kid);
+    /* A wrong setting stays wrong. */
+    bool wrong = !kid->ready && WIFEXITED(status) && WEXITSTATUS(status) == EXIT_USAGE;
+    bool end = hopeless(kid) || wrong;
     if (!end)
         tell_death(kid, status);
     kid->restart_at_ms = now_ms() + kid->backoff_ms;
@@ -310,10 +312,8 @@ static verdict_t look(house_up_t *up, const struct pollfd *polls)
         if (polls[2 + 2 * i].revents && kid->ready_fd >= 0)
             on_ready(kid);
         if (polls[1 + 2 * i].revents && kid->pidfd >= 0 && !on_death(kid)) {
-            fprintf(stderr,
-                    "agency: %s ended %d times before it was ready; its own message is above. "
-                    "Giving up.\n",
-                    kid->instance, GIVE_UP_EXITS);
+            fprintf(stderr, "agency: %s cannot start; its own message is above. Giving up.\n",
+                    kid->instance);
             return GIVE_UP;
         }
     }
@@ -390,7 +390,9 @@ int cli_up(cli_t *cli)
                          cli->bind);
     host_options_t options = {.data_dir = cli->data_dir, .transport = TRANSPORT_IPC};
     host_t *host; /* makes the directories; nothing runs in it */
-    err_t err = host_open(&options, cli->arena, &host);
+    err_t err = cli_check_settings(cli);
+    if (!err_is(err))
+        err = host_open(&options, cli->arena, &host);
     if (err_is(err))
         return cli_fail(err);
     house_up_t up = {.cli = cli, .run_dir = arena_strdup(cli->arena, host_run_dir(host))};
