@@ -17,7 +17,7 @@
  *   thread, where only call_arena, call_company, call_read, call_say, call_now_ms may be used).
  * - It may be run twice for one call: when the map must grow the batch is aborted and replayed, and
  *   after a crash the caller repeats. So it changes memory of `self` only in call_after_commit.
- * - WRITES run in a child transaction of the batch's transaction: an error leaves nothing behind.
+ * - WRITES run in the batch's transaction: an error leaves nothing behind (the batch is replayed).
  * - Whatever it sends (peer calls, events, children, HTTP, resumes) leaves after the commit, and
  *   not at all if it returned an error.
  * - `reply` is zeroed. What it points to must live in call_arena or be constant.
