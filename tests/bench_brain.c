@@ -1,16 +1,20 @@
 /* bench_brain: how fast the brain stores, finds, and starts, and what it needs.
  *
- *     bench_brain [memories] [seconds a measure]        default 10000 3
+ *     bench_brain [memories] [seconds a measure] [DIR]        default 10000 3
+ *
+ * With DIR the data stay there, and what is there already is not stored again.
  *
  * Everything goes over inproc calls to the real actor on a real disk. Memories are made of a
  * vocabulary with the skew of language, so that postings are as long as they would be.
  */
+#include <errno.h>
 #include <math.h>
 #include <pthread.h>
 #include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -256,6 +260,15 @@ static void settle(bench_t *bench)
     client_close(&client);
 }
 
+static void fill(bench_t *bench, uint64_t memories)
+{
+    uint64_t some = memories / 10 < 500 ? memories / 10 : 500;
+    printf("%-34s %8.0f/s\n", "stores, 1 at a time", store(bench, 0, some, 1));
+    printf("%-34s %8.0f/s\n", "stores, 16 in flight", store(bench, some, some * 3, 16));
+    printf("%-34s %8.0f/s\n", "stores, 64 in flight", store(bench, some * 3, memories, FLIGHT));
+    printf("%-34s %8.0f\n", "bytes a memory on disk", disk_bytes(bench) / (double)memories);
+}
+
 int main(int argc, char **argv)
 {
     uint64_t memories = argc > 1 ? strtoull(argv[1], NULL, 10) : 10000;
@@ -264,17 +277,17 @@ int main(int argc, char **argv)
     load_t load = {.bench = &bench};
     pthread_t thread;
 
-    snprintf(bench.data, sizeof bench.data, "/tmp/bench-brain-XXXXXX");
-    if (!mkdtemp(bench.data))
+    bool kept = argc > 3, full = false;
+    snprintf(bench.data, sizeof bench.data, "%s", kept ? argv[3] : "/tmp/bench-brain-XXXXXX");
+    if (kept)
+        full = mkdir(bench.data, 0700) && errno == EEXIST;
+    else if (!mkdtemp(bench.data))
         return 1;
     printf("%llu memories of %d words, 384 dimensions, %s\n", (unsigned long long)memories,
            TEXT_WORDS, simd_level());
     start(&bench);
-    uint64_t some = memories / 10 < 500 ? memories / 10 : 500;
-    printf("%-34s %8.0f/s\n", "stores, 1 at a time", store(&bench, 0, some, 1));
-    printf("%-34s %8.0f/s\n", "stores, 16 in flight", store(&bench, some, some * 3, 16));
-    printf("%-34s %8.0f/s\n", "stores, 64 in flight", store(&bench, some * 3, memories, FLIGHT));
-    printf("%-34s %8.0f\n", "bytes a memory on disk", disk_bytes(&bench) / (double)memories);
+    if (!full)
+        fill(&bench, memories);
     query(&bench, "first queries (index loads)", 0.2);
     if (memories > 20000)
         settle(&bench);
@@ -295,7 +308,7 @@ int main(int argc, char **argv)
     host_close(&bench.host, 5000);
     char command[128];
     snprintf(command, sizeof command, "rm -rf %s", bench.data);
-    int failed = system(command);
+    int failed = kept ? 0 : system(command);
     arena_destroy(&bench.arena);
     return failed ? 1 : 0;
 }
