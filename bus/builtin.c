@@ -191,10 +191,10 @@ static err_t ping(void *self, call_t *call, const ping_args_t *args, ping_reply_
 
 static err_t drain(void *self, call_t *call, const drain_args_t *args, drain_reply_t *reply)
 {
-    (void)self;
     (void)args;
+    const actor_def_t *def = call->actor->def;
     actor_drain(call->actor);
     /* This call itself is the one that is live. */
-    reply->idle = call->actor->live <= 1;
+    reply->idle = call->actor->live <= 1 && (!def->drained || def->drained(self));
     return err_ok();
 }

@@ -100,6 +100,10 @@ RECORD(task_draft, task_draft_FIELDS)
     F(LIST(task), tasks, must, 0, 0, "The tasks, with fence and end of the lease.")                \
     F(INT, lease_ms, must, 0, 0, "How long a lease lasts without task_extend.")
 
+#define task_lease_stop_ARGS(F)                                                                    \
+    F(STR, worker, must, 1, 64, "Name of the worker; its slots are NAME/1 and so on.")
+#define task_lease_stop_REPLY(F) F(INT, ended, must, 0, 0, "Questions that got an empty answer.")
+
 #define HELD_ARGS(F)                                                                               \
     F(STR, id, must, 1, 64, "Id of the task.")                                                     \
     F(INT, fence, must, 0, 0, "Token of the lease.")                                               \
@@ -165,6 +169,8 @@ RECORD(task_done, task_done_FIELDS)
     M(agent_t, queue_pause, TOOL | WRITES | IDEMPOTENT, "Give out no more work.")                  \
     M(agent_t, queue_resume, TOOL | WRITES | IDEMPOTENT, "Give out work again.")                   \
     M(agent_t, task_lease, WRITES | ANY_COMPANY | UNREMEMBERED, "Take work.")                      \
+    M(agent_t, task_lease_stop, WRITES | ANY_COMPANY | UNREMEMBERED,                               \
+      "Answer this worker's questions for work now, it is leaving.")                               \
     M(agent_t, task_extend, WRITES | UNREMEMBERED, "Still at it.")                                 \
     M(agent_t, task_progress, WRITES | UNREMEMBERED, "Still at it, and this far.")                 \
     M(agent_t, task_complete, WRITES, "Done.")                                                     \
@@ -539,6 +545,24 @@ static err_t lease_again(void *state, call_t *call, void *reply, void *ctx)
     }
     queue_stop_waiting(self->tasks, call);
     return err;
+}
+
+static bool ends_wait(void *ctx, const void *worker)
+{
+    lease_wait_t *wait = ctx;
+    size_t size = strlen(worker);
+    const char *asks = wait->args->worker;
+    if (strncmp(asks, worker, size) != 0 || (asks[size] && asks[size] != '/'))
+        return false;
+    wait->end_ms = 0;
+    return true;
+}
+
+static err_t task_lease_stop(agent_t *self, call_t *call, const task_lease_stop_args_t *args,
+                             task_lease_stop_reply_t *reply)
+{
+    reply->ended = queue_end_waits(self->tasks, call, ends_wait, args->worker);
+    return err_ok();
 }
 
 static err_t task_lease(agent_t *self, call_t *call, const task_lease_args_t *args,

@@ -298,6 +298,18 @@ void queue_stop_waiting(tasks_t *tasks, call_t *call)
     }
 }
 
+int64_t queue_end_waits(tasks_t *tasks, call_t *by, bool (*ends)(void *ctx, const void *with),
+                        const void *with)
+{
+    int64_t count = 0;
+    for (waiter_t *waiter = tasks->waiters; waiter; waiter = waiter->next)
+        if (ends(waiter->ctx, with)) {
+            call_resume(by, waiter->call, waiter->fn, waiter->ctx);
+            count++;
+        }
+    return count;
+}
+
 static void waiter_gone(void *self, call_t *call, void *ctx)
 {
     (void)self;

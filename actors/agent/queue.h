@@ -63,6 +63,9 @@ err_t queue_lease_some(tasks_t *tasks, call_t *call, const lease_want_t *want, t
 /* Parks the call until there may be work or `wait_ms` are over; `fn` tries again. */
 void queue_wait(tasks_t *tasks, call_t *call, int64_t wait_ms, resume_fn_t *fn, void *ctx);
 void queue_stop_waiting(tasks_t *tasks, call_t *call);
+/* Those for whose `ctx` of queue_wait `ends` is true try a last time. How many these are. */
+int64_t queue_end_waits(tasks_t *tasks, call_t *by, bool (*ends)(void *ctx, const void *with),
+                        const void *with);
 
 err_t queue_pause_all(tasks_t *tasks, call_t *call, bool paused);
 bool queue_paused(const queue_t *queue);

@@ -57,6 +57,7 @@ typedef struct slot {
     worker_t *worker;
     int number;
     bool busy;
+    bool asking;    /* a question for work is on its way: a lease may come */
     uint64_t lease; /* counts leases, so that an old timer knows that it is old */
     char id[129], company[65];
     int64_t fence, lease_ms;
@@ -68,6 +69,7 @@ struct worker {
     actor_t *actor;
     slot_t *slots;
     struct tools *tools;
+    bool leaving; /* draining, and the agent was told */
 };
 
 /* One step under way. All memory is the call's. */

@@ -8,7 +8,7 @@
 #include "actors/worker/tools.h"
 #include "proto/mp.h"
 
-enum { ANSWER_SLACK_MS = 5000, AGENT_MS = 30000 };
+enum { ANSWER_SLACK_MS = 5000, AGENT_MS = 30000, GIVE_MS = 5000 };
 
 RECORD_DEFINE(worker_settings, worker_settings_FIELDS)
 RECORD_DEFINE(variable, variable_FIELDS)
@@ -47,6 +47,7 @@ static bool pick_task(call_t *call, bytes_t body, leased_task_t *task, int64_t *
 }
 
 static err_t extend(void *self, call_t *call, void *ctx);
+static err_t give_back(call_t *call, slot_t *slot);
 
 static err_t on_lease(void *state, call_t *call, void *reply, const peer_answer_t *got, void *ctx)
 {
@@ -54,6 +55,7 @@ static err_t on_lease(void *state, call_t *call, void *reply, const peer_answer_
     slot_t *slot = ctx;
     leased_task_t task;
     (void)reply;
+    slot->asking = false;
     if (err_is(got->err))
         return slot_give_up(call, slot, self->settings->retry_ms);
     if (!pick_task(call, got->body, &task, &slot->lease_ms))
@@ -63,6 +65,8 @@ static err_t on_lease(void *state, call_t *call, void *reply, const peer_answer_
     snprintf(slot->id, sizeof(slot->id), "%s", task.id);
     snprintf(slot->company, sizeof(slot->company), "%s", task.company);
     slot->fence = task.fence;
+    if (actor_draining(self->actor))
+        return give_back(call, slot);
     call_work(call, slot->lease_ms / 3, extend, slot);
     call_work(call, 0, next_step, slot);
     return err_ok();
@@ -99,6 +103,7 @@ static err_t next_task(void *state, call_t *call, void *ctx)
                            .method = "task_lease",
                            .args = buf_bytes(&args),
                            .timeout_ms = self->settings->wait_ms + ANSWER_SLACK_MS};
+    slot->asking = true;
     call_peer(call, &request, on_lease, slot);
     return call_park(call);
 }
@@ -113,6 +118,60 @@ static void put_lease(buf_t *args, const slot_t *slot)
     mp_put_str(args, slot->id);
     mp_put_str(args, "fence");
     mp_put_int(args, slot->fence);
+}
+
+/* ---- Leaving ---- */
+
+/* The task is somebody else's again at once. If nobody hears it, the lease ends by itself. */
+static err_t on_given_back(void *state, call_t *call, void *reply, const peer_answer_t *got,
+                           void *ctx)
+{
+    const worker_t *self = state;
+    (void)reply;
+    (void)got;
+    return slot_give_up(call, ctx, self->settings->retry_ms);
+}
+
+static err_t give_back(call_t *call, slot_t *slot)
+{
+    buf_t args;
+    buf_open(&args, call_arena(call));
+    mp_put_map(&args, 3);
+    put_lease(&args, slot);
+    slot->performing = call; /* not drained before the agent knows */
+    peer_call_t request = {
+        .peer = "agent", .method = "task_release", .args = buf_bytes(&args), .timeout_ms = GIVE_MS};
+    call_peer(call, &request, on_given_back, slot);
+    return call_park(call);
+}
+
+static err_t on_told(void *state, call_t *call, void *reply, const peer_answer_t *got, void *ctx)
+{
+    worker_t *self = state;
+    (void)call;
+    (void)reply;
+    (void)ctx;
+    if (err_is(got->err))
+        self->leaving = false; /* told again when somebody asks whether we are done */
+    return err_ok();
+}
+
+/* The agent ends our questions for work: after that no lease can come. */
+static err_t tell_leaving(void *state, call_t *call, void *ctx)
+{
+    worker_t *self = state;
+    (void)ctx;
+    buf_t args;
+    buf_open(&args, call_arena(call));
+    mp_put_map(&args, 1);
+    mp_put_str(&args, "worker");
+    mp_put_str(&args, actor_instance(self->actor));
+    peer_call_t request = {.peer = "agent",
+                           .method = "task_lease_stop",
+                           .args = buf_bytes(&args),
+                           .timeout_ms = GIVE_MS};
+    call_peer(call, &request, on_told, NULL);
+    return call_park(call);
 }
 
 typedef struct extension {
@@ -231,6 +290,8 @@ static err_t follow(call_t *call, slot_t *slot, bytes_t body)
     }
     if (strcmp(step->perform.action, "perform") != 0)
         return slot_give_up(call, slot, 0);
+    if (actor_draining(slot->worker->actor))
+        return give_back(call, slot);
     slot->performing = call;
     slot_ask(call, step, "step_start", 0, 0, (bytes_t){0}, on_started, step);
     return call_park(call);
@@ -368,14 +429,21 @@ static void worker_close(void *state)
     free(self->slots);
 }
 
-/* A step under way is finished and reported; the run goes on elsewhere. */
+/* A step under way is finished and reported, the lease is given back, and the run goes on
+ * elsewhere. True: no lease is held and none can come. */
 static bool worker_drained(void *state)
 {
-    const worker_t *self = state;
-    for (int i = 0; i < self->settings->slots; i++)
-        if (self->slots[i].busy && self->slots[i].performing)
-            return false;
-    return true;
+    worker_t *self = state;
+    bool asking = false, busy = false;
+    for (int i = 0; i < self->settings->slots; i++) {
+        busy |= self->slots[i].busy;
+        asking |= self->slots[i].asking;
+    }
+    if (asking && !self->leaving && actor_draining(self->actor)) {
+        self->leaving = true;
+        actor_work(self->actor, 0, tell_leaving, NULL);
+    }
+    return !asking && !busy;
 }
 
 #define worker_slots_ARGS(F)
