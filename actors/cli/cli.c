@@ -84,7 +84,7 @@ static int show_help(cli_t *cli)
          "  --data DIR        where everything is kept (AGENCY_DATA, else .agent)\n"
          "  --company NAME    whose data (AGENCY_COMPANY or COMPANY, else default)\n"
          "  --port-offset N   added to the ports 3000, 3002, …\n"
-         "  --workers N       up: worker processes, 0 to 64 (1)\n"
+         "  --workers N       up: so many worker processes, 0 to 64 (elastic decides: 1 to 5)\n"
          "  --bind ADDR       up, run: listen there instead of 127.0.0.1; needs --tokens\n"
          "  --tokens FILE     up, run: bearer tokens, companies and roles\n"
          "  --behind-proxy    up, run: a proxy in front ends TLS; any Host is accepted\n"
@@ -202,7 +202,7 @@ static const char *environment(const char *name)
 
 static void fill_defaults(cli_t *cli)
 {
-    cli->workers = 1;
+    cli->workers = -1; /* elastic decides */
     cli->timeout_ms = 60000;
     cli->data_dir = environment("AGENCY_DATA");
     cli->company = environment("AGENCY_COMPANY");

@@ -88,6 +88,8 @@ static const char **process_settings(cli_t *cli, const cli_actor_t *actor)
         if (model && *model)
             list[count++] = arena_printf(cli->arena, "worker.llm_model=%s", model);
     }
+    if (cli->workers >= 0 && !strcmp(actor->def->name, "elastic"))
+        list[count++] = "elastic.mode=off";
     if (!actor->port)
         return list;
     list[count++] = arena_printf(cli->arena, "gateway.port=%d", actor->port + cli->port_offset);

@@ -1,5 +1,9 @@
 /* up: the supervisor. One process per pillar and worker, started again when it dies; all of them
- * die with it. It keeps no state worth saving, so it may be killed at any instant. */
+ * die with it. It keeps no state worth saving, so it may be killed at any instant.
+ *
+ * Which workers there are is said by <run>/workers.want, one name a line, which elastic replaces as
+ * a whole: a name that appears is started, one that is gone gets SIGTERM and may take its time. So
+ * workers outlive elastic, and whoever dies finds the same wish again. --workers N fixes them. */
 #include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
@@ -9,6 +13,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/file.h>
+#include <sys/inotify.h>
 #include <sys/prctl.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
@@ -25,8 +30,11 @@ enum {
     GIVE_UP_MS = 30000,    /* … within this time */
     FIRST_BACKOFF_MS = 10, /* a pillar that was ready is back at once */
     LONGEST_BACKOFF_MS = 5000,
-    STOP_MS = 25000
+    STOP_MS = 25000,
+    MOST_WORKERS = 64
 };
+
+static const char want_name[] = "workers.want";
 
 typedef struct kid {
     const char *actor, *instance;
@@ -35,6 +43,7 @@ typedef struct kid {
     int pidfd;    /* -1: not running */
     int ready_fd; /* -1: ready, or not running */
     bool ready;
+    bool leaving; /* a worker that nobody wants any more */
     int64_t backoff_ms, restart_at_ms;
     int64_t early_at_ms[GIVE_UP_EXITS];
     int early_count;
@@ -44,6 +53,7 @@ typedef struct house_up {
     cli_t *cli;
     const char *run_dir;
     int signals;
+    int notes; /* inotify of the run directory; -1: the workers are fixed */
     kid_t kids[MOST_CHILDREN];
     int count;
     bool announced;
@@ -116,6 +126,8 @@ static char **kid_arguments(house_up_t *up, const kid_t *kid)
         argv[count++] = arena_printf(cli->arena, "--tokens=%s", cli->tokens);
     if (cli->behind_proxy)
         argv[count++] = "--behind-proxy";
+    if (cli->workers >= 0 && !strcmp(kid->actor, "elastic"))
+        argv[count++] = arena_printf(cli->arena, "--workers=%d", cli->workers);
     return argv;
 }
 
@@ -231,6 +243,107 @@ static void on_ready(kid_t *kid)
     kid->ready_fd = -1;
 }
 
+/* ---- Which workers there are ---- */
+
+static kid_t *find_kid(house_up_t *up, const char *instance)
+{
+    for (int i = 0; i < up->count; i++)
+        if (!strcmp(up->kids[i].instance, instance))
+            return &up->kids[i];
+    return NULL;
+}
+
+/* worker-1 to worker-64; anything else is no name of ours. */
+static const char *worker_name(house_up_t *up, const char *line)
+{
+    char *end;
+    long number = strncmp(line, "worker-", 7) ? 0 : strtol(line + 7, &end, 10);
+    if (number < 1 || number > MOST_WORKERS || *end)
+        return NULL;
+    const char *name = arena_printf(up->cli->arena, "worker-%ld", number);
+    return strcmp(name, line) ? NULL : name;
+}
+
+static void want_worker(house_up_t *up, const char *line, bool *wanted)
+{
+    kid_t *kid = find_kid(up, line);
+    const char *name = kid ? kid->instance : worker_name(up, line);
+    if (!name || (kid && strcmp(kid->actor, "worker") != 0)) {
+        fprintf(stderr, "agency: %s: '%s' is no name of a worker\n", want_name, line);
+        return;
+    }
+    if (!kid) {
+        add_kid(up, "worker", name, 0);
+        kid = &up->kids[up->count - 1];
+    }
+    wanted[kid - up->kids] = true;
+}
+
+/* No file means no wish, so nothing changes. */
+static void read_want(house_up_t *up)
+{
+    bool wanted[MOST_CHILDREN] = {false};
+    char line[128], path[4096];
+    snprintf(path, sizeof(path), "%s/%s", up->run_dir, want_name);
+    FILE *file = fopen(path, "re");
+    if (!file)
+        return;
+    while (fgets(line, sizeof(line), file)) {
+        line[strcspn(line, "\n")] = '\0';
+        want_worker(up, line, wanted);
+    }
+    fclose(file);
+    for (int i = 0; i < up->count; i++) {
+        kid_t *kid = &up->kids[i];
+        if (wanted[i] || strcmp(kid->actor, "worker") != 0 || kid->leaving)
+            continue;
+        kid->leaving = true;
+        if (kid->pidfd >= 0)
+            kill(kid->pid, SIGTERM);
+    }
+}
+
+/* A worker that has left is forgotten; wanted again meanwhile, it is started again. */
+static void forget_gone(house_up_t *up)
+{
+    bool again = false;
+    for (int i = 0; i < up->count;) {
+        if (!up->kids[i].leaving || up->kids[i].pidfd >= 0) {
+            i++;
+            continue;
+        }
+        memmove(&up->kids[i], &up->kids[i + 1], (size_t)(up->count - i - 1) * sizeof(*up->kids));
+        up->count--;
+        again = true;
+    }
+    if (again)
+        read_want(up);
+}
+
+static void watch_want(house_up_t *up)
+{
+    up->notes = -1;
+    unlink(arena_printf(up->cli->arena, "%s/%s", up->run_dir, want_name));
+    if (up->cli->workers >= 0)
+        return;
+    up->notes = inotify_init1(IN_CLOEXEC | IN_NONBLOCK);
+    inotify_add_watch(up->notes, up->run_dir, IN_MOVED_TO | IN_CLOSE_WRITE);
+}
+
+static void on_notes(house_up_t *up)
+{
+    _Alignas(struct inotify_event) char data[4096];
+    bool ours = false;
+    for (ssize_t size; (size = read(up->notes, data, sizeof(data))) > 0;)
+        for (char *at = data; at < data + size;) {
+            const struct inotify_event *event = (const struct inotify_event *)at;
+            ours |= event->mask & IN_Q_OVERFLOW || (event->len && !strcmp(event->name, want_name));
+            at += sizeof(*event) + event->len;
+        }
+    if (ours)
+        read_want(up);
+}
+
 /* ---- What the user sees ---- */
 
 static bool all_ready(const house_up_t *up)
@@ -294,6 +407,7 @@ static int fill_polls(house_up_t *up, struct pollfd *polls)
 {
     int count = 0;
     polls[count++] = (struct pollfd){.fd = up->signals, .events = POLLIN};
+    polls[count++] = (struct pollfd){.fd = up->notes, .events = POLLIN};
     for (int i = 0; i < up->count; i++) {
         polls[count++] = (struct pollfd){.fd = up->kids[i].pidfd, .events = POLLIN};
         polls[count++] = (struct pollfd){.fd = up->kids[i].ready_fd, .events = POLLIN};
@@ -309,20 +423,23 @@ static verdict_t look(house_up_t *up, const struct pollfd *polls)
         return STOP;
     for (int i = 0; i < up->count; i++) {
         kid_t *kid = &up->kids[i];
-        if (polls[2 + 2 * i].revents && kid->ready_fd >= 0)
+        if (polls[3 + 2 * i].revents && kid->ready_fd >= 0)
             on_ready(kid);
-        if (polls[1 + 2 * i].revents && kid->pidfd >= 0 && !on_death(kid)) {
+        if (polls[2 + 2 * i].revents && kid->pidfd >= 0 && !on_death(kid)) {
             fprintf(stderr, "agency: %s cannot start; its own message is above. Giving up.\n",
                     kid->instance);
             return GIVE_UP;
         }
     }
+    if (polls[1].revents)
+        on_notes(up);
+    forget_gone(up);
     return GO_ON;
 }
 
 static verdict_t watch(house_up_t *up)
 {
-    struct pollfd polls[1 + 2 * MOST_CHILDREN];
+    struct pollfd polls[2 + 2 * MOST_CHILDREN];
     for (;;) {
         start_due(up);
         int count = fill_polls(up, polls);
@@ -404,7 +521,8 @@ int cli_up(cli_t *cli)
     for (const cli_actor_t *at = cli->house->actors; at->def; at++)
         if (at->up && strcmp(at->def->name, "worker") != 0)
             add_kid(&up, at->def->name, at->def->name, at->port);
-    for (int i = 1; i <= cli->workers; i++)
+    watch_want(&up);
+    for (int i = 1; i <= (cli->workers < 0 ? 1 : cli->workers); i++)
         add_kid(&up, "worker", arena_printf(cli->arena, "worker-%d", i), 0);
     verdict_t verdict = watch(&up);
     stop_all(&up);

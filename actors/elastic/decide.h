@@ -21,21 +21,25 @@
 
 #include "proto/record.h"
 
-#define scale_policy_FIELDS(F)                                                                     \
-    F(INT, min_replicas, opt(1), 1, 1000, "Never fewer than this.")                                \
-    F(INT, max_replicas, opt(5), 1, 1000, "Never more than this.")                                 \
-    F(INT, target_per_replica, opt(5), 1, 100000, "Tasks that one replica is expected to hold.")   \
-    F(REAL, tolerance, opt(0.1), 0, 1, "A demand that is off by less changes nothing.")            \
-    F(INT, up_stabilization_ms, opt(0), 0, 3600000, "The least wish of this time goes up.")        \
-    F(INT, up_percent, opt(100), 0, 10000, "In one period at most so many percent more.")          \
-    F(INT, up_count, opt(4), 0, 1000, "Or so many more, whichever is the most.")                   \
-    F(INT, up_period_ms, opt(15000), 100, 1800000, "Period of the two.")                           \
-    F(INT, down_stabilization_ms, opt(300000), 0, 3600000,                                         \
+/* Type, name, default, smallest, largest, meaning. R adds what else its record needs. */
+#define SCALE_POLICY_ROWS(R, F)                                                                    \
+    R(F, INT, min_replicas, 1, 1, 1000, "Never fewer than this.")                                  \
+    R(F, INT, max_replicas, 5, 1, 1000, "Never more than this.")                                   \
+    R(F, INT, target_per_replica, 5, 1, 100000, "Tasks that one replica is expected to hold.")     \
+    R(F, REAL, tolerance, 0.1, 0, 1, "A demand that is off by less changes nothing.")              \
+    R(F, INT, up_stabilization_ms, 0, 0, 3600000, "The least wish of this time goes up.")          \
+    R(F, INT, up_percent, 100, 0, 10000, "In one period at most so many percent more.")            \
+    R(F, INT, up_count, 4, 0, 1000, "Or so many more, whichever is the most.")                     \
+    R(F, INT, up_period_ms, 15000, 100, 1800000, "Period of the two.")                             \
+    R(F, INT, down_stabilization_ms, 300000, 0, 3600000,                                           \
       "Only below the largest wish of this time does it go down.")                                 \
-    F(INT, down_count, opt(1), 1, 1000, "In one period at most so many fewer.")                    \
-    F(INT, down_period_ms, opt(60000), 100, 1800000, "Period of it.")                              \
-    F(INT, age_ms, opt(30000), 0, 86400000,                                                        \
+    R(F, INT, down_count, 1, 1, 1000, "In one period at most so many fewer.")                      \
+    R(F, INT, down_period_ms, 60000, 100, 1800000, "Period of it.")                                \
+    R(F, INT, age_ms, 30000, 0, 86400000,                                                          \
       "One replica more in each up_period_ms while the oldest task waits longer; 0: never.")
+#define SCALE_POLICY_ROW(F, type, name, def, smallest, largest, doc)                               \
+    F(type, name, opt(def), smallest, largest, doc)
+#define scale_policy_FIELDS(F) SCALE_POLICY_ROWS(SCALE_POLICY_ROW, F)
 RECORD_STRUCT(scale_policy, scale_policy_FIELDS)
 extern const record_t scale_policy_record;
 

@@ -30,7 +30,7 @@ RECORD(gateway_settings, gateway_settings_FIELDS)
 
 enum { ASK_AGAIN_MS = 200, LOOK_AGAIN_MS = 30000, PING_MS = 1000, TEND_MS = 2000, BATCH_MOST = 64 };
 
-static const char *const all_pillars[] = {"agent", "brain"};
+static const char *const all_pillars[] = {"agent", "brain", "elastic"};
 
 typedef struct gateway {
     const gateway_settings_t *settings;

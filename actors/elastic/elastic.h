@@ -1,0 +1,72 @@
+/* elastic: as many workers as the work needs. It looks at the demand, decides (decide.h), and has
+ * the number made true: by the supervisor (local.c), by the API server (direct.c), or by a
+ * controller of the cluster, for which it only shows what it would do. */
+#ifndef ACTORS_ELASTIC_ELASTIC_H
+#define ACTORS_ELASTIC_ELASTIC_H
+
+#include "actors/elastic/decide.h"
+#include "bus/actor.h"
+
+#define scale_mode_VALUES(V)                                                                       \
+    V(MODE_LOCAL, "local")                                                                         \
+    V(MODE_DIRECT, "direct")                                                                       \
+    V(MODE_HPA, "hpa")                                                                             \
+    V(MODE_KEDA, "keda")                                                                           \
+    V(MODE_OFF, "off")
+RECORD_ENUM(scale_mode, scale_mode_VALUES)
+
+#define elastic_settings_FIELDS(F)                                                                 \
+    F(ENUM(scale_mode), mode, opt(local), 0, 0,                                                    \
+      "Who makes the number true: local workers, direct calls of the API server, or hpa and keda " \
+      "by themselves.")                                                                            \
+    F(INT, poll_ms, opt(250), 20, 60000, "Pause between two looks at the demand.")                 \
+    SCALE_POLICY_ROWS(SCALE_POLICY_ROW, F)
+RECORD_STRUCT(elastic_settings, elastic_settings_FIELDS)
+
+/* Everything of this pillar is of the whole agency: it is kept with the default company. */
+enum { TABLE_MEMORY, TABLE_CHANGES };
+
+typedef struct local local_t;
+
+/* What somebody asked for by hand. */
+typedef struct asked {
+    int64_t count, until_ms; /* wall clock; count 0: nothing */
+} asked_t;
+
+typedef struct elastic {
+    const elastic_settings_t *settings; /* first: the skeleton fills it in */
+    actor_t *actor;
+    scale_policy_t policy;
+    bool policy_is_set; /* by scale_policy_set, not by the settings */
+    history_t history;
+    observed_t seen;
+    decision_t last;
+    bool decided;
+    asked_t asked;
+    local_t *local; /* NULL in other modes */
+} elastic_t;
+
+extern const actor_def_t elastic_actor;
+
+/* ---- local.c: workers of the supervisor ---- */
+
+#define local_worker_FIELDS(F)                                                                     \
+    F(STR, name, must, 0, 0, "Name of the process.")                                               \
+    F(STR, state, must, 0, 0, "starting, ready, draining.")                                        \
+    F(INT, slots, must, 0, 0, "Runs it can work on at the same time.")                             \
+    F(INT, busy, must, 0, 0, "Of them at work, when it was last asked.")
+RECORD_STRUCT(local_worker, local_worker_FIELDS)
+extern const record_t local_worker_record;
+
+/* Finds the workers that the last life wanted, or begins with one. ERR_IO. */
+err_t local_open(elastic_t *elastic, call_t *call);
+void local_destroy(local_t **local);
+/* Workers that take work, or will as soon as they are up. */
+int64_t local_count(const local_t *local);
+/* Starts or drains until so many take work. ERR_IO: the wish could not be written. */
+err_t local_scale(elastic_t *elastic, call_t *call, int64_t count);
+/* Asks the workers how they are; goes on with those that drain. */
+void local_tend(elastic_t *elastic, call_t *call);
+local_worker_list_t local_list(const local_t *local, arena_t *arena);
+
+#endif
