@@ -221,6 +221,10 @@ static bool on_death(kid_t *kid)
     if (kid->ready_fd >= 0)
         close(kid->ready_fd);
     kid->ready_fd = -1;
+    if (kid->leaving) {
+        fprintf(stderr, "agency: %s (process %d) has left\n", kid->instance, (int)kid->pid);
+        return true;
+    }
     /* A wrong setting stays wrong. */
     bool wrong = !kid->ready && WIFEXITED(status) && WEXITSTATUS(status) == EXIT_USAGE;
     bool end = hopeless(kid) || wrong;
@@ -387,7 +391,7 @@ static int64_t next_restart(const house_up_t *up)
     int64_t wait = -1, now = now_ms();
     for (int i = 0; i < up->count; i++) {
         const kid_t *kid = &up->kids[i];
-        if (kid->pidfd >= 0)
+        if (kid->pidfd >= 0 || kid->leaving)
             continue;
         int64_t left = kid->restart_at_ms > now ? kid->restart_at_ms - now : 0;
         if (wait < 0 || left < wait)
@@ -399,7 +403,7 @@ static int64_t next_restart(const house_up_t *up)
 static void start_due(house_up_t *up)
 {
     for (int i = 0; i < up->count; i++)
-        if (up->kids[i].pidfd < 0 && up->kids[i].restart_at_ms <= now_ms())
+        if (up->kids[i].pidfd < 0 && !up->kids[i].leaving && up->kids[i].restart_at_ms <= now_ms())
             start_kid(up, &up->kids[i]);
 }
 

@@ -36,7 +36,7 @@ async function noteSop(agency, name, seconds) {
 1. **Note**
 
    \`\`\`sh
-   echo "$INPUT" >> ${join(agency.data, 'notes')}
+   echo {{input}} >> ${join(agency.data, 'notes')}
    sleep ${seconds}
    \`\`\`
 ` });
@@ -86,6 +86,7 @@ test('a burst goes 1 to 5 workers and back, and every task is done once', async 
 test('policy and wishes: bad ones are refused, good ones outlive kill -9', async (t) => {
   const agency = await startAgency({ env: quick });
   t.after(() => agency.stop());
+  await until(() => call(agency, 'get_scaling_status'), (status) => ready(status) === 1);
   const wrong = await call(agency, 'scale_policy_set', { min_replicas: 9 });
   assert.ok(wrong.error);
   assert.match(wrong.text, /min_replicas 9 is more than max_replicas 5/);
@@ -111,7 +112,7 @@ test('policy and wishes: bad ones are refused, good ones outlive kill -9', async
 test('--workers fixes them', async (t) => {
   const agency = await startAgency({ flags: ['--workers', '2'], env: quick });
   t.after(() => agency.stop());
-  const status = await call(agency, 'get_scaling_status');
+  const status = await until(() => call(agency, 'get_scaling_status'), (answer) => answer.mode);
   assert.equal(status.mode, 'off');
   const refused = await call(agency, 'scale_agents', { count: 3 });
   assert.match(refused.text, /mode off/);
