@@ -48,6 +48,7 @@ typedef struct http_call_request {
     const char *method, *url;
     const char *const *headers; /* "Name: value", NULL-terminated; NULL: none */
     bytes_t body;
+    const char *ca_file; /* PEM, read anew for each connection; NULL: the system's */
     int64_t timeout_ms;
     int64_t response_limit; /* bytes */
 } http_call_request_t;

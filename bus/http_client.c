@@ -259,6 +259,11 @@ http_transfer_t *http_start(http_client_t *client, const http_call_request_t *re
     curl_easy_setopt(easy, CURLOPT_CONNECTTIMEOUT_MS, (long)CONNECT_TIMEOUT_MS);
     curl_easy_setopt(easy, CURLOPT_TIMEOUT_MS,
                      (long)(request->timeout_ms > 0 ? request->timeout_ms : 60000));
+    if (request->ca_file) {
+        curl_easy_setopt(easy, CURLOPT_CAINFO, request->ca_file);
+        curl_easy_setopt(easy, CURLOPT_CAPATH, NULL);
+        curl_easy_setopt(easy, CURLOPT_CA_CACHE_TIMEOUT, 0L); /* it may be rotated */
+    }
     set_body(transfer, request);
     curl_multi_add_handle(client->multi, easy);
     return transfer;

@@ -104,6 +104,11 @@ RECORD(task_draft, task_draft_FIELDS)
     F(STR, worker, must, 1, 64, "Name of the worker; its slots are NAME/1 and so on.")
 #define task_lease_stop_REPLY(F) F(INT, ended, must, 0, 0, "Questions that got an empty answer.")
 
+#define task_cordon_ARGS(F)                                                                        \
+    F(STR, worker, must, 1, 64, "Name of its process or pod; its slots are NAME/1 and so on.")     \
+    F(INT, for_ms, must, 0, 3600000, "For so long, unless it is said again; 0 lifts it.")
+#define task_cordon_REPLY(F) F(INT, leases, must, 0, 0, "Leases that it still holds.")
+
 #define HELD_ARGS(F)                                                                               \
     F(STR, id, must, 1, 64, "Id of the task.")                                                     \
     F(INT, fence, must, 0, 0, "Token of the lease.")                                               \
@@ -171,6 +176,8 @@ RECORD(task_done, task_done_FIELDS)
     M(agent_t, task_lease, WRITES | ANY_COMPANY | UNREMEMBERED, "Take work.")                      \
     M(agent_t, task_lease_stop, WRITES | ANY_COMPANY | UNREMEMBERED,                               \
       "Answer this worker's questions for work now, it is leaving.")                               \
+    M(agent_t, task_cordon, WRITES | ADMIN | ANY_COMPANY | UNREMEMBERED,                           \
+      "Give this worker nothing more for a while.")                                                \
     M(agent_t, task_extend, WRITES | UNREMEMBERED, "Still at it.")                                 \
     M(agent_t, task_progress, WRITES | UNREMEMBERED, "Still at it, and this far.")                 \
     M(agent_t, task_complete, WRITES, "Done.")                                                     \
@@ -562,6 +569,14 @@ static err_t task_lease_stop(agent_t *self, call_t *call, const task_lease_stop_
                              task_lease_stop_reply_t *reply)
 {
     reply->ended = queue_end_waits(self->tasks, call, ends_wait, args->worker);
+    return err_ok();
+}
+
+static err_t task_cordon(agent_t *self, call_t *call, const task_cordon_args_t *args,
+                         task_cordon_reply_t *reply)
+{
+    int64_t until = args->for_ms ? call_now_ms(call) + args->for_ms : 0;
+    reply->leases = queue_cordon(self->tasks, args->worker, until);
     return err_ok();
 }
 

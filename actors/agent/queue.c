@@ -57,7 +57,15 @@ typedef struct watcher {
     void *ctx;
 } watcher_t;
 
+/* A worker that gets no more work, by the name of its process or pod. */
+typedef struct cordon {
+    struct cordon *next;
+    int64_t until_ms;
+    char name[65];
+} cordon_t;
+
 struct tasks {
+    cordon_t *cordons;
     agent_t *agent;
     actor_t *actor;
     queue_t *queues;
@@ -120,6 +128,11 @@ void tasks_destroy(tasks_t **handle)
         queue_t *gone = tasks->queues;
         tasks->queues = gone->next;
         due_free(&gone->due);
+        free(gone);
+    }
+    while (tasks->cordons) {
+        cordon_t *gone = tasks->cordons;
+        tasks->cordons = gone->next;
         free(gone);
     }
     while (tasks->waiters) {
@@ -793,6 +806,45 @@ err_t tasks_open(tasks_t *tasks, call_t *call)
     return err_ok();
 }
 
+/* ---- Workers that are to leave ---- */
+
+/* agent-1 is the worker agent-1/2 and agent-1-worker/2, but not agent-10/2. */
+static bool is_of(const char *worker, const char *name)
+{
+    size_t size = strlen(name);
+    return !strncmp(worker, name, size) && (!worker[size] || strchr("/-.", worker[size]));
+}
+
+static bool cordoned(const tasks_t *tasks, const char *worker, int64_t now_ms)
+{
+    for (const cordon_t *at = tasks->cordons; at; at = at->next)
+        if (at->until_ms > now_ms && is_of(worker, at->name))
+            return true;
+    return false;
+}
+
+int64_t queue_cordon(tasks_t *tasks, const char *name, int64_t until_ms)
+{
+    int64_t count = 0;
+    cordon_t *cordon = tasks->cordons;
+    while (cordon && strcmp(cordon->name, name) != 0)
+        cordon = cordon->next;
+    if (!cordon) {
+        if (!(cordon = calloc(1, sizeof(*cordon))))
+            abort();
+        snprintf(cordon->name, sizeof(cordon->name), "%s", name);
+        cordon->next = tasks->cordons;
+        tasks->cordons = cordon;
+    }
+    cordon->until_ms = until_ms;
+    if (!until_ms)
+        wake_one(tasks);
+    for (int i = 0; i < BUCKETS; i++)
+        for (const lease_t *lease = tasks->leases[i]; lease; lease = lease->next)
+            count += is_of(lease->worker, name);
+    return count;
+}
+
 /* ---- Giving work ---- */
 
 static int64_t new_fence(tasks_t *tasks)
@@ -886,6 +938,8 @@ err_t queue_lease_some(tasks_t *tasks, call_t *call, const lease_want_t *want, t
 {
     *count = 0;
     size_t before;
+    if (want->worker && cordoned(tasks, want->worker, call_now_ms(call)))
+        return err_ok();
     do {
         before = *count;
         size_t companies = 0;

@@ -67,6 +67,10 @@ void queue_stop_waiting(tasks_t *tasks, call_t *call);
 int64_t queue_end_waits(tasks_t *tasks, call_t *by, bool (*ends)(void *ctx, const void *with),
                         const void *with);
 
+/* Gives a worker (by the name of its process or pod) nothing until then; 0 lifts it. In memory: who
+ * wants it says it again. The leases it holds. */
+int64_t queue_cordon(tasks_t *tasks, const char *name, int64_t until_ms);
+
 err_t queue_pause_all(tasks_t *tasks, call_t *call, bool paused);
 bool queue_paused(const queue_t *queue);
 

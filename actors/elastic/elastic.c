@@ -24,6 +24,8 @@ RECORD_DEFINE(elastic_settings, elastic_settings_FIELDS)
     F(REAL, oldest_ready_age_seconds, must, 0, 0, "How long the first in line waits.")             \
     F(INT, at_least, must, 0, 0, "Asked for by scale_agents; 0: nothing.")                         \
     F(ENUM(decide_why), why, must, 0, 0, "What decided the number.")                               \
+    F(BOOL, leads, must, 0, 0, "In mode direct: this one holds the Lease.")                        \
+    F(STR, problem, opt(), 0, 0, "Why nothing is done, in mode direct.")                           \
     F(LIST(local_worker), workers, must, 0, 0, "The workers, in mode local.")
 
 #define get_swarm_status_ARGS(F) COMPANY_ROW(F)
@@ -175,7 +177,7 @@ static err_t keep_change(elastic_t *self, call_t *call, const scale_change_t *ch
 
 static int64_t replicas(const elastic_t *self)
 {
-    return self->local ? local_count(self->local) : 0;
+    return self->local ? local_count(self->local) : self->direct ? direct_count(self->direct) : 0;
 }
 
 static int64_t asked_for(const elastic_t *self, int64_t now_ms)
@@ -183,11 +185,11 @@ static int64_t asked_for(const elastic_t *self, int64_t now_ms)
     return self->asked.until_ms > now_ms ? self->asked.count : 0;
 }
 
-static void note_change(elastic_t *self, call_t *call, int64_t from)
+void elastic_note_change(elastic_t *self, call_t *call, int64_t from, int64_t to)
 {
     scale_change_t change = {.at = call_now_ms(call),
                              .from = from,
-                             .to = self->last.desired,
+                             .to = to,
                              .why = (int)self->last.why,
                              .queue_length = self->seen.queue_length};
     err_t err = keep_change(self, call, &change);
@@ -200,20 +202,26 @@ static void note_change(elastic_t *self, call_t *call, int64_t from)
              self->seen.oldest_age_ms);
 }
 
-static err_t act(elastic_t *self, call_t *call)
+void elastic_decide(elastic_t *self, call_t *call, int64_t current)
 {
-    int64_t from = self->seen.current = replicas(self);
+    self->seen.current = current;
     self->seen.now_ms = actor_mono_us(self->actor) / 1000;
     self->seen.floor = asked_for(self, call_now_ms(call));
     decide(&self->policy, &self->seen, &self->history, &self->last);
     self->decided = true;
-    if (!self->local || self->last.desired == from)
+}
+
+static err_t act(elastic_t *self, call_t *call)
+{
+    int64_t from = replicas(self);
+    elastic_decide(self, call, from);
+    if (self->last.desired == from)
         return err_ok();
     err_t err = local_scale(self, call, self->last.desired);
     if (err_is(err))
         return err;
     decide_scaled(&self->history, self->seen.now_ms, replicas(self) - from);
-    note_change(self, call, from);
+    elastic_note_change(self, call, from, self->last.desired);
     return err_ok();
 }
 
@@ -240,7 +248,7 @@ static err_t on_demand(void *state, call_t *call, void *reply, const peer_answer
         call_log(call, known ? LOG_INFO : LOG_WARN, "%s",
                  known ? "the demand is known" : "the demand is not known: nothing is scaled in");
     self->seen.has_metric = known;
-    err_t err = act(self, call);
+    err_t err = self->local ? act(self, call) : err_ok();
     if (err_is(err))
         call_log(call, LOG_ERROR, "cannot scale: %s", err_what(err));
     if (self->local)
@@ -285,12 +293,15 @@ static err_t get_scaling_status(elastic_t *self, call_t *call,
         .oldest_ready_age_seconds = (double)self->seen.oldest_age_ms / 1000,
         .at_least = asked_for(self, call_now_ms(call)),
         .why = (int)self->last.why,
+        .leads = self->direct && direct_leads(self->direct),
+        .problem = self->direct ? direct_problem(self->direct) : NULL,
         .workers = workers(self, call)};
     call_say(call,
              "%s: %" PRId64 " workers, %" PRId64 " desired (%s), queue_length %" PRId64
-             ", mode %s.",
+             ", mode %s%s%s.",
              reply->status, now, reply->desired_replicas, decide_why_names[reply->why],
-             reply->queue_length, scale_mode_names[reply->mode]);
+             reply->queue_length, scale_mode_names[reply->mode], reply->problem ? ": " : "",
+             reply->problem ? reply->problem : "");
     return err_ok();
 }
 
@@ -322,7 +333,7 @@ static err_t scale_agents(elastic_t *self, call_t *call, const scale_agents_args
 {
     store_txn_t *txn;
     buf_t out;
-    if (!self->local)
+    if (!self->local && !self->direct)
         return err_make(call_arena(call), ERR_STATE,
                         "in mode %s the number is not elastic's to change; set elastic.mode",
                         scale_mode_names[self->settings->mode]);
@@ -485,6 +496,8 @@ static err_t elastic_open(void *state, call_t *call)
         err = decide_check(&self->policy, call_arena(call));
     if (!err_is(err) && self->settings->mode == MODE_LOCAL)
         err = local_open(self, call);
+    if (!err_is(err) && self->settings->mode == MODE_DIRECT)
+        err = direct_open(self, call);
     if (!err_is(err))
         call_work(call, 0, look, NULL);
     return err;
@@ -494,6 +507,7 @@ static void elastic_close(void *state)
 {
     elastic_t *self = state;
     local_destroy(&self->local);
+    direct_destroy(&self->direct);
 }
 
 const actor_def_t elastic_actor = {

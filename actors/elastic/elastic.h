@@ -20,6 +20,20 @@ RECORD_ENUM(scale_mode, scale_mode_VALUES)
       "Who makes the number true: local workers, direct calls of the API server, or hpa and keda " \
       "by themselves.")                                                                            \
     F(INT, poll_ms, opt(250), 20, 60000, "Pause between two looks at the demand.")                 \
+    F(INT, api_poll_ms, opt(2000), 20, 60000, "direct: pause between two looks at the scale.")     \
+    F(STR, statefulset, opt(), 1, 253, "direct: name of the StatefulSet.")                         \
+    F(STR, namespace, opt(), 1, 63, "direct: its namespace; absent: that of namespace_file.")      \
+    F(STR, namespace_file,                                                                         \
+      opt(/ var / run / secrets / kubernetes.io / serviceaccount / namespace), 1, 4096,            \
+      "direct: file with the namespace.")                                                          \
+    F(STR, token_file, opt(/ var / run / secrets / kubernetes.io / serviceaccount / token), 1,     \
+      4096, "direct: file with the bearer token, read for each request.")                          \
+    F(STR, ca_file, opt(/ var / run / secrets / kubernetes.io / serviceaccount / ca.crt), 1, 4096, \
+      "direct: certificates that the API server's must lead to.")                                  \
+    F(STR, api_url, opt(), 1, 4096, "direct: the API server; absent: that of the cluster.")        \
+    F(STR, identity, opt(), 1, 253,                                                                \
+      "direct: name in the Lease, e.g. of the pod; absent: made up.")                              \
+    F(INT, lease_s, opt(15), 1, 3600, "direct: how long a dead leader keeps the Lease.")           \
     SCALE_POLICY_ROWS(SCALE_POLICY_ROW, F)
 RECORD_STRUCT(elastic_settings, elastic_settings_FIELDS)
 
@@ -27,6 +41,7 @@ RECORD_STRUCT(elastic_settings, elastic_settings_FIELDS)
 enum { TABLE_MEMORY, TABLE_CHANGES };
 
 typedef struct local local_t;
+typedef struct direct direct_t;
 
 /* What somebody asked for by hand. */
 typedef struct asked {
@@ -43,10 +58,16 @@ typedef struct elastic {
     decision_t last;
     bool decided;
     asked_t asked;
-    local_t *local; /* NULL in other modes */
+    local_t *local;   /* NULL in other modes */
+    direct_t *direct; /* the same */
 } elastic_t;
 
 extern const actor_def_t elastic_actor;
+
+/* Fills self->last from what was seen, with so many running now. */
+void elastic_decide(elastic_t *self, call_t *call, int64_t current);
+/* Logs and keeps that the number was changed. Needs a work entry. */
+void elastic_note_change(elastic_t *self, call_t *call, int64_t from, int64_t to);
 
 /* ---- local.c: workers of the supervisor ---- */
 
@@ -68,5 +89,15 @@ err_t local_scale(elastic_t *elastic, call_t *call, int64_t count);
 /* Asks the workers how they are; goes on with those that drain. */
 void local_tend(elastic_t *elastic, call_t *call);
 local_worker_list_t local_list(const local_t *local, arena_t *arena);
+
+/* ---- direct.c: a StatefulSet ---- */
+
+/* ERR_ARGUMENT: a setting is missing. */
+err_t direct_open(elastic_t *elastic, call_t *call);
+void direct_destroy(direct_t **direct);
+int64_t direct_count(const direct_t *direct);
+bool direct_leads(const direct_t *direct);
+/* Why nothing is done; NULL: all is well. */
+const char *direct_problem(const direct_t *direct);
 
 #endif

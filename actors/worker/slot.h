@@ -70,6 +70,7 @@ struct worker {
     slot_t *slots;
     struct tools *tools;
     bool leaving; /* draining, and the agent was told */
+    int untold;   /* how often it did not hear */
 };
 
 /* One step under way. All memory is the call's. */

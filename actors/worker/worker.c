@@ -8,7 +8,7 @@
 #include "actors/worker/tools.h"
 #include "proto/mp.h"
 
-enum { ANSWER_SLACK_MS = 5000, AGENT_MS = 30000, GIVE_MS = 5000 };
+enum { ANSWER_SLACK_MS = 5000, AGENT_MS = 30000, GIVE_MS = 5000, LEAVE_MS = 1000, LEAVE_TRIES = 2 };
 
 RECORD_DEFINE(worker_settings, worker_settings_FIELDS)
 RECORD_DEFINE(variable, variable_FIELDS)
@@ -148,11 +148,13 @@ static err_t give_back(call_t *call, slot_t *slot)
 static err_t on_told(void *state, call_t *call, void *reply, const peer_answer_t *got, void *ctx)
 {
     worker_t *self = state;
-    (void)call;
     (void)reply;
     (void)ctx;
-    if (err_is(got->err))
-        self->leaving = false; /* told again when somebody asks whether we are done */
+    if (!err_is(got->err))
+        return err_ok();
+    if (++self->untold == LEAVE_TRIES)
+        call_log(call, LOG_WARN, "the agent does not answer: leaving without its word");
+    self->leaving = false; /* told again when somebody asks whether we are done */
     return err_ok();
 }
 
@@ -169,7 +171,7 @@ static err_t tell_leaving(void *state, call_t *call, void *ctx)
     peer_call_t request = {.peer = "agent",
                            .method = "task_lease_stop",
                            .args = buf_bytes(&args),
-                           .timeout_ms = GIVE_MS};
+                           .timeout_ms = LEAVE_MS};
     call_peer(call, &request, on_told, NULL);
     return call_park(call);
 }
@@ -439,6 +441,8 @@ static bool worker_drained(void *state)
         busy |= self->slots[i].busy;
         asking |= self->slots[i].asking;
     }
+    if (self->untold >= LEAVE_TRIES)
+        return !busy; /* nobody who could give a lease is there; one on its way ends by itself */
     if (asking && !self->leaving && actor_draining(self->actor)) {
         self->leaving = true;
         actor_work(self->actor, 0, tell_leaving, NULL);

@@ -31,7 +31,7 @@ const pidOf = async (agency, name) =>
 
 // A procedure whose one step writes its own line, once.
 async function noteSop(agency, name, seconds) {
-  const made = await call(agency, 'sop_create', { name, content: `# ${name}
+  const made = await until(() => call(agency, 'sop_create', { name, content: `# ${name}
 
 1. **Note**
 
@@ -39,7 +39,7 @@ async function noteSop(agency, name, seconds) {
    echo {{input}} >> ${join(agency.data, 'notes')}
    sleep ${seconds}
    \`\`\`
-` });
+` }), (answer) => answer.text); // the gateway asks the pillars for their tools
   assert.ok(!made.error, made.text);
 }
 
@@ -59,12 +59,13 @@ test('a burst goes 1 to 5 workers and back, and every task is done once', async 
   t.after(() => agency.stop());
   await noteSop(agency, 'note', 0.4);
   await until(() => call(agency, 'get_scaling_status'), (status) => ready(status) === 1);
+  const crowd = Date.now();
+  const more = until(() => call(agency, 'get_scaling_status'), (status) => ready(status) > 1)
+    .then(() => Date.now() - crowd);
   const ids = [];
   for (let i = 0; i < 40; i++) ids.push(await begin(agency, 'note', `n${i}`));
-  const crowd = Date.now();
-  await until(() => call(agency, 'get_scaling_status'), (status) => ready(status) > 1);
-  t.diagnostic(`the next worker answered ${Date.now() - crowd} ms after the burst`);
-  assert.ok(Date.now() - crowd < 1000, 'the next worker within a second');
+  t.diagnostic(`the next worker answered ${await more} ms after the first task of the burst`);
+  assert.ok(await more < 1000, 'the next worker within a second');
   await until(() => call(agency, 'get_scaling_status', {}, 3006), (status) => ready(status) === 5);
   for (const id of ids) {
     const { task } = await until(() => call(agency, 'task_get', { id }),
@@ -134,8 +135,9 @@ test('bursts with random kill -9 and scale-ins: nothing lost, repeated or ended 
       const input = `n${ids.size}`;
       ids.set(input, await begin(agency, 'note', input));
     }
-    const victim = chance() < 0.3 ? 'elastic' : `worker-${1 + Math.floor(chance() * 5)}`;
-    if (chance() < 0.5) {
+    const { agents = [] } = await call(agency, 'get_swarm_status').catch(() => ({}));
+    const victim = chance() < 0.3 || !agents.length ? 'elastic' : agents[Math.floor(chance() * agents.length)].name;
+    if (chance() < 0.7) {
       try {
         process.kill(await pidOf(agency, victim), 'SIGKILL');
         kills += victim !== 'elastic';
