@@ -151,6 +151,12 @@ void call_say(call_t *call, const char *format, ...) __attribute__((format(print
 void call_say_text(call_t *call, const char *text);
 /* Tells the caller how far it is; leaves after the commit. total 0: unknown. */
 void call_progress(call_t *call, double done, double total, const char *message);
+/* A line for whoever watches the call, at an MCP level ("info", "warning", …); leaves after the
+ * commit. */
+void call_note(call_t *call, const char *level, const char *text);
+/* Tells the gateway that this will take a while: a client that can fetch the answer later may hang
+ * up. */
+void call_fetch_later(call_t *call);
 
 /* ---- What a handler may start; leaves after the commit ---- */
 

@@ -228,6 +228,29 @@ void call_progress(call_t *call, double done, double total, const char *message)
     output->body = call_encode(call, &progress_record, &progress);
 }
 
+#define note_FIELDS(F)                                                                             \
+    F(STR, level, opt(), 0, 0, "How grave, as MCP calls it.")                                      \
+    F(STR, text, opt(), 0, 0, "What happened.")                                                    \
+    F(BOOL, fetch_later, opt(), 0, 0, "The answer takes a while.")
+RECORD(note, note_FIELDS)
+
+static void put_note(call_t *call, const note_t *note)
+{
+    output_t *output = inside_output(call, OUTPUT_PROGRESS);
+    output->topic = note->text;
+    output->body = call_encode(call, &note_record, note);
+}
+
+void call_note(call_t *call, const char *level, const char *text)
+{
+    put_note(call, &(note_t){.level = level, .text = text});
+}
+
+void call_fetch_later(call_t *call)
+{
+    put_note(call, &(note_t){.fetch_later = true, .has_fetch_later = true});
+}
+
 bytes_t call_encode(call_t *call, const record_t *record, const void *value)
 {
     buf_t out;

@@ -1,6 +1,8 @@
 #include "bus/digest.h"
 
+#include <openssl/crypto.h>
 #include <openssl/evp.h>
+#include <openssl/hmac.h>
 #include <stdarg.h>
 #include <stdlib.h>
 #include <string.h>
@@ -11,6 +13,19 @@ void digest_of(bytes_t bytes, uint8_t out[DIGEST_BYTES])
     /* Fails only for want of memory, or of SHA-256 itself. */
     if (!EVP_Digest(bytes.data, bytes.size, out, &size, EVP_sha256(), NULL) || size != DIGEST_BYTES)
         abort();
+}
+
+void digest_keyed(bytes_t key, bytes_t bytes, uint8_t out[DIGEST_BYTES])
+{
+    unsigned size = 0;
+    if (!HMAC(EVP_sha256(), key.data, (int)key.size, bytes.data, bytes.size, out, &size) ||
+        size != DIGEST_BYTES)
+        abort();
+}
+
+bool digest_same(const uint8_t one[DIGEST_BYTES], const uint8_t other[DIGEST_BYTES])
+{
+    return CRYPTO_memcmp(one, other, DIGEST_BYTES) == 0;
 }
 
 const char *digest_hex(arena_t *arena, bytes_t bytes)

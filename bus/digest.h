@@ -1,12 +1,19 @@
-/* digest: SHA-256 of bytes. The one door to libcrypto. Thread: pure. */
+/* digest: SHA-256 of bytes, and the same with a key. The one door to libcrypto. Thread: pure. */
 #ifndef BUS_DIGEST_H
 #define BUS_DIGEST_H
+
+#include <stdbool.h>
 
 #include "proto/arena.h"
 
 enum { DIGEST_BYTES = 32 };
 
 void digest_of(bytes_t bytes, uint8_t out[DIGEST_BYTES]);
+
+/* HMAC-SHA-256. */
+void digest_keyed(bytes_t key, bytes_t bytes, uint8_t out[DIGEST_BYTES]);
+/* Takes as long whether they differ early or late. */
+bool digest_same(const uint8_t one[DIGEST_BYTES], const uint8_t other[DIGEST_BYTES]);
 
 /* 64 lower-case hex digits, in the arena. */
 const char *digest_hex(arena_t *arena, bytes_t bytes);

@@ -11,6 +11,11 @@ typedef struct pillar {
     arena_t *arena;     /* NULL: never heard */
     const char **tools; /* ends with NULL */
     const char *json;   /* its tools, with commas between */
+    bool is_rich;
+    arena_t *rich_arena;     /* NULL: never heard */
+    const char **rich_tools; /* ends with NULL */
+    bytes_t *rich_schemas;
+    const char *rich_json;
 } pillar_t;
 
 struct catalogue {
@@ -41,6 +46,7 @@ void catalogue_destroy(catalogue_t **handle)
     for (size_t i = 0; i < catalogue->count; i++) {
         free(catalogue->pillars[i].name);
         arena_destroy(&catalogue->pillars[i].arena);
+        arena_destroy(&catalogue->pillars[i].rich_arena);
     }
     arena_destroy(&catalogue->arena);
     free(catalogue->pillars);
@@ -96,17 +102,30 @@ static void put_tool(buf_t *out, bytes_t row)
     buf_puts(out, "}}");
 }
 
-void catalogue_learn(catalogue_t *catalogue, const char *name, bytes_t description)
+static bool has_method(bytes_t methods, const char *name)
+{
+    bytes_t row, field;
+    mp_value_t head;
+    mp_reader_t reader = mp_reader(methods);
+    if (!mp_read(&reader, &head))
+        return false;
+    for (uint32_t i = 0; i < head.count && mp_slice(&reader, &row); i++)
+        if (mp_get(row, "name", &field) && mp_equals(field, name))
+            return true;
+    return false;
+}
+
+bool catalogue_learn(catalogue_t *catalogue, const char *name, bytes_t description)
 {
     pillar_t *pillar = find(catalogue, name);
     bytes_t methods, row, field;
     mp_reader_t reader;
     mp_value_t head;
     if (!pillar || !mp_get(description, "methods", &methods))
-        return;
+        return false;
     reader = mp_reader(methods);
     if (!mp_read(&reader, &head) || head.type != MP_ARRAY)
-        return;
+        return false;
     arena_t *arena = arena_new();
     buf_t json;
     buf_open(&json, arena);
@@ -120,11 +139,69 @@ void catalogue_learn(catalogue_t *catalogue, const char *name, bytes_t descripti
         tools[count++] = mp_text(arena, field);
         put_tool(&json, row);
     }
+    bool changed = pillar->json && strcmp(pillar->json, json.data) != 0;
+    pillar->is_rich = has_method(methods, arena_printf(arena, "%s_mcp_list", name));
     arena_destroy(&pillar->arena);
     pillar->arena = arena;
     pillar->tools = tools;
     pillar->json = json.data;
     catalogue->json = NULL;
+    return changed;
+}
+
+bool catalogue_is_rich(const catalogue_t *catalogue, const char *name)
+{
+    const pillar_t *pillar = find(catalogue, name);
+    return pillar && pillar->is_rich;
+}
+
+bool catalogue_learn_rich(catalogue_t *catalogue, const char *name, bytes_t reply)
+{
+    pillar_t *pillar = find(catalogue, name);
+    bytes_t items, item, field;
+    mp_value_t head;
+    if (!pillar || !mp_get(reply, "items", &items))
+        return false;
+    arena_t *arena = arena_new();
+    items.data = arena_copy(arena, items.data, items.size);
+    mp_reader_t reader = mp_reader(items);
+    buf_t json;
+    buf_open(&json, arena);
+    if (!mp_read(&reader, &head) || head.type != MP_ARRAY) {
+        arena_destroy(&arena);
+        return false;
+    }
+    const char **tools = ARENA_ARRAY(arena, const char *, head.count + 1);
+    bytes_t *schemas = ARENA_ARRAY(arena, bytes_t, head.count + 1);
+    size_t count = 0;
+    for (uint32_t i = 0; i < head.count && mp_slice(&reader, &item); i++) {
+        if (!mp_get(item, "name", &field) || !(tools[count] = mp_text(arena, field)))
+            continue;
+        mp_get(item, "inputSchema", &schemas[count]);
+        if (count++)
+            buf_puts(&json, ",");
+        json_from_msgpack(item, JSON_COMPACT, &json);
+    }
+    tools[count] = NULL;
+    bool changed = pillar->rich_json && strcmp(pillar->rich_json, json.data) != 0;
+    arena_destroy(&pillar->rich_arena);
+    pillar->rich_arena = arena;
+    pillar->rich_tools = tools;
+    pillar->rich_schemas = schemas;
+    pillar->rich_json = json.data;
+    catalogue->json = NULL;
+    return changed;
+}
+
+bytes_t catalogue_schema(const catalogue_t *catalogue, const char *tool)
+{
+    for (size_t i = 0; i < catalogue->count; i++) {
+        const pillar_t *pillar = &catalogue->pillars[i];
+        for (size_t j = 0; pillar->rich_tools && pillar->rich_tools[j]; j++)
+            if (!strcmp(pillar->rich_tools[j], tool))
+                return pillar->rich_schemas[j];
+    }
+    return (bytes_t){0};
 }
 
 bool catalogue_knows(const catalogue_t *catalogue, const char *name)
@@ -136,17 +213,31 @@ bool catalogue_knows(const catalogue_t *catalogue, const char *name)
 bool catalogue_complete(const catalogue_t *catalogue)
 {
     for (size_t i = 0; i < catalogue->count; i++)
-        if (!catalogue->pillars[i].arena)
+        if (!catalogue->pillars[i].arena ||
+            (catalogue->pillars[i].is_rich && !catalogue->pillars[i].rich_arena))
             return false;
     return true;
 }
 
-const char *catalogue_find(const catalogue_t *catalogue, const char *tool)
+static bool among(const char *const *names, const char *name)
 {
-    for (size_t i = 0; i < catalogue->count; i++)
-        for (const char **at = catalogue->pillars[i].tools; at && *at; at++)
-            if (!strcmp(*at, tool))
-                return catalogue->pillars[i].name;
+    for (; names && *names; names++)
+        if (!strcmp(*names, name))
+            return true;
+    return false;
+}
+
+const char *catalogue_find(const catalogue_t *catalogue, const char *tool, bool *rich)
+{
+    for (size_t i = 0; i < catalogue->count; i++) {
+        const pillar_t *pillar = &catalogue->pillars[i];
+        bool is_rich = among(pillar->rich_tools, tool);
+        if (!is_rich && !among(pillar->tools, tool))
+            continue;
+        if (rich)
+            *rich = is_rich;
+        return pillar->name;
+    }
     return NULL;
 }
 
@@ -159,8 +250,9 @@ const char *catalogue_json(catalogue_t *catalogue)
     buf_open(&out, catalogue->arena);
     buf_puts(&out, "\"tools\":[");
     bool any = false;
-    for (size_t i = 0; i < catalogue->count; i++) {
-        const char *json = catalogue->pillars[i].json;
+    for (size_t i = 0; i < 2 * catalogue->count; i++) {
+        const pillar_t *pillar = &catalogue->pillars[i / 2];
+        const char *json = i % 2 ? pillar->rich_json : pillar->json;
         if (!json || !*json)
             continue;
         buf_printf(&out, "%s", any ? "," : "");

@@ -12,13 +12,19 @@ typedef struct catalogue catalogue_t;
 catalogue_t *catalogue_new(const char *const *pillars, size_t count);
 void catalogue_destroy(catalogue_t **catalogue);
 
-/* The reply of <pillar>.describe. */
-void catalogue_learn(catalogue_t *catalogue, const char *pillar, bytes_t description);
+/* The reply of <pillar>.describe. True when the tools that were known before changed. */
+bool catalogue_learn(catalogue_t *catalogue, const char *pillar, bytes_t description);
+/* Does the pillar also speak MCP's own words: has it a method <pillar>_mcp_list? */
+bool catalogue_is_rich(const catalogue_t *catalogue, const char *pillar);
+/* The reply of <pillar>_mcp_list for tools: {items: [tools as MCP lists them]}. */
+bool catalogue_learn_rich(catalogue_t *catalogue, const char *pillar, bytes_t reply);
+/* inputSchema of a tool as msgpack; size 0: the tool is made of rows, which check themselves. */
+bytes_t catalogue_schema(const catalogue_t *catalogue, const char *tool);
 bool catalogue_knows(const catalogue_t *catalogue, const char *pillar);
 /* Every pillar was heard once. */
 bool catalogue_complete(const catalogue_t *catalogue);
-/* The pillar that has this tool, or NULL. */
-const char *catalogue_find(const catalogue_t *catalogue, const char *tool);
+/* The pillar that has this tool, or NULL. `rich`: it is one of <pillar>_mcp_list; may be NULL. */
+const char *catalogue_find(const catalogue_t *catalogue, const char *tool, bool *rich);
 /* `"tools":[…]` as MCP lists them: by pillar, then in the order of the rows. */
 const char *catalogue_json(catalogue_t *catalogue);
 

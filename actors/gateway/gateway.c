@@ -4,82 +4,32 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "actors/gateway/catalogue.h"
-#include "actors/gateway/http.h"
-#include "actors/gateway/mcp.h"
-#include "actors/gateway/tokens.h"
+#include "actors/gateway/inside.h"
 #include "proto/json.h"
 #include "proto/mp.h"
 
-#define gateway_settings_FIELDS(F)                                                                 \
-    F(INT, port, opt(0), 0, 65535, "Where to listen; 0 picks one.")                                \
-    F(STR, bind, opt(127.0.0.1), 1, 64, "Numeric address to listen at.")                           \
-    F(STR, pillar, opt(agent), 1, 64, "The pillar beside this gateway.")                           \
-    F(STRS, pillars, opt(), 0, 16, "Whose tools are listed; absent: all beside the agent.")        \
-    F(STR, tokens, opt(), 1, 4096, "File of bearer tokens; absent: none are asked for.")           \
-    F(BOOL, behind_proxy, opt(false), 0, 0, "A proxy in front ends TLS and checks the Host.")      \
-    F(STRS, allowed_hosts, opt(), 0, 64, "Values of Host that are answered beside loopback's.")    \
-    F(STRS, allowed_origins, opt(), 0, 64,                                                         \
-      "Values of Origin that are answered beside loopback's.")                                     \
-    F(INT, max_body, opt(4194304), 1024, 67108864, "Largest request body in bytes.")               \
-    F(INT, max_connections, opt(2000), 1, 100000, "Connections at once.")                          \
-    F(INT, max_per_address, opt(2000), 1, 100000, "Connections of one address at once.")           \
-    F(INT, idle_timeout_s, opt(120), 1, 86400, "A quiet connection is closed after this time.")    \
-    F(INT, call_timeout_ms, opt(120000), 100, 3600000, "Longest time a tool may take.")
-RECORD(gateway_settings, gateway_settings_FIELDS)
+RECORD_ROWS_(gateway_settings, gateway_settings_FIELDS)
+static const record_t gateway_settings_record = {"gateway_settings", gateway_settings_rows,
+                                                 sizeof(gateway_settings_t)};
 
 enum { ASK_AGAIN_MS = 200, LOOK_AGAIN_MS = 30000, PING_MS = 1000, TEND_MS = 2000, BATCH_MOST = 64 };
 
 static const char *const all_pillars[] = {"agent", "brain", "elastic"};
 
-typedef struct gateway {
-    const gateway_settings_t *settings;
-    actor_t *actor;
-    http_server_t *http;
-    tokens_t *tokens;
-    catalogue_t *catalogue;
-    const char *const *pillars;
-    size_t pillar_count;
-    int exchanges; /* not over yet */
-    bool flush_armed;
-} gateway_t;
-
-/* What http_user of a parked request points to. */
-typedef enum visitor { VISITOR_EXCHANGE, VISITOR_PROBE } visitor_t;
-
-/* One HTTP request with JSON-RPC in it. `request` is NULL once it is answered or the client has
- * gone. Counted, since the client and the bus each let go of it in their own time. */
-typedef struct exchange {
-    visitor_t visitor; /* first */
-    gateway_t *gateway;
-    http_request_t *request;
-    int refs;
-    bool events;  /* the answer is a stream of events */
-    bool started; /* the stream has begun */
-    bool batch;
-    int waiting; /* answers of the batch that are still to come */
-    buf_t answers;
-    arena_t *arena;
-    principal_t principal;
-    const char *traceparent;
-    struct pending *calls;
-} exchange_t;
-
-/* One JSON-RPC request of an exchange that is a call over the bus. */
-typedef struct pending {
-    struct pending *next;
-    exchange_t *exchange;
-    mcp_message_t message;
-    const char *pillar, *tool;
-    bytes_t arguments;
-    call_t *call; /* NULL: not begun, or over */
-} pending_t;
-
-static void exchange_unref(exchange_t *exchange)
+void exchange_unref(exchange_t *exchange)
 {
     if (--exchange->refs)
         return;
-    exchange->gateway->exchanges--;
+    gateway_t *self = exchange->gateway;
+    self->exchanges--;
+    if (exchange->prev)
+        exchange->prev->next = exchange->next;
+    else
+        self->live = exchange->next;
+    if (exchange->next)
+        exchange->next->prev = exchange->prev;
+    if (exchange->replay)
+        replay_end(self, exchange);
     arena_t *arena = exchange->arena;
     arena_destroy(&arena);
 }
@@ -88,7 +38,7 @@ static void exchange_unref(exchange_t *exchange)
 
 static err_t flush(void *state, call_t *call, void *ctx);
 
-static void flush_soon(gateway_t *self)
+void gateway_flush_soon(gateway_t *self)
 {
     if (self->flush_armed)
         return;
@@ -104,92 +54,116 @@ static err_t flush(void *state, call_t *call, void *ctx)
     self->flush_armed = false;
     http_server_flush(self->http);
     if (http_server_deadline_ms(self->http) == 0)
-        flush_soon(self);
+        gateway_flush_soon(self);
     return err_ok();
 }
 
 /* ---- Answers ---- */
 
-static void reply_json(http_request_t *request, int status, const char *json)
+void gateway_reply_json(http_request_t *request, int status, const char *json)
 {
     http_reply(request, status, "application/json", (bytes_t){(const uint8_t *)json, strlen(json)});
 }
 
-static void reply_error(http_request_t *request, int status, int code, const char *text)
+void gateway_reply_error(http_request_t *request, int status, int code, const char *text)
 {
     arena_t *arena = http_arena(request);
     buf_t out;
     buf_open(&out, arena);
     mcp_refusal_t refusal = {.status = status, .code = code, .text = text};
     mcp_put_refusal(&out, &refusal);
-    reply_json(request, status, out.data);
+    gateway_reply_json(request, status, out.data);
 }
 
 static void start_events(exchange_t *exchange)
 {
     if (exchange->started || !exchange->request)
         return;
-    exchange->started = true;
+    exchange->started = exchange->events = true;
     http_set_header(exchange->request, "Cache-Control", "no-cache");
     http_set_header(exchange->request, "X-Accel-Buffering", "no");
     http_stream_start(exchange->request, 200, "text/event-stream");
 }
 
-static void send_event(exchange_t *exchange, const char *json)
+void exchange_send(exchange_t *exchange, const char *json)
 {
+    if (exchange->old_door) {
+        stream_send(exchange->gateway, exchange->old_door, json);
+        return;
+    }
+    if (exchange->replay) {
+        replay_put(exchange->gateway, exchange, json);
+        return;
+    }
     if (!exchange->request)
         return;
     start_events(exchange);
     buf_t out;
     buf_open(&out, exchange->arena);
-    buf_printf(&out, "event: message\ndata: ");
+    buf_puts(&out, "event: message\ndata: ");
     buf_puts(&out, json);
     buf_puts(&out, "\n\n");
     http_stream_send(exchange->request, buf_bytes(&out));
-    flush_soon(exchange->gateway);
+    gateway_flush_soon(exchange->gateway);
 }
 
 /* The request is answered: it may be gone the next moment. */
-static void let_go(exchange_t *exchange)
+void exchange_let_go(exchange_t *exchange)
 {
     http_set_user(exchange->request, NULL);
     exchange->request = NULL;
-    flush_soon(exchange->gateway);
+    gateway_flush_soon(exchange->gateway);
 }
 
+/* What was streamed or asked for as a stream ends as one; an error that came before has a status
+ * of its own. */
 static void finish(exchange_t *exchange, int status, const char *json)
 {
+    if (exchange->old_door) {
+        stream_send(exchange->gateway, exchange->old_door, json);
+        return;
+    }
+    if (exchange->replay) {
+        replay_put(exchange->gateway, exchange, json);
+        replay_end(exchange->gateway, exchange);
+        if (exchange->request) {
+            http_stream_end(exchange->request);
+            exchange_let_go(exchange);
+        }
+        return;
+    }
     if (!exchange->request)
         return;
-    if (exchange->events && status == 200) {
-        send_event(exchange, json);
+    if (exchange->started || (exchange->events && status == 200)) {
+        exchange_send(exchange, json);
         http_stream_end(exchange->request);
     } else {
-        reply_json(exchange->request, status, json);
+        gateway_reply_json(exchange->request, status, json);
     }
-    let_go(exchange);
+    exchange_let_go(exchange);
 }
 
 static void finish_empty(exchange_t *exchange)
 {
+    if (!exchange->request)
+        return;
     http_reply(exchange->request, 202, NULL, (bytes_t){0});
-    let_go(exchange);
+    exchange_let_go(exchange);
 }
 
 static void finish_error(exchange_t *exchange, int status, int code, const char *text)
 {
-    reply_error(exchange->request, status, code, text);
-    let_go(exchange);
+    gateway_reply_error(exchange->request, status, code, text);
+    exchange_let_go(exchange);
 }
 
-/* An answer of one message; the last of a batch ends the exchange. */
-static void answer(exchange_t *exchange, int status, const char *json)
+void exchange_answer(exchange_t *exchange, int status, const char *json)
 {
     if (!exchange->batch) {
         finish(exchange, status, json);
         return;
     }
-    buf_printf(&exchange->answers, "%s", exchange->answers.size > 1 ? "," : "");
+    buf_puts(&exchange->answers, exchange->answers.size > 1 ? "," : "");
     buf_puts(&exchange->answers, json);
     if (--exchange->waiting == 0) {
         buf_puts(&exchange->answers, "]");
@@ -197,29 +171,63 @@ static void answer(exchange_t *exchange, int status, const char *json)
     }
 }
 
-static void answer_refusal(exchange_t *exchange, const mcp_refusal_t *refusal)
+void exchange_refuse(exchange_t *exchange, const mcp_refusal_t *refusal)
 {
     buf_t out;
     buf_open(&out, exchange->arena);
     mcp_put_refusal(&out, refusal);
-    answer(exchange, refusal->status, out.data);
+    exchange_answer(exchange, refusal->status, out.data);
 }
 
-/* ---- tools/call ---- */
+/* ---- Calls over the bus ---- */
 
-static void call_over(pending_t *pending)
+pending_t *pending_new(exchange_t *exchange, const mcp_message_t *message)
+{
+    pending_t *pending = ARENA_NEW(exchange->arena, pending_t);
+    pending->exchange = exchange;
+    pending->message = *message;
+    pending->next = exchange->calls;
+    exchange->calls = pending;
+    exchange->refs++;
+    return pending;
+}
+
+void pending_begin(pending_t *pending, work_fn_t *fn)
+{
+    actor_work_now(pending->exchange->gateway->actor, fn, pending);
+}
+
+void pending_over(pending_t *pending)
 {
     pending->call = NULL;
+    rich_forget(pending);
     exchange_unref(pending->exchange);
 }
 
 /* The call ended without an answer: cancelled, or the gateway stops. */
-static void call_lost(void *self, call_t *call, void *ctx)
+void pending_lost(void *self, call_t *call, void *ctx)
 {
     (void)self;
     (void)call;
-    call_over(ctx);
+    pending_over(ctx);
 }
+
+peer_call_t pending_request(const pending_t *pending, const char *pillar, const char *method,
+                            bytes_t args)
+{
+    const principal_t *principal = &pending->exchange->principal;
+    return (peer_call_t){.peer = pillar,
+                         .method = method,
+                         .args = args,
+                         .timeout_ms = pending->exchange->gateway->settings->call_timeout_ms,
+                         .principal = principal->name,
+                         .role = principal->role,
+                         .companies = principal->companies,
+                         .any_company = principal->any_company,
+                         .traceparent = pending->exchange->traceparent};
+}
+
+/* ---- tools/call ---- */
 
 static err_t on_tool_answer(void *self, call_t *call, void *reply, const peer_answer_t *got,
                             void *ctx)
@@ -231,8 +239,7 @@ static err_t on_tool_answer(void *self, call_t *call, void *reply, const peer_an
     buf_t out;
     buf_open(&out, exchange->arena);
     if (got->progress) {
-        mcp_put_progress(&out, pending->message.progress_token, got->body);
-        send_event(exchange, out.data);
+        rich_on_note(pending, got->body);
         return call_park(call);
     }
     bool is_error = err_is(got->err);
@@ -241,88 +248,88 @@ static err_t on_tool_answer(void *self, call_t *call, void *reply, const peer_an
         text = arena_printf(exchange->arena, "MCP error %d: %s", err_info(got->err.code)->rpc_code,
                             text);
     mcp_put_tool_result(&out, &pending->message, AGENCY_VERSION, text, got->body, is_error);
-    answer(exchange, 200, out.data);
+    exchange_answer(exchange, 200, out.data);
     call_on_gone(call, NULL, NULL);
-    call_over(pending);
+    pending_over(pending);
     return err_ok();
 }
 
 static err_t begin_tool(void *state, call_t *call, void *ctx)
 {
-    gateway_t *self = state;
     pending_t *pending = ctx;
-    const principal_t *principal = &pending->exchange->principal;
+    (void)state;
     pending->call = call;
-    peer_call_t request = {.peer = pending->pillar,
-                           .method = pending->tool,
-                           .args = pending->arguments,
-                           .timeout_ms = self->settings->call_timeout_ms,
-                           .want_progress =
-                               pending->message.progress_token.size && pending->exchange->events,
-                           .principal = principal->name,
-                           .role = principal->role,
-                           .companies = principal->companies,
-                           .any_company = principal->any_company,
-                           .traceparent = pending->exchange->traceparent};
+    peer_call_t request =
+        pending_request(pending, pending->pillar, pending->tool, pending->arguments);
+    request.want_progress = pending->message.progress_token.size && pending->exchange->events;
     call_peer(call, &request, on_tool_answer, pending);
-    call_on_gone(call, call_lost, pending);
+    call_on_gone(call, pending_lost, pending);
     return call_park(call);
 }
 
 static mcp_refusal_t call_tool(exchange_t *exchange, const mcp_message_t *message)
 {
-    gateway_t *self = exchange->gateway;
-    pending_t *pending = ARENA_NEW(exchange->arena, pending_t);
-    mcp_refusal_t refusal =
-        mcp_read_call(exchange->arena, message, &pending->tool, &pending->arguments);
+    const gateway_t *self = exchange->gateway;
+    const char *tool;
+    bytes_t arguments;
+    mcp_refusal_t refusal = mcp_read_call(exchange->arena, message, &tool, &arguments);
     if (refusal.status)
         return refusal;
-    pending->pillar = catalogue_find(self->catalogue, pending->tool);
-    if (!pending->pillar)
+    bool rich = false;
+    const char *pillar = catalogue_find(self->catalogue, tool, &rich);
+    if (!pillar)
         return (mcp_refusal_t){.status = 200,
                                .code = MCP_PARAMS,
                                .id = message->id,
                                .text = arena_printf(exchange->arena,
                                                     "there is no tool '%.128s'; tools/list names "
                                                     "them",
-                                                    pending->tool)};
-    pending->exchange = exchange;
-    pending->message = *message;
-    exchange->refs++;
-    pending->next = exchange->calls;
-    exchange->calls = pending;
-    actor_work_now(self->actor, begin_tool, pending);
+                                                    tool)};
+    if (rich)
+        return rich_get(exchange, message, "tool");
+    pending_t *pending = pending_new(exchange, message);
+    pending->tool = tool;
+    pending->arguments = arguments;
+    pending->pillar = pillar;
+    pending_begin(pending, begin_tool);
     return (mcp_refusal_t){0};
 }
 
 /* ---- The other methods ---- */
 
-static void put_capabilities(buf_t *out)
+static void put_capabilities(buf_t *out, const mcp_message_t *message)
 {
-    buf_puts(out, "\"capabilities\":{\"tools\":{\"listChanged\":false}},");
-    buf_puts(out, "\"instructions\":\"A team's desk (task_*), procedures (sop_*, run_*) and memory "
-                  "(brain_*). Every tool takes an optional company.\"");
-}
-
-static void put_cache(buf_t *out)
-{
-    buf_puts(out, ",\"ttlMs\":60000,\"cacheScope\":\"private\"");
+    buf_puts(out, "\"capabilities\":{\"tools\":{\"listChanged\":true},"
+                  "\"resources\":{\"listChanged\":true,\"subscribe\":true},"
+                  "\"prompts\":{\"listChanged\":true},\"completions\":{},\"logging\":{}");
+    if (message->modern)
+        buf_puts(out, ",\"extensions\":{\"io.modelcontextprotocol/tasks\":{}}");
+    buf_puts(out, "},\"instructions\":\"A team's desk (task_*), procedures (sop_*, run_*) and "
+                  "memory (brain_*). Every tool takes an optional company.\"");
 }
 
 static const char *initialize(exchange_t *exchange, const mcp_message_t *message)
 {
-    bytes_t field;
+    bytes_t field, capabilities = {0};
     const char *wanted = NULL;
     if (message->params.size && mp_get(message->params, "protocolVersion", &field))
         wanted = mcp_legacy_version(mp_text(exchange->arena, field));
+    if (!wanted)
+        wanted = "2025-11-25";
+    if (message->params.size)
+        mp_get(message->params, "capabilities", &capabilities);
+    if (exchange->request && !exchange->old_door && !exchange->batch)
+        http_set_header(exchange->request, "Mcp-Session-Id",
+                        session_new(exchange->gateway, exchange->arena, &exchange->principal,
+                                    wanted, capabilities));
     buf_t out;
     buf_open(&out, exchange->arena);
     mcp_open_result(&out, message, AGENCY_VERSION);
     buf_printf(&out,
                "\"protocolVersion\":\"%s\",\"serverInfo\":{\"name\":\"agency\",\"title\":"
                "\"Agency\",\"version\":\"%s\"},",
-               wanted ? wanted : "2025-11-25", AGENCY_VERSION);
-    put_capabilities(&out);
+               wanted, AGENCY_VERSION);
+    put_capabilities(&out, message);
     mcp_close_result(&out);
     return out.data;
 }
@@ -333,8 +340,8 @@ static const char *discover(exchange_t *exchange, const mcp_message_t *message)
     buf_open(&out, exchange->arena);
     mcp_open_result(&out, message, AGENCY_VERSION);
     buf_puts(&out, ",\"supportedVersions\":[\"" MCP_MODERN "\"],");
-    put_capabilities(&out);
-    put_cache(&out);
+    put_capabilities(&out, message);
+    mcp_put_cache(&out, message);
     mcp_close_result(&out);
     return out.data;
 }
@@ -347,8 +354,7 @@ static const char *list_tools(exchange_t *exchange, const mcp_message_t *message
     if (message->modern)
         buf_puts(&out, ",");
     buf_puts(&out, catalogue_json(exchange->gateway->catalogue));
-    if (message->modern)
-        put_cache(&out);
+    mcp_put_cache(&out, message);
     mcp_close_result(&out);
     return out.data;
 }
@@ -362,29 +368,116 @@ static const char *empty_result(exchange_t *exchange, const mcp_message_t *messa
     return out.data;
 }
 
+static const char *text_param(exchange_t *exchange, const mcp_message_t *message, const char *name)
+{
+    bytes_t field;
+    return message->params.size && mp_get(message->params, name, &field)
+               ? mp_text(exchange->arena, field)
+               : NULL;
+}
+
+static mcp_refusal_t bad_params(const mcp_message_t *message, const char *text)
+{
+    return (mcp_refusal_t){.status = 200, .code = MCP_PARAMS, .id = message->id, .text = text};
+}
+
+/* Without a session there is nowhere to keep a level or a subscription: every message then names
+ * its own level, and nothing is sent unasked. */
+static mcp_refusal_t set_level(exchange_t *exchange, const mcp_message_t *message)
+{
+    const char *level = text_param(exchange, message, "level");
+    if (!mcp_level(level))
+        return bad_params(message, "params.level must be debug, info, notice, warning, error, "
+                                   "critical, alert or emergency");
+    if (exchange->session.id)
+        session_set_level(exchange->gateway, exchange->session.id, level);
+    exchange_answer(exchange, 200, empty_result(exchange, message));
+    return (mcp_refusal_t){0};
+}
+
+static mcp_refusal_t subscribe(exchange_t *exchange, const mcp_message_t *message, bool on)
+{
+    const char *uri = text_param(exchange, message, "uri");
+    if (!uri || strlen(uri) > 2048)
+        return bad_params(message, "params.uri must be the URI of a resource, at most 2048 bytes");
+    if (!exchange->session.id)
+        return bad_params(message, "a subscription needs a session: send the Mcp-Session-Id that "
+                                   "initialize gave you");
+    session_subscribe(exchange->gateway, exchange->session.id, uri, on);
+    exchange_answer(exchange, 200, empty_result(exchange, message));
+    return (mcp_refusal_t){0};
+}
+
+static mcp_refusal_t unknown_method(exchange_t *exchange, const mcp_message_t *message)
+{
+    return (mcp_refusal_t){.status = message->modern ? 404 : 200,
+                           .code = MCP_NO_METHOD,
+                           .id = message->id,
+                           .text = arena_printf(exchange->arena,
+                                                "the method '%.64s' is not offered here",
+                                                message->method)};
+}
+
+typedef const char *plain_fn_t(exchange_t *exchange, const mcp_message_t *message);
+
+static plain_fn_t *plain_method(const mcp_message_t *message)
+{
+    static const struct {
+        const char *method;
+        plain_fn_t *fn;
+        bool modern, legacy;
+    } rows[] = {{"tools/list", list_tools, true, true},
+                {"server/discover", discover, true, false},
+                {"initialize", initialize, false, true},
+                {"ping", empty_result, false, true}};
+    for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++)
+        if (!strcmp(rows[i].method, message->method) &&
+            (message->modern ? rows[i].modern : rows[i].legacy))
+            return rows[i].fn;
+    return NULL;
+}
+
+static mcp_refusal_t handle_rich(exchange_t *exchange, const mcp_message_t *message)
+{
+    const char *method = message->method;
+    if (!strcmp(method, "resources/list"))
+        return rich_list(exchange, message, "resources");
+    if (!strcmp(method, "resources/templates/list"))
+        return rich_list(exchange, message, "templates");
+    if (!strcmp(method, "prompts/list"))
+        return rich_list(exchange, message, "prompts");
+    if (!strcmp(method, "resources/read"))
+        return rich_get(exchange, message, "resource");
+    if (!strcmp(method, "prompts/get"))
+        return rich_get(exchange, message, "prompt");
+    if (!strcmp(method, "completion/complete"))
+        return rich_complete(exchange, message);
+    return unknown_method(exchange, message);
+}
+
 /* A request; the answer is given now or by a call over the bus. */
 static mcp_refusal_t handle(exchange_t *exchange, const mcp_message_t *message)
 {
-    const char *method = message->method, *json = NULL;
-    if (!strcmp(method, "tools/call"))
-        return call_tool(exchange, message);
-    if (!strcmp(method, "tools/list"))
-        json = list_tools(exchange, message);
-    else if (message->modern && !strcmp(method, "server/discover"))
-        json = discover(exchange, message);
-    else if (!message->modern && !strcmp(method, "initialize"))
-        json = initialize(exchange, message);
-    else if (!message->modern && !strcmp(method, "ping"))
-        json = empty_result(exchange, message);
-    if (json) {
-        answer(exchange, 200, json);
+    const char *method = message->method;
+    plain_fn_t *plain = plain_method(message);
+    if (plain) {
+        exchange_answer(exchange, 200, plain(exchange, message));
         return (mcp_refusal_t){0};
     }
-    return (mcp_refusal_t){
-        .status = message->modern ? 404 : 200,
-        .code = MCP_NO_METHOD,
-        .id = message->id,
-        .text = arena_printf(exchange->arena, "the method '%.64s' is not offered here", method)};
+    if (!strcmp(method, "tools/call"))
+        return call_tool(exchange, message);
+    if (message->modern && !strcmp(method, "subscriptions/listen"))
+        return stream_listen(exchange, message);
+    if (message->modern && (!strcmp(method, "tasks/get") || !strcmp(method, "tasks/update") ||
+                            !strcmp(method, "tasks/cancel")))
+        return rich_task(exchange, message);
+    if (!message->modern && !strcmp(method, "logging/setLevel"))
+        return set_level(exchange, message);
+    if (!message->modern && !strcmp(method, "resources/subscribe"))
+        return subscribe(exchange, message, true);
+    if (!message->modern && !strcmp(method, "resources/unsubscribe"))
+        return subscribe(exchange, message, false);
+    return handle_rich(exchange, message);
 }
 
 /* ---- POST /mcp ---- */
@@ -394,11 +487,57 @@ static const char *get_header(void *ctx, const char *name)
     return http_header(ctx, name);
 }
 
+/* A cancelled request gets no answer; its stream ends. */
+static void cancel_exchange(exchange_t *exchange)
+{
+    exchange->refs++; /* the last call may let go of it */
+    for (pending_t *at = exchange->calls; at; at = at->next)
+        if (at->call)
+            actor_cancel(exchange->gateway->actor, at->call);
+    if (exchange->replay)
+        replay_end(exchange->gateway, exchange);
+    if (exchange->request && exchange->started) {
+        http_stream_end(exchange->request);
+        exchange_let_go(exchange);
+    } else {
+        finish_empty(exchange);
+    }
+    exchange_unref(exchange);
+}
+
+static bool same_session(const exchange_t *one, const exchange_t *other)
+{
+    const char *id = one->old_door ? one->old_door : one->session.id;
+    const char *their = other->old_door ? other->old_door : other->session.id;
+    return id && their && !strcmp(id, their);
+}
+
+/* notifications/cancelled of a legacy client: params.requestId names a request of its session. */
+static void cancel_request(exchange_t *exchange, const mcp_message_t *message)
+{
+    bytes_t id;
+    if (!message->params.size || !mp_get(message->params, "requestId", &id))
+        return;
+    for (exchange_t *at = exchange->gateway->live; at; at = at->next)
+        if (at != exchange && at->calls && !at->batch && same_session(exchange, at) &&
+            at->calls->call && mp_same(at->calls->message.id, id)) {
+            cancel_exchange(at);
+            return;
+        }
+}
+
 static void on_message(exchange_t *exchange, bytes_t value)
 {
     mcp_message_t message;
     mcp_headers_t headers = {get_header, exchange->request};
     mcp_refusal_t refusal = mcp_read(exchange->arena, value, &headers, &message);
+    const char *session = http_header(exchange->request, "Mcp-Session-Id");
+    if (!refusal.status && !message.modern && session && !exchange->session.id &&
+        (!message.method || strcmp(message.method, "initialize") != 0)) {
+        refusal = session_read(exchange->gateway, exchange->arena, &exchange->principal, session,
+                               &exchange->session);
+        refusal.id = message.id;
+    }
     if (refusal.status && exchange->batch)
         refusal.status = 200;
     if (!refusal.status && message.kind == MCP_REQUEST)
@@ -406,10 +545,17 @@ static void on_message(exchange_t *exchange, bytes_t value)
     else if (!refusal.status && !exchange->batch && message.kind == MCP_RESPONSE && message.modern)
         refusal =
             (mcp_refusal_t){.status = 400, .code = MCP_INVALID, .text = "no answer was asked for"};
-    else if (!refusal.status && !exchange->batch)
-        finish_empty(exchange);
+    else if (!refusal.status) {
+        if (message.kind == MCP_NOTIFICATION && !message.modern &&
+            !strcmp(message.method, "notifications/cancelled"))
+            cancel_request(exchange, &message);
+        if (message.kind == MCP_RESPONSE)
+            rich_on_response(exchange, &message, value);
+        if (!exchange->batch)
+            finish_empty(exchange);
+    }
     if (refusal.status)
-        answer_refusal(exchange, &refusal);
+        exchange_refuse(exchange, &refusal);
 }
 
 static bool is_request(bytes_t value)
@@ -475,6 +621,10 @@ static exchange_t *exchange_new(gateway_t *self, http_request_t *request,
     exchange->principal.companies.items = companies;
     http_set_user(request, exchange);
     self->exchanges++;
+    exchange->next = self->live;
+    if (self->live)
+        self->live->prev = exchange;
+    self->live = exchange;
     return exchange;
 }
 
@@ -485,7 +635,7 @@ static bool asks_for_progress(bytes_t value)
            mp_get(meta, "progressToken", &token);
 }
 
-static void read_body(exchange_t *exchange, bool streams)
+static void read_body(exchange_t *exchange)
 {
     bytes_t value, body = http_body(exchange->request);
     mp_type_t shape;
@@ -498,9 +648,29 @@ static void read_body(exchange_t *exchange, bool streams)
         on_batch(exchange, value);
     } else {
         /* Progress needs a stream; who asked for it and can read one gets one. */
-        exchange->events = exchange->events || (streams && asks_for_progress(value));
+        exchange->events = exchange->events || (exchange->streams && asks_for_progress(value));
         on_message(exchange, value);
     }
+}
+
+/* The old pair of doors: the answer leaves by the session's GET /sse. */
+static bool take_old_door(exchange_t *exchange, const char *id)
+{
+    gateway_t *self = exchange->gateway;
+    session_claims_t claims;
+    mcp_refusal_t refusal = session_read(self, exchange->arena, &exchange->principal, id, &claims);
+    if (!refusal.status && !stream_send(self, id, NULL))
+        refusal = (mcp_refusal_t){.status = 404,
+                                  .code = MCP_SESSION,
+                                  .text = "the stream of this session is closed: GET /sse again"};
+    if (refusal.status) {
+        finish_error(exchange, refusal.status, refusal.code, refusal.text);
+        return false;
+    }
+    exchange->session = claims;
+    exchange->old_door = claims.id;
+    exchange->streams = exchange->events = true;
+    return true;
 }
 
 static void on_mcp(gateway_t *self, http_request_t *request, const principal_t *principal,
@@ -509,18 +679,24 @@ static void on_mcp(gateway_t *self, http_request_t *request, const principal_t *
     const char *type = http_header(request, "Content-Type");
     const char *accept = http_header(request, "Accept");
     if (!type || strncasecmp(type, "application/json", 16) != 0) {
-        reply_error(request, 415, MCP_LEGACY_TRANSPORT, "Content-Type must be application/json");
+        gateway_reply_error(request, 415, MCP_LEGACY_TRANSPORT,
+                            "Content-Type must be application/json");
         return;
     }
     bool json = accepts(accept, "application/json"), events = accepts(accept, "text/event-stream");
-    if (!json && !events) {
-        reply_error(request, 406, MCP_LEGACY_TRANSPORT,
-                    "Accept must allow application/json or text/event-stream");
+    const char *session = old_door ? http_query(request, "sessionId") : NULL;
+    if (!json && !events && !session) {
+        gateway_reply_error(request, 406, MCP_LEGACY_TRANSPORT,
+                            "Accept must allow application/json or text/event-stream");
         return;
     }
     exchange_t *exchange = exchange_new(self, request, principal);
     exchange->events = !json || (old_door && accept && events);
-    read_body(exchange, events && accept && strcasestr(accept, "text/event-stream"));
+    exchange->streams = events && accept && strcasestr(accept, "text/event-stream");
+    if (!session || take_old_door(exchange, session))
+        read_body(exchange);
+    if (exchange->old_door && exchange->request)
+        finish_empty(exchange);
     exchange_unref(exchange);
 }
 
@@ -542,16 +718,16 @@ static err_t on_probe(void *state, call_t *call, void *reply, const peer_answer_
     buf_open(&out, http_arena(probe->request));
     bool fine = !err_is(got->err);
     if (probe->scale && fine && !err_is(json_from_msgpack(got->body, JSON_COMPACT, &out))) {
-        reply_json(probe->request, 200, out.data);
+        gateway_reply_json(probe->request, 200, out.data);
     } else {
         bool ready = fine && catalogue_complete(self->catalogue) && !actor_draining(self->actor);
         buf_printf(&out, "{\"ready\":%s,\"pillar\":\"%s\",\"answers\":%s,\"draining\":%s}",
                    ready ? "true" : "false", self->settings->pillar, fine ? "true" : "false",
                    actor_draining(self->actor) ? "true" : "false");
-        reply_json(probe->request, ready ? 200 : 503, out.data);
+        gateway_reply_json(probe->request, ready ? 200 : 503, out.data);
     }
     http_set_user(probe->request, NULL);
-    flush_soon(self);
+    gateway_flush_soon(self);
     call_on_gone(call, NULL, NULL);
     free(probe);
     return err_ok();
@@ -599,9 +775,9 @@ static void on_plain(gateway_t *self, http_request_t *request, const char *path)
     if (!strcmp(path, "/health") || !strcmp(path, "/livez"))
         http_reply(request, 200, "text/plain", (bytes_t){(const uint8_t *)ok, 2});
     else
-        reply_json(request, 404,
-                   "{\"error\":\"there is nothing here; see POST /mcp, POST /messages, GET "
-                   "/health, /livez, /readyz, /api/v1/scale\"}");
+        gateway_reply_json(request, 404,
+                           "{\"error\":\"there is nothing here; see POST /mcp, POST /messages, GET "
+                           "/health, /livez, /readyz, /api/v1/scale\"}");
 }
 
 /* ---- Who may come in ---- */
@@ -656,24 +832,27 @@ static bool origin_allowed(const gateway_t *self, http_request_t *request)
 static bool check_door(const gateway_t *self, http_request_t *request)
 {
     if (!origin_allowed(self, request)) {
-        reply_error(request, 403, MCP_LEGACY_TRANSPORT,
-                    "this Origin is not allowed: add it to gateway.allowed_origins");
+        gateway_reply_error(request, 403, MCP_LEGACY_TRANSPORT,
+                            "this Origin is not allowed: add it to gateway.allowed_origins");
         return false;
     }
     if (!host_allowed(self, request)) {
-        reply_error(request, 403, MCP_LEGACY_TRANSPORT,
-                    "this Host is not allowed: add it to gateway.allowed_hosts, or start with "
-                    "--behind-proxy");
+        gateway_reply_error(
+            request, 403, MCP_LEGACY_TRANSPORT,
+            "this Host is not allowed: add it to gateway.allowed_hosts, or start with "
+            "--behind-proxy");
         return false;
     }
     if (http_too_large(request)) {
-        reply_error(request, 413, MCP_LEGACY_TRANSPORT,
-                    "the body is larger than gateway.max_body allows");
+        gateway_reply_error(request, 413, MCP_LEGACY_TRANSPORT,
+                            "the body is larger than gateway.max_body allows");
         return false;
     }
     const char *origin = http_header(request, "Origin");
     if (origin) {
         http_set_header(request, "Access-Control-Allow-Origin", origin);
+        http_set_header(request, "Access-Control-Expose-Headers",
+                        "Mcp-Session-Id, WWW-Authenticate");
         http_set_header(request, "Vary", "Origin");
     }
     return true;
@@ -690,8 +869,8 @@ static const principal_t *who(gateway_t *self, http_request_t *request)
         found = tokens_find(self->tokens, header + 7);
     if (!found) {
         http_set_header(request, "WWW-Authenticate", "Bearer");
-        reply_error(request, 401, MCP_LEGACY_TRANSPORT,
-                    header ? "the bearer token is not known" : "a bearer token is needed");
+        gateway_reply_error(request, 401, MCP_LEGACY_TRANSPORT,
+                            header ? "the bearer token is not known" : "a bearer token is needed");
     }
     return found;
 }
@@ -706,6 +885,23 @@ static void on_preflight(http_request_t *request)
     http_reply(request, 204, NULL, (bytes_t){0});
 }
 
+static void on_delete(gateway_t *self, http_request_t *request, const principal_t *principal)
+{
+    session_claims_t claims;
+    const char *id = http_header(request, "Mcp-Session-Id");
+    mcp_refusal_t refusal = {.status = 400,
+                             .code = MCP_LEGACY_TRANSPORT,
+                             .text = "the header Mcp-Session-Id must name the session to end"};
+    if (id)
+        refusal = session_read(self, http_arena(request), principal, id, &claims);
+    if (refusal.status) {
+        gateway_reply_error(request, refusal.status, refusal.code, refusal.text);
+        return;
+    }
+    session_end(self, id);
+    http_reply(request, 204, NULL, (bytes_t){0});
+}
+
 static void on_request(void *ctx, http_request_t *request)
 {
     gateway_t *self = ctx;
@@ -717,12 +913,13 @@ static void on_request(void *ctx, http_request_t *request)
         return;
     }
     bool mcp = !strcmp(path, "/mcp"), old_door = !strcmp(path, "/messages");
+    bool sse = !strcmp(path, "/sse");
     bool scale = !strcmp(path, "/api/v1/scale") && !strcmp(self->settings->pillar, "agent");
     if (!strcmp(path, "/readyz")) {
         start_probe(self, request, false);
         return;
     }
-    if (!mcp && !old_door && !scale) {
+    if (!mcp && !old_door && !scale && !sse) {
         on_plain(self, request, path);
         return;
     }
@@ -731,9 +928,14 @@ static void on_request(void *ctx, http_request_t *request)
         return;
     if (scale) {
         start_probe(self, request, true);
-    } else if (strcmp(method, "POST") != 0) {
-        http_set_header(request, "Allow", "POST");
-        reply_error(request, 405, MCP_LEGACY_TRANSPORT, "only POST is answered here");
+    } else if (!strcmp(method, "GET") && !old_door) {
+        stream_get(self, request, principal, sse);
+    } else if (mcp && !strcmp(method, "DELETE")) {
+        on_delete(self, request, principal);
+    } else if (strcmp(method, "POST") != 0 || sse) {
+        http_set_header(request, "Allow", sse ? "GET" : old_door ? "POST" : "GET, POST, DELETE");
+        gateway_reply_error(request, 405, MCP_LEGACY_TRANSPORT,
+                            "this HTTP method is not answered here; see the header Allow");
     } else {
         on_mcp(self, request, principal, old_door);
     }
@@ -745,7 +947,8 @@ static void exchange_gone(exchange_t *exchange)
     exchange->refs++; /* the last call may let go of it */
     exchange->request = NULL;
     for (pending_t *at = exchange->calls; at; at = at->next)
-        if (at->call && at->message.modern) /* leaving cancels; in the legacy era it does not */
+        if (at->call && (at->message.modern ||
+                         at->open_questions)) /* leaving cancels; in the legacy era it does not */
             actor_cancel(self->actor, at->call);
     exchange_unref(exchange);
 }
@@ -765,7 +968,9 @@ static void on_gone(void *ctx, http_request_t *request)
     if (!visitor)
         return;
     http_set_user(request, NULL);
-    if (*visitor == VISITOR_EXCHANGE)
+    if (*visitor == VISITOR_STREAM)
+        stream_gone(self, (stream_t *)visitor);
+    else if (*visitor == VISITOR_EXCHANGE)
         exchange_gone((exchange_t *)visitor);
     else
         probe_gone(self, (probe_t *)visitor);
@@ -775,6 +980,49 @@ static void on_gone(void *ctx, http_request_t *request)
 
 static err_t ask(void *state, call_t *call, void *ctx);
 
+static err_t on_rich_tools(void *state, call_t *call, void *reply, const peer_answer_t *got,
+                           void *ctx)
+{
+    gateway_t *self = state;
+    (void)call;
+    (void)reply;
+    if (!err_is(got->err) && catalogue_learn_rich(self->catalogue, ctx, got->body))
+        streams_changed(self, "tools");
+    return err_ok();
+}
+
+static err_t ask_rich_tools(void *state, call_t *call, void *ctx)
+{
+    const char *pillar = ctx;
+    (void)state;
+    buf_t args;
+    buf_open(&args, call_arena(call));
+    mp_put_map(&args, 1);
+    mp_put_str(&args, "kind");
+    mp_put_str(&args, "tools");
+    peer_call_t request = {.peer = pillar,
+                           .method = arena_printf(call_arena(call), "%s_mcp_list", pillar),
+                           .args = buf_bytes(&args),
+                           .timeout_ms = LOOK_AGAIN_MS};
+    call_peer(call, &request, on_rich_tools, ctx);
+    return call_park(call);
+}
+
+void gateway_ask_tools(gateway_t *self, const char *pillar)
+{
+    for (size_t i = 0; i < self->pillar_count; i++)
+        if (!strcmp(self->pillars[i], pillar)) /* the name must outlive the question */
+            actor_work(self->actor, 0, ask_rich_tools, (void *)self->pillars[i]);
+}
+
+static void learn(gateway_t *self, call_t *call, const char *pillar, bytes_t description)
+{
+    if (catalogue_learn(self->catalogue, pillar, description))
+        streams_changed(self, "tools");
+    if (catalogue_is_rich(self->catalogue, pillar))
+        call_work(call, 0, ask_rich_tools, (void *)pillar);
+}
+
 static err_t on_description(void *state, call_t *call, void *reply, const peer_answer_t *got,
                             void *ctx)
 {
@@ -782,7 +1030,7 @@ static err_t on_description(void *state, call_t *call, void *reply, const peer_a
     const char *pillar = ctx;
     (void)reply;
     if (!err_is(got->err))
-        catalogue_learn(self->catalogue, pillar, got->body);
+        learn(self, call, pillar, got->body);
     call_work(call, catalogue_knows(self->catalogue, pillar) ? LOOK_AGAIN_MS : ASK_AGAIN_MS, ask,
               ctx);
     return err_ok();
@@ -807,13 +1055,14 @@ static void on_readable(void *state, void *ctx)
     (void)ctx;
     http_server_on_readable(self->http);
     if (http_server_deadline_ms(self->http) == 0)
-        flush_soon(self);
+        gateway_flush_soon(self);
 }
 
 /* libmicrohttpd closes quiet connections only when it is run. */
 static err_t tend(void *state, call_t *call, void *ctx)
 {
     gateway_t *self = state;
+    streams_tend(self);
     http_server_on_readable(self->http);
     call_work(call, TEND_MS, tend, ctx);
     return err_ok();
@@ -872,8 +1121,17 @@ static err_t gateway_open(void *state, call_t *call)
         self->pillars = all_pillars;
         self->pillar_count = sizeof(all_pillars) / sizeof(all_pillars[0]);
     }
+    uint8_t fresh[SEAL_KEY];
+    call_random(call, fresh, sizeof(fresh));
+    call_random(call, &self->salt, sizeof(self->salt));
+    err_t err = seal_open(settings->key_file ? settings->key_file
+                                             : arena_printf(call_arena(call), "%s/gateway.key",
+                                                            actor_data_dir(self->actor)),
+                          fresh, call_arena(call), &self->seal);
+    if (err_is(err))
+        return err;
     self->catalogue = catalogue_new(self->pillars, self->pillar_count);
-    err_t err = open_tokens(self, call_arena(call));
+    err = open_tokens(self, call_arena(call));
     if (!err_is(err))
         err = open_http(self, call_arena(call));
     if (err_is(err))
@@ -888,6 +1146,7 @@ static err_t gateway_open(void *state, call_t *call)
 static void gateway_close(void *state)
 {
     gateway_t *self = state;
+    streams_close(self);
     http_server_close(&self->http);
     tokens_close(&self->tokens);
     catalogue_destroy(&self->catalogue);

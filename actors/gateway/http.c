@@ -142,6 +142,11 @@ const char *http_header(const http_request_t *request, const char *name)
     return MHD_lookup_connection_value(request->connection, MHD_HEADER_KIND, name);
 }
 
+const char *http_query(const http_request_t *request, const char *name)
+{
+    return MHD_lookup_connection_value(request->connection, MHD_GET_ARGUMENT_KIND, name);
+}
+
 bytes_t http_body(const http_request_t *request)
 {
     return buf_bytes(&request->body);

@@ -48,6 +48,8 @@ const char *http_method(const http_request_t *request);
 const char *http_path(const http_request_t *request);
 /* NULL when absent. Names ignore case; of a repeated header the first counts. */
 const char *http_header(const http_request_t *request, const char *name);
+/* The value of ?name=…, or NULL. */
+const char *http_query(const http_request_t *request, const char *name);
 bytes_t http_body(const http_request_t *request);
 bool http_too_large(const http_request_t *request); /* the body was dropped */
 const char *http_peer(const http_request_t *request);

@@ -1,5 +1,7 @@
 #include "actors/gateway/mcp.h"
 
+#include <errno.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -127,12 +129,30 @@ static mcp_refusal_t read_shape(arena_t *arena, bytes_t value, mcp_message_t *ou
     return fine;
 }
 
+int mcp_level(const char *name)
+{
+    static const char *const levels[] = {"debug",    "info",  "notice",    "warning", "error",
+                                         "critical", "alert", "emergency", NULL};
+    for (int i = 0; name && levels[i]; i++)
+        if (!strcmp(levels[i], name))
+            return i + 1;
+    return 0;
+}
+
 static bytes_t meta_of(const mcp_message_t *message)
 {
     bytes_t meta = {0};
     if (message->params.size)
         mp_get(message->params, "_meta", &meta);
     return meta;
+}
+
+bool mcp_meta(const mcp_message_t *message, const char *name, bytes_t *out)
+{
+    char key[128];
+    bytes_t meta = meta_of(message);
+    snprintf(key, sizeof(key), META "%s", name);
+    return meta.size && mp_get(meta, key, out);
 }
 
 static mcp_refusal_t unsupported(arena_t *arena, const mcp_message_t *message,
@@ -152,8 +172,6 @@ static mcp_refusal_t unsupported(arena_t *arena, const mcp_message_t *message,
 
 static mcp_refusal_t check_meta(arena_t *arena, mcp_message_t *out, bytes_t meta)
 {
-    static const char *const levels[] = {"debug",    "info",  "notice",    "warning", "error",
-                                         "critical", "alert", "emergency", NULL};
     bytes_t field;
     mp_type_t type;
     if (!mp_get(meta, META "clientCapabilities", &field) || !mp_type_of(field, &type) ||
@@ -161,11 +179,7 @@ static mcp_refusal_t check_meta(arena_t *arena, mcp_message_t *out, bytes_t meta
         return refuse(out, 400, MCP_PARAMS,
                       "_meta must carry " META "clientCapabilities, an object");
     if (mp_get(meta, META "logLevel", &field)) {
-        const char *level = mp_text(arena, field);
-        int i = 0;
-        while (levels[i] && (!level || strcmp(levels[i], level) != 0))
-            i++;
-        if (!levels[i])
+        if (!mcp_level(mp_text(arena, field)))
             return refuse(out, 400, MCP_PARAMS, "_meta has an unknown " META "logLevel");
     }
     return fine;
@@ -270,6 +284,78 @@ mcp_refusal_t mcp_read_call(arena_t *arena, const mcp_message_t *message, const 
     return fine;
 }
 
+/* ---- Mcp-Param-… ---- */
+
+/* Does the header say what the argument says? */
+static bool says_the_same(arena_t *arena, const char *header, bytes_t argument)
+{
+    mp_type_t type;
+    bool flag;
+    double number;
+    if (!mp_type_of(argument, &type))
+        return false;
+    if (type == MP_STR)
+        return mp_equals(argument, header);
+    if (type == MP_BOOL)
+        return mp_bool(argument, &flag) && !strcmp(header, flag ? "true" : "false");
+    bytes_t value;
+    if (!mp_real(argument, &number) ||
+        err_is(json_to_msgpack(arena, arena_printf(arena, "[%s]", header), strlen(header) + 2, NULL,
+                               &value)) ||
+        !mp_at(value, 0, &value))
+        return false;
+    return mp_same(value, argument);
+}
+
+static mcp_refusal_t check_param(arena_t *arena, const mcp_message_t *message, const char *name,
+                                 bytes_t argument, const mcp_headers_t *headers)
+{
+    const char *header = arena_printf(arena, "Mcp-Param-%s", name);
+    const char *value = headers->get(headers->ctx, header);
+    mp_type_t type;
+    bool given = argument.size && mp_type_of(argument, &type) && type != MP_NIL;
+    if (!given && !value)
+        return fine;
+    if (!value)
+        return refuse(message, 400, MCP_HEADER_MISMATCH,
+                      arena_printf(arena, "the header %s is missing", header));
+    const char *decoded = mcp_header_value(arena, value);
+    if (!decoded)
+        return refuse(message, 400, MCP_HEADER_MISMATCH,
+                      arena_printf(arena, "the header %s is not valid Base64", header));
+    if (!given || !says_the_same(arena, decoded, argument))
+        return refuse(message, 400, MCP_HEADER_MISMATCH,
+                      arena_printf(arena, "the header %s is not what the arguments say", header));
+    return fine;
+}
+
+mcp_refusal_t mcp_check_params(arena_t *arena, const mcp_message_t *message, bytes_t schema,
+                               bytes_t arguments, const mcp_headers_t *headers)
+{
+    bytes_t properties, key, property, mark;
+    mp_value_t head;
+    if (!mp_get(schema, "properties", &properties))
+        return fine;
+    mp_reader_t reader = mp_reader(properties);
+    if (!mp_read(&reader, &head) || head.type != MP_MAP)
+        return fine;
+    for (uint32_t i = 0; i < head.count && mp_slice(&reader, &key); i++) {
+        if (!mp_slice(&reader, &property))
+            break;
+        const char *name = mp_text(arena, key);
+        const char *header = mp_get(property, "x-mcp-header", &mark) ? mp_text(arena, mark) : NULL;
+        bytes_t argument = {0};
+        if (arguments.size && name)
+            mp_get(arguments, name, &argument);
+        mcp_refusal_t refusal = header
+                                    ? check_param(arena, message, header, argument, headers)
+                                    : mcp_check_params(arena, message, property, argument, headers);
+        if (refusal.status)
+            return refusal;
+    }
+    return fine;
+}
+
 /* ---- Writing ---- */
 
 static void put_id(buf_t *out, bytes_t id)
@@ -291,14 +377,40 @@ void mcp_put_refusal(buf_t *out, const mcp_refusal_t *refusal)
 
 void mcp_open_result(buf_t *out, const mcp_message_t *message, const char *server_version)
 {
+    mcp_open_result_of(out, message, server_version, "complete");
+}
+
+void mcp_put_cache(buf_t *out, const mcp_message_t *message)
+{
+    if (message->modern)
+        buf_puts(out, ",\"ttlMs\":60000,\"cacheScope\":\"private\"");
+}
+
+void mcp_put_log(buf_t *out, const char *level, const char *logger, const char *text)
+{
+    buf_puts(out, "{\"jsonrpc\":\"2.0\",\"method\":\"notifications/message\",\"params\":{"
+                  "\"level\":");
+    json_put_string(out, level, strlen(level));
+    if (logger) {
+        buf_puts(out, ",\"logger\":");
+        json_put_string(out, logger, strlen(logger));
+    }
+    buf_puts(out, ",\"data\":");
+    json_put_string(out, text, strlen(text));
+    buf_puts(out, "}}");
+}
+
+void mcp_open_result_of(buf_t *out, const mcp_message_t *message, const char *server_version,
+                        const char *type)
+{
     buf_puts(out, "{\"jsonrpc\":\"2.0\",\"id\":");
     put_id(out, message->id);
     buf_puts(out, ",\"result\":{");
     if (message->modern)
         buf_printf(out,
-                   "\"resultType\":\"complete\",\"_meta\":{\"" META
+                   "\"resultType\":\"%s\",\"_meta\":{\"" META
                    "serverInfo\":{\"name\":\"agency\",\"version\":\"%s\"}}",
-                   server_version);
+                   type, server_version);
 }
 
 void mcp_close_result(buf_t *out)

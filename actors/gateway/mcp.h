@@ -23,7 +23,10 @@ enum {
     MCP_PARAMS = -32602,
     MCP_INTERNAL = -32603,
     MCP_LEGACY_TRANSPORT = -32000,
+    MCP_SESSION = -32001,
+    MCP_LEGACY_NO_RESOURCE = -32002,
     MCP_HEADER_MISMATCH = -32020,
+    MCP_CAPABILITY = -32021,
     MCP_VERSION = -32022
 };
 
@@ -74,6 +77,21 @@ void mcp_put_refusal(buf_t *out, const mcp_refusal_t *refusal);
  * modern era the result begins with resultType and serverInfo. */
 void mcp_open_result(buf_t *out, const mcp_message_t *message, const char *server_version);
 void mcp_close_result(buf_t *out);
+/* The same with another resultType; legacy messages have none. */
+void mcp_open_result_of(buf_t *out, const mcp_message_t *message, const char *server_version,
+                        const char *type);
+/* ,"ttlMs":…,"cacheScope":… in the modern era. */
+void mcp_put_cache(buf_t *out, const mcp_message_t *message);
+/* A member of params._meta with the prefix of the specification; false when absent. */
+bool mcp_meta(const mcp_message_t *message, const char *name, bytes_t *out);
+/* 1 (debug) to 8 (emergency); 0: no level. */
+int mcp_level(const char *name);
+/* A log line; `logger` may be NULL. */
+void mcp_put_log(buf_t *out, const char *level, const char *logger, const char *text);
+/* Header Mcp-Param-<name> against the arguments, for every property of the tool's schema (msgpack)
+ * that has x-mcp-header. */
+mcp_refusal_t mcp_check_params(arena_t *arena, const mcp_message_t *message, bytes_t schema,
+                               bytes_t arguments, const mcp_headers_t *headers);
 
 /* "answer": of tools/call. `body` msgpack, may be empty; `text` for people. */
 void mcp_put_tool_result(buf_t *out, const mcp_message_t *message, const char *server_version,

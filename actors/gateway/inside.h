@@ -1,0 +1,183 @@
+/* inside: what the files of the gateway share. gateway.c owns the door and the plain requests,
+ * rich.c what pillars serve in MCP's own words, streams.c what stays open.
+ * Thread: the gateway's loop. */
+#ifndef ACTORS_GATEWAY_INSIDE_H
+#define ACTORS_GATEWAY_INSIDE_H
+
+#include "actors/gateway/catalogue.h"
+#include "actors/gateway/gateway.h"
+#include "actors/gateway/http.h"
+#include "actors/gateway/mcp.h"
+#include "actors/gateway/seal.h"
+#include "actors/gateway/tokens.h"
+#include "bus/actor.h"
+
+#define gateway_settings_FIELDS(F)                                                                 \
+    F(INT, port, opt(0), 0, 65535, "Where to listen; 0 picks one.")                                \
+    F(STR, bind, opt(127.0.0.1), 1, 64, "Numeric address to listen at.")                           \
+    F(STR, pillar, opt(agent), 1, 64, "The pillar beside this gateway.")                           \
+    F(STRS, pillars, opt(), 0, 16, "Whose tools are listed; absent: all beside the agent.")        \
+    F(STR, tokens, opt(), 1, 4096, "File of bearer tokens; absent: none are asked for.")           \
+    F(BOOL, behind_proxy, opt(false), 0, 0, "A proxy in front ends TLS and checks the Host.")      \
+    F(STRS, allowed_hosts, opt(), 0, 64, "Values of Host that are answered beside loopback's.")    \
+    F(STRS, allowed_origins, opt(), 0, 64,                                                         \
+      "Values of Origin that are answered beside loopback's.")                                     \
+    F(INT, max_body, opt(4194304), 1024, 67108864, "Largest request body in bytes.")               \
+    F(INT, max_connections, opt(2000), 1, 100000, "Connections at once.")                          \
+    F(INT, max_per_address, opt(2000), 1, 100000, "Connections of one address at once.")           \
+    F(INT, idle_timeout_s, opt(120), 1, 86400, "A quiet connection is closed after this time.")    \
+    F(INT, call_timeout_ms, opt(120000), 100, 3600000, "Longest time a tool may take.")            \
+    F(STR, key_file, opt(), 1, 4096,                                                               \
+      "32 random bytes that sign sessions and tasks; absent: gateway.key beside the data.")        \
+    F(INT, session_ttl_s, opt(86400), 60, 2592000, "A session ends after this time.")              \
+    F(INT, max_sessions, opt(10000), 1, 1000000,                                                   \
+      "Sessions of which something is remembered: a log level, a subscription, an end.")           \
+    F(INT, keep_answer_s, opt(300), 1, 86400, "How long an answer waits to be fetched.")           \
+    F(INT, keep_alive_ms, opt(15000), 1000, 600000, "Time between comments on a quiet stream.")
+RECORD_STRUCT(gateway_settings, gateway_settings_FIELDS)
+
+typedef struct stream stream_t;
+typedef struct session session_t;
+typedef struct replay replay_t;
+
+typedef struct gateway {
+    const gateway_settings_t *settings;
+    actor_t *actor;
+    http_server_t *http;
+    tokens_t *tokens;
+    catalogue_t *catalogue;
+    const char *const *pillars;
+    size_t pillar_count;
+    int exchanges;         /* not over yet */
+    struct exchange *live; /* those */
+    bool flush_armed;
+    seal_t seal;
+    stream_t *streams;   /* open ones */
+    session_t *sessions; /* latest first; only those with something to remember */
+    size_t session_count;
+    replay_t *replays;          /* answers that can be fetched later */
+    struct pending *asking;     /* waiting for a client's answers */
+    uint64_t next_number, salt; /* together never the same twice */
+} gateway_t;
+
+/* What http_user of a parked request points to. */
+typedef enum visitor { VISITOR_EXCHANGE, VISITOR_PROBE, VISITOR_STREAM } visitor_t;
+
+/* Who the session says the client is; all of it is in its id. */
+typedef struct session_claims {
+    const char *id; /* NULL: no session */
+    const char *version;
+    bool sampling, elicitation, roots;
+} session_claims_t;
+
+/* One HTTP request with JSON-RPC in it. `request` is NULL once it is answered or the client has
+ * gone. Counted, since the client and the bus each let go of it in their own time. */
+typedef struct exchange {
+    visitor_t visitor; /* first */
+    struct exchange *next, *prev;
+    gateway_t *gateway;
+    http_request_t *request;
+    int refs;
+    bool events;  /* the answer is a stream of events */
+    bool streams; /* it could be */
+    bool started; /* the stream has begun */
+    bool batch;
+    int waiting; /* answers of the batch that are still to come */
+    buf_t answers;
+    arena_t *arena;
+    principal_t principal;
+    session_claims_t session;
+    replay_t *replay;     /* NULL: the answer cannot be fetched later */
+    const char *old_door; /* answers go to this session's GET /sse; NULL: not that door */
+    const char *traceparent;
+    struct pending *calls;
+} exchange_t;
+
+/* One JSON-RPC request of an exchange that is a call over the bus. */
+typedef struct pending {
+    struct pending *next;
+    exchange_t *exchange;
+    mcp_message_t message;
+    const char *pillar, *tool;
+    bytes_t arguments;
+    call_t *call; /* NULL: not begun, or over */
+    /* In MCP's own words (rich.c): */
+    const char *kind;  /* "tool", "prompt", "resource" */
+    const char *state; /* of the pillar, from the last round */
+    bytes_t responses;
+    const char *log_level;
+    struct pending *next_asking;
+    struct question *questions; /* open ones of a legacy client */
+    int open_questions, rounds;
+    size_t at; /* lists: which pillar */
+    const char *cursor;
+    struct pending_list *list;
+} pending_t;
+
+/* ---- gateway.c ---- */
+
+void gateway_flush_soon(gateway_t *self);
+void gateway_reply_json(http_request_t *request, int status, const char *json);
+void gateway_reply_error(http_request_t *request, int status, int code, const char *text);
+/* Learns the tools of a pillar that serves some in MCP's own words anew. */
+void gateway_ask_tools(gateway_t *self, const char *pillar);
+void exchange_unref(exchange_t *exchange);
+/* One event of the answer's stream, which begins with it. */
+void exchange_send(exchange_t *exchange, const char *json);
+/* The answer of one message; the last of a batch ends the exchange. */
+void exchange_answer(exchange_t *exchange, int status, const char *json);
+void exchange_refuse(exchange_t *exchange, const mcp_refusal_t *refusal);
+void exchange_let_go(exchange_t *exchange);
+/* Remembers a call of the exchange until pending_over; fn begins it. */
+pending_t *pending_new(exchange_t *exchange, const mcp_message_t *message);
+void pending_begin(pending_t *pending, work_fn_t *fn);
+void pending_lost(void *self, call_t *call, void *ctx);
+void pending_over(pending_t *pending);
+/* A call over the bus in the client's name. */
+peer_call_t pending_request(const pending_t *pending, const char *pillar, const char *method,
+                            bytes_t args);
+
+/* ---- rich.c: what a pillar serves in MCP's own words ---- */
+
+/* tools/call of a tool that is not made of rows, prompts/get, resources/read. */
+mcp_refusal_t rich_get(exchange_t *exchange, const mcp_message_t *message, const char *kind);
+mcp_refusal_t rich_list(exchange_t *exchange, const mcp_message_t *message, const char *kind);
+mcp_refusal_t rich_complete(exchange_t *exchange, const mcp_message_t *message);
+mcp_refusal_t rich_task(exchange_t *exchange, const mcp_message_t *message);
+/* A legacy client answers a question. False: nobody asked. */
+bool rich_on_response(exchange_t *exchange, const mcp_message_t *message, bytes_t value);
+void rich_on_note(pending_t *pending, bytes_t note);
+/* Its client has gone for good: nobody will answer. */
+void rich_forget(pending_t *pending);
+bool rich_declares(const mcp_message_t *message, const char *one, const char *two);
+
+/* ---- streams.c: sessions and whatever stays open ---- */
+
+const char *session_new(gateway_t *self, arena_t *arena, const principal_t *principal,
+                        const char *version, bytes_t capabilities);
+/* Status 0, or how the id is refused. */
+mcp_refusal_t session_read(gateway_t *self, arena_t *arena, const principal_t *principal,
+                           const char *id, session_claims_t *out);
+void session_end(gateway_t *self, const char *id);
+void session_set_level(gateway_t *self, const char *id, const char *level);
+const char *session_level(const gateway_t *self, const char *id);
+void session_subscribe(gateway_t *self, const char *id, const char *uri, bool on);
+
+/* GET /mcp and GET /sse. */
+void stream_get(gateway_t *self, http_request_t *request, const principal_t *principal, bool old);
+mcp_refusal_t stream_listen(exchange_t *exchange, const mcp_message_t *message);
+void stream_gone(gateway_t *self, stream_t *stream);
+/* A message for the session's GET stream. False: there is none. */
+bool stream_send(gateway_t *self, const char *session, const char *json);
+/* "tools", "prompts", "resources", or the URI of a resource that changed. */
+void streams_changed(gateway_t *self, const char *what);
+void streams_tend(gateway_t *self);
+void streams_close(gateway_t *self);
+
+replay_t *replay_new(exchange_t *exchange);
+void replay_put(gateway_t *self, exchange_t *exchange, const char *json);
+void replay_end(gateway_t *self, exchange_t *exchange);
+/* The client may hang up now and fetch the answer. */
+void replay_hang_up(exchange_t *exchange);
+
+#endif

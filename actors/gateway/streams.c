@@ -1,0 +1,684 @@
+#include "actors/gateway/inside.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "proto/json.h"
+#include "proto/mp.h"
+
+enum { REPLAY_BYTES_MOST = 8 << 20, REPLAYS_MOST = 1024, URIS_MOST = 256, RETRY_MS = 500 };
+
+typedef enum stream_kind { STREAM_GET, STREAM_SSE, STREAM_LISTEN } stream_kind_t;
+
+struct stream {
+    visitor_t visitor; /* first */
+    stream_t *next, *prev;
+    gateway_t *gateway;
+    http_request_t *request;
+    arena_t *arena;
+    stream_kind_t kind;
+    const char *session;      /* NULL for STREAM_LISTEN */
+    const char *subscription; /* of STREAM_LISTEN: the request id as JSON */
+    bytes_t id;
+    bool tools, prompts, resources;
+    strs_t uris;
+    replay_t *replay; /* whose rest it carries */
+    int64_t sent_us;
+};
+
+typedef struct watch {
+    struct watch *next;
+    char *uri;
+} watch_t;
+
+/* What is remembered of a session beside its id. */
+struct session {
+    session_t *next;
+    char *id;
+    char level[16];
+    bool ended;
+    watch_t *watches;
+    int watch_count;
+};
+
+typedef struct event {
+    struct event *next;
+    int number;
+    const char *json;
+} event_t;
+
+/* Events of one answer, so that a client that lost its stream can fetch the rest. */
+struct replay {
+    replay_t *next;
+    arena_t *arena;
+    const char *id, *session;
+    event_t *first, **last;
+    int count;
+    size_t bytes;
+    bool done;
+    exchange_t *exchange; /* NULL when the answer is complete */
+    stream_t *stream;     /* the GET that carries on; NULL: none */
+    int64_t ended_us;
+};
+
+/* ---- Ids of sessions ---- */
+
+static bool declares(bytes_t capabilities, const char *name)
+{
+    bytes_t field;
+    return capabilities.size && mp_get(capabilities, name, &field);
+}
+
+const char *session_new(gateway_t *self, arena_t *arena, const principal_t *principal,
+                        const char *version, bytes_t capabilities)
+{
+    buf_t out;
+    buf_open(&out, arena);
+    mp_put_array(&out, 6);
+    mp_put_str(&out, version);
+    mp_put_int(&out, (declares(capabilities, "sampling") ? 1 : 0) |
+                         (declares(capabilities, "elicitation") ? 2 : 0) |
+                         (declares(capabilities, "roots") ? 4 : 0));
+    mp_put_int(&out, actor_wall_ms(self->actor));
+    mp_put_uint(&out, self->salt);
+    mp_put_uint(&out, self->next_number++);
+    mp_put_str(&out, principal->name);
+    return seal_put(&self->seal, arena, "session", buf_bytes(&out));
+}
+
+static session_t *session_find(const gateway_t *self, const char *id)
+{
+    for (session_t *at = self->sessions; at; at = at->next)
+        if (!strcmp(at->id, id))
+            return at;
+    return NULL;
+}
+
+static bool read_claims(gateway_t *self, arena_t *arena, const char *principal, const char *id,
+                        session_claims_t *out)
+{
+    bytes_t payload, field;
+    int64_t bits, issued;
+    if (strlen(id) > 1024 || !seal_get(&self->seal, arena, "session", id, &payload) ||
+        !mp_at(payload, 0, &field) || !(out->version = mp_text(arena, field)) ||
+        !mp_at(payload, 1, &field) || !mp_int(field, &bits) || !mp_at(payload, 2, &field) ||
+        !mp_int(field, &issued) || !mp_at(payload, 5, &field) || !mp_equals(field, principal))
+        return false;
+    out->sampling = bits & 1;
+    out->elicitation = bits & 2;
+    out->roots = bits & 4;
+    int64_t age = actor_wall_ms(self->actor) - issued;
+    const session_t *session = session_find(self, id);
+    return age < self->settings->session_ttl_s * 1000 && !(session && session->ended);
+}
+
+mcp_refusal_t session_read(gateway_t *self, arena_t *arena, const principal_t *principal,
+                           const char *id, session_claims_t *out)
+{
+    *out = (session_claims_t){0};
+    if (!read_claims(self, arena, principal->name, id, out))
+        return (mcp_refusal_t){.status = 404,
+                               .code = MCP_SESSION,
+                               .text = "this session is unknown or has ended: send initialize "
+                                       "again"};
+    out->id = arena_strdup(arena, id);
+    return (mcp_refusal_t){0};
+}
+
+/* ---- What is remembered ---- */
+
+static void session_free(session_t *session)
+{
+    while (session->watches) {
+        watch_t *watch = session->watches;
+        session->watches = watch->next;
+        free(watch->uri);
+        free(watch);
+    }
+    free(session->id);
+    free(session);
+}
+
+/* The one that was touched least recently makes room. */
+static void drop_oldest(gateway_t *self)
+{
+    session_t **at = &self->sessions;
+    while (*at && (*at)->next)
+        at = &(*at)->next;
+    if (*at) {
+        session_free(*at);
+        *at = NULL;
+        self->session_count--;
+    }
+}
+
+static session_t *session_keep(gateway_t *self, const char *id)
+{
+    for (session_t **at = &self->sessions; *at; at = &(*at)->next)
+        if (!strcmp((*at)->id, id)) {
+            session_t *found = *at;
+            *at = found->next;
+            found->next = self->sessions;
+            return self->sessions = found;
+        }
+    if (self->session_count >= (size_t)self->settings->max_sessions)
+        drop_oldest(self);
+    session_t *session = calloc(1, sizeof(*session));
+    if (!session || !(session->id = strdup(id)))
+        abort();
+    session->next = self->sessions;
+    self->session_count++;
+    return self->sessions = session;
+}
+
+void session_set_level(gateway_t *self, const char *id, const char *level)
+{
+    session_t *session = session_keep(self, id);
+    snprintf(session->level, sizeof(session->level), "%s", level);
+}
+
+const char *session_level(const gateway_t *self, const char *id)
+{
+    const session_t *session = id ? session_find(self, id) : NULL;
+    return session && *session->level ? session->level : "info";
+}
+
+void session_subscribe(gateway_t *self, const char *id, const char *uri, bool on)
+{
+    session_t *session = session_keep(self, id);
+    for (watch_t **at = &session->watches; *at; at = &(*at)->next)
+        if (!strcmp((*at)->uri, uri)) {
+            watch_t *watch = *at;
+            if (on)
+                return;
+            *at = watch->next;
+            free(watch->uri);
+            free(watch);
+            session->watch_count--;
+            return;
+        }
+    watch_t *watch = on && session->watch_count < URIS_MOST ? calloc(1, sizeof(*watch)) : NULL;
+    if (!watch)
+        return;
+    watch->uri = strdup(uri);
+    watch->next = session->watches;
+    session->watches = watch;
+    session->watch_count++;
+}
+
+/* ---- Streams ---- */
+
+static void send_text(stream_t *stream, const char *text)
+{
+    http_stream_send(stream->request, (bytes_t){(const uint8_t *)text, strlen(text)});
+    stream->sent_us = actor_mono_us(stream->gateway->actor);
+    gateway_flush_soon(stream->gateway);
+}
+
+static void send_message(stream_t *stream, const char *id, const char *json)
+{
+    arena_t *arena = arena_new();
+    buf_t out;
+    buf_open(&out, arena);
+    if (id)
+        buf_printf(&out, "id: %s\n", id);
+    buf_puts(&out, "event: message\ndata: ");
+    buf_puts(&out, json);
+    buf_puts(&out, "\n\n");
+    send_text(stream, out.data);
+    arena_destroy(&arena);
+}
+
+static stream_t *stream_new(gateway_t *self, http_request_t *request, stream_kind_t kind)
+{
+    arena_t *arena = arena_new();
+    stream_t *stream = ARENA_NEW(arena, stream_t);
+    *stream = (stream_t){.visitor = VISITOR_STREAM,
+                         .next = self->streams,
+                         .gateway = self,
+                         .request = request,
+                         .arena = arena,
+                         .kind = kind,
+                         .sent_us = actor_mono_us(self->actor)};
+    if (self->streams)
+        self->streams->prev = stream;
+    self->streams = stream;
+    http_set_header(request, "Cache-Control", "no-cache");
+    http_set_header(request, "X-Accel-Buffering", "no");
+    http_stream_start(request, 200, "text/event-stream");
+    http_set_user(request, stream);
+    return stream;
+}
+
+static void stream_free(stream_t *stream)
+{
+    gateway_t *self = stream->gateway;
+    if (stream->replay)
+        stream->replay->stream = NULL;
+    if (stream->prev)
+        stream->prev->next = stream->next;
+    else
+        self->streams = stream->next;
+    if (stream->next)
+        stream->next->prev = stream->prev;
+    arena_t *arena = stream->arena;
+    arena_destroy(&arena);
+}
+
+static void stream_end(stream_t *stream)
+{
+    http_set_user(stream->request, NULL);
+    http_stream_end(stream->request);
+    gateway_flush_soon(stream->gateway);
+    stream_free(stream);
+}
+
+void stream_gone(gateway_t *self, stream_t *stream)
+{
+    (void)self;
+    stream_free(stream);
+}
+
+static stream_t *stream_of(const gateway_t *self, const char *session)
+{
+    for (stream_t *at = self->streams; at; at = at->next)
+        if (at->session && !at->replay && !strcmp(at->session, session))
+            return at;
+    return NULL;
+}
+
+bool stream_send(gateway_t *self, const char *session, const char *json)
+{
+    stream_t *stream = stream_of(self, session);
+    if (stream && json)
+        send_message(stream, NULL, json);
+    return stream != NULL;
+}
+
+/* ---- GET ---- */
+
+static void refuse_get(http_request_t *request, const mcp_refusal_t *refusal)
+{
+    gateway_reply_error(request, refusal->status, refusal->code, refusal->text);
+}
+
+static void begin_sse(gateway_t *self, http_request_t *request, const principal_t *principal)
+{
+    buf_t all;
+    buf_open(&all, http_arena(request));
+    mp_put_map(&all, 3);
+    static const char *const names[] = {"sampling", "elicitation", "roots"};
+    for (int i = 0; i < 3; i++) {
+        mp_put_str(&all, names[i]); /* its initialize comes later; an error is an answer too */
+        mp_put_bool(&all, true);
+    }
+    stream_t *stream = stream_new(self, request, STREAM_SSE);
+    stream->session = session_new(self, stream->arena, principal, "2024-11-05", buf_bytes(&all));
+    send_text(stream,
+              arena_printf(stream->arena, "event: endpoint\ndata: /messages?sessionId=%s\n\n",
+                           stream->session));
+}
+
+static replay_t *replay_find(const gateway_t *self, const char *session, const char *event,
+                             int *number)
+{
+    const char *dash = strrchr(event, '-');
+    if (!dash)
+        return NULL;
+    *number = atoi(dash + 1);
+    for (replay_t *at = self->replays; at; at = at->next)
+        if (strlen(at->id) == (size_t)(dash - event) &&
+            !strncmp(at->id, event, (size_t)(dash - event)) && !strcmp(at->session, session))
+            return at;
+    return NULL;
+}
+
+static void send_event(stream_t *stream, const replay_t *replay, const event_t *event)
+{
+    send_message(stream, arena_printf(stream->arena, "%s-%d", replay->id, event->number),
+                 event->json);
+}
+
+static void carry_on(stream_t *stream, replay_t *replay, int after)
+{
+    if (replay->stream)
+        stream_end(replay->stream);
+    for (const event_t *at = replay->first; at; at = at->next)
+        if (at->number > after)
+            send_event(stream, replay, at);
+    if (replay->done) {
+        stream_end(stream);
+        return;
+    }
+    stream->replay = replay;
+    replay->stream = stream;
+}
+
+void stream_get(gateway_t *self, http_request_t *request, const principal_t *principal, bool old)
+{
+    if (old) {
+        begin_sse(self, request, principal);
+        return;
+    }
+    const char *id = http_header(request, "Mcp-Session-Id");
+    const char *last = http_header(request, "Last-Event-ID");
+    session_claims_t claims;
+    mcp_refusal_t refusal = {.status = id ? 0 : 405,
+                             .code = MCP_LEGACY_TRANSPORT,
+                             .text = "a stream needs the header Mcp-Session-Id of an initialize; "
+                                     "in version " MCP_MODERN " use subscriptions/listen"};
+    if (id)
+        refusal = session_read(self, http_arena(request), principal, id, &claims);
+    int after = 0;
+    replay_t *replay = !refusal.status && last ? replay_find(self, id, last, &after) : NULL;
+    if (!refusal.status && !replay && stream_of(self, id))
+        refusal = (mcp_refusal_t){.status = 409,
+                                  .code = MCP_LEGACY_TRANSPORT,
+                                  .text = "this session has a stream already"};
+    if (refusal.status) {
+        if (refusal.status == 405)
+            http_set_header(request, "Allow", "POST");
+        refuse_get(request, &refusal);
+        return;
+    }
+    stream_t *stream = stream_new(self, request, STREAM_GET);
+    stream->session = arena_strdup(stream->arena, id);
+    if (replay)
+        carry_on(stream, replay, after);
+    else
+        send_text(stream, ": open\n\n");
+}
+
+/* ---- subscriptions/listen ---- */
+
+static bool wants(bytes_t filter, const char *name)
+{
+    bytes_t field;
+    bool value = false;
+    return filter.size && mp_get(filter, name, &field) && mp_bool(field, &value) && value;
+}
+
+static void read_filter(stream_t *stream, bytes_t filter)
+{
+    bytes_t list, item;
+    mp_value_t head;
+    stream->tools = wants(filter, "toolsListChanged");
+    stream->prompts = wants(filter, "promptsListChanged");
+    stream->resources = wants(filter, "resourcesListChanged");
+    if (!filter.size || !mp_get(filter, "resourceSubscriptions", &list))
+        return;
+    mp_reader_t reader = mp_reader(list);
+    if (!mp_read(&reader, &head) || head.type != MP_ARRAY)
+        return;
+    const char **uris = ARENA_ARRAY(stream->arena, const char *, URIS_MOST);
+    for (uint32_t i = 0; i < head.count && i < URIS_MOST && mp_slice(&reader, &item); i++)
+        if ((uris[stream->uris.count] = mp_text(stream->arena, item)))
+            stream->uris.count++;
+    stream->uris.items = uris;
+}
+
+static void put_subscription(buf_t *out, const stream_t *stream)
+{
+    buf_printf(out, "\"_meta\":{\"io.modelcontextprotocol/subscriptionId\":%s}",
+               stream->subscription);
+}
+
+static void acknowledge(stream_t *stream)
+{
+    buf_t out;
+    buf_open(&out, stream->arena);
+    buf_puts(&out, "{\"jsonrpc\":\"2.0\",\"method\":\"notifications/subscriptions/acknowledged\","
+                   "\"params\":{");
+    put_subscription(&out, stream);
+    buf_puts(&out, ",\"notifications\":{");
+    const char *comma = "";
+    const struct {
+        const char *name;
+        bool on;
+    } rows[] = {{"toolsListChanged", stream->tools},
+                {"promptsListChanged", stream->prompts},
+                {"resourcesListChanged", stream->resources}};
+    for (int i = 0; i < 3; i++)
+        if (rows[i].on) {
+            buf_printf(&out, "%s\"%s\":true", comma, rows[i].name);
+            comma = ",";
+        }
+    if (stream->uris.count) {
+        buf_printf(&out, "%s\"resourceSubscriptions\":[", comma);
+        for (size_t i = 0; i < stream->uris.count; i++) {
+            buf_puts(&out, i ? "," : "");
+            json_put_string(&out, stream->uris.items[i], strlen(stream->uris.items[i]));
+        }
+        buf_puts(&out, "]");
+    }
+    buf_puts(&out, "}}}");
+    send_message(stream, NULL, out.data);
+}
+
+mcp_refusal_t stream_listen(exchange_t *exchange, const mcp_message_t *message)
+{
+    gateway_t *self = exchange->gateway;
+    bytes_t filter = {0};
+    if (!exchange->streams && !exchange->events)
+        return (mcp_refusal_t){.status = 406,
+                               .code = MCP_LEGACY_TRANSPORT,
+                               .id = message->id,
+                               .text = "subscriptions/listen answers with a stream: Accept must "
+                                       "allow text/event-stream"};
+    if (!message->params.size || !mp_get(message->params, "notifications", &filter))
+        return (mcp_refusal_t){.status = 200,
+                               .code = MCP_PARAMS,
+                               .id = message->id,
+                               .text = "params.notifications must say what to send, e.g. "
+                                       "{\"toolsListChanged\":true}"};
+    http_request_t *request = exchange->request;
+    exchange->request = NULL; /* the stream answers it */
+    stream_t *stream = stream_new(self, request, STREAM_LISTEN);
+    buf_t id;
+    buf_open(&id, stream->arena);
+    json_from_msgpack(message->id, JSON_COMPACT, &id);
+    bool text = id.size && *id.data == '"';
+    stream->subscription = text ? id.data : arena_printf(stream->arena, "\"%s\"", id.data);
+    stream->id =
+        (bytes_t){arena_copy(stream->arena, message->id.data, message->id.size), message->id.size};
+    read_filter(stream, filter);
+    acknowledge(stream);
+    return (mcp_refusal_t){0};
+}
+
+/* ---- Something changed ---- */
+
+static void notify(stream_t *stream, const char *what, bool is_list)
+{
+    buf_t out;
+    arena_t *arena = arena_new();
+    buf_open(&out, arena);
+    if (is_list)
+        buf_printf(&out, "{\"jsonrpc\":\"2.0\",\"method\":\"notifications/%s/list_changed\"", what);
+    else
+        buf_puts(&out, "{\"jsonrpc\":\"2.0\",\"method\":\"notifications/resources/updated\"");
+    if (!is_list || stream->subscription)
+        buf_puts(&out, ",\"params\":{");
+    if (!is_list) {
+        buf_puts(&out, "\"uri\":");
+        json_put_string(&out, what, strlen(what));
+    }
+    if (stream->subscription) {
+        buf_puts(&out, is_list ? "" : ",");
+        put_subscription(&out, stream);
+    }
+    buf_puts(&out, !is_list || stream->subscription ? "}}" : "}");
+    send_message(stream, NULL, out.data);
+    arena_destroy(&arena);
+}
+
+static bool listens(const gateway_t *self, const stream_t *stream, const char *what, bool is_list)
+{
+    if (stream->replay)
+        return false;
+    if (stream->kind != STREAM_LISTEN && is_list)
+        return true;
+    if (stream->kind != STREAM_LISTEN) {
+        const session_t *session = session_find(self, stream->session);
+        for (const watch_t *at = session ? session->watches : NULL; at; at = at->next)
+            if (!strcmp(at->uri, what))
+                return true;
+        return false;
+    }
+    if (is_list)
+        return !strcmp(what, "tools")     ? stream->tools
+               : !strcmp(what, "prompts") ? stream->prompts
+                                          : stream->resources;
+    for (size_t i = 0; i < stream->uris.count; i++)
+        if (!strcmp(stream->uris.items[i], what))
+            return true;
+    return false;
+}
+
+void streams_changed(gateway_t *self, const char *what)
+{
+    bool is_list = !strcmp(what, "tools") || !strcmp(what, "prompts") || !strcmp(what, "resources");
+    for (stream_t *at = self->streams; at; at = at->next)
+        if (listens(self, at, what, is_list))
+            notify(at, what, is_list);
+}
+
+void session_end(gateway_t *self, const char *id)
+{
+    session_keep(self, id)->ended = true;
+    for (stream_t *at = self->streams, *next; at; at = next) {
+        next = at->next;
+        if (at->session && !strcmp(at->session, id))
+            stream_end(at);
+    }
+}
+
+/* ---- Answers that can be fetched later ---- */
+
+replay_t *replay_new(exchange_t *exchange)
+{
+    gateway_t *self = exchange->gateway;
+    size_t count = 0;
+    for (const replay_t *at = self->replays; at; at = at->next)
+        count++;
+    if (count >= REPLAYS_MOST)
+        return NULL;
+    arena_t *arena = arena_new();
+    replay_t *replay = ARENA_NEW(arena, replay_t);
+    *replay = (replay_t){.next = self->replays,
+                         .arena = arena,
+                         .id = arena_printf(arena, "%016llx%llx", (unsigned long long)self->salt,
+                                            (unsigned long long)self->next_number++),
+                         .session = arena_strdup(arena, exchange->session.id),
+                         .exchange = exchange};
+    replay->last = &replay->first;
+    self->replays = replay;
+    exchange->replay = replay;
+    /* The first event names the stream, so that it can be found again. */
+    exchange->started = exchange->events = true;
+    http_set_header(exchange->request, "Cache-Control", "no-cache");
+    http_set_header(exchange->request, "X-Accel-Buffering", "no");
+    http_stream_start(exchange->request, 200, "text/event-stream");
+    const char *prime =
+        arena_printf(arena, "id: %s-0\nretry: %d\ndata: \n\n", replay->id, RETRY_MS);
+    http_stream_send(exchange->request, (bytes_t){(const uint8_t *)prime, strlen(prime)});
+    gateway_flush_soon(self);
+    return replay;
+}
+
+void replay_put(gateway_t *self, exchange_t *exchange, const char *json)
+{
+    replay_t *replay = exchange->replay;
+    size_t size = strlen(json);
+    if (!replay || replay->bytes + size > REPLAY_BYTES_MOST)
+        return;
+    event_t *event = ARENA_NEW(replay->arena, event_t);
+    event->number = ++replay->count;
+    event->json = arena_strdup(replay->arena, json);
+    replay->bytes += size;
+    *replay->last = event;
+    replay->last = &event->next;
+    if (replay->stream) {
+        send_event(replay->stream, replay, event);
+    } else if (exchange->request) {
+        const char *text = arena_printf(
+            exchange->arena, "id: %s-%d\nevent: message\ndata: ", replay->id, event->number);
+        http_stream_send(exchange->request, (bytes_t){(const uint8_t *)text, strlen(text)});
+        http_stream_send(exchange->request, (bytes_t){(const uint8_t *)json, size});
+        http_stream_send(exchange->request, (bytes_t){(const uint8_t *)"\n\n", 2});
+        gateway_flush_soon(self);
+    }
+}
+
+void replay_end(gateway_t *self, exchange_t *exchange)
+{
+    replay_t *replay = exchange->replay;
+    exchange->replay = NULL;
+    if (!replay)
+        return;
+    replay->done = true;
+    replay->exchange = NULL;
+    replay->ended_us = actor_mono_us(self->actor);
+    stream_t *stream = replay->stream;
+    if (stream) {
+        replay->stream = NULL;
+        stream->replay = NULL;
+        stream_end(stream);
+    }
+}
+
+void replay_hang_up(exchange_t *exchange)
+{
+    if (!exchange->replay || !exchange->request)
+        return;
+    http_stream_end(exchange->request);
+    exchange_let_go(exchange);
+}
+
+static void drop_replay(replay_t **at)
+{
+    replay_t *replay = *at;
+    *at = replay->next;
+    if (replay->stream)
+        replay->stream->replay = NULL;
+    if (replay->exchange)
+        replay->exchange->replay = NULL;
+    arena_t *arena = replay->arena;
+    arena_destroy(&arena);
+}
+
+/* ---- Life ---- */
+
+void streams_tend(gateway_t *self)
+{
+    int64_t now = actor_mono_us(self->actor);
+    for (stream_t *at = self->streams; at; at = at->next)
+        if (now - at->sent_us >= self->settings->keep_alive_ms * 1000)
+            send_text(at, ": still here\n\n");
+    for (replay_t **at = &self->replays; *at;)
+        if ((*at)->done && now - (*at)->ended_us > self->settings->keep_answer_s * 1000000)
+            drop_replay(at);
+        else
+            at = &(*at)->next;
+}
+
+void streams_close(gateway_t *self)
+{
+    while (self->streams) {
+        stream_t *stream = self->streams;
+        if (stream->kind == STREAM_LISTEN) {
+            mcp_message_t message = {.modern = true, .id = stream->id};
+            buf_t out;
+            buf_open(&out, stream->arena);
+            mcp_open_result(&out, &message, AGENCY_VERSION);
+            mcp_close_result(&out);
+            send_message(stream, NULL, out.data);
+        }
+        stream_end(stream);
+    }
+    while (self->replays)
+        drop_replay(&self->replays);
+    while (self->sessions)
+        drop_oldest(self);
+}
