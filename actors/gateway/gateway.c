@@ -538,6 +538,8 @@ static void on_message(exchange_t *exchange, bytes_t value)
                                &exchange->session);
         refusal.id = message.id;
     }
+    if (exchange->session.id && !http_header(exchange->request, "MCP-Protocol-Version"))
+        message.version = exchange->session.version;
     if (refusal.status && exchange->batch)
         refusal.status = 200;
     if (!refusal.status && message.kind == MCP_REQUEST)

@@ -1,6 +1,5 @@
 #include "actors/gateway/mcp.h"
 
-#include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -77,10 +76,25 @@ const char *mcp_header_value(arena_t *arena, const char *value)
     return decode_base64(arena, value + first, size - first - last);
 }
 
+/* White space around a value is none of it (RFC 9110 §5.5). */
+static const char *header_of(arena_t *arena, const mcp_headers_t *headers, const char *name)
+{
+    const char *value = headers->get(headers->ctx, name);
+    if (!value)
+        return NULL;
+    value += strspn(value, " \t");
+    size_t size = strlen(value);
+    if (!size || !strchr(" \t", value[size - 1]))
+        return value;
+    while (size && strchr(" \t", value[size - 1]))
+        size--;
+    return arena_strndup(arena, value, size);
+}
+
 static mcp_refusal_t mirror(arena_t *arena, const mcp_message_t *message,
                             const mcp_headers_t *headers, const char *name, const char *wanted)
 {
-    const char *value = headers->get(headers->ctx, name);
+    const char *value = header_of(arena, headers, name);
     if (!value)
         return refuse(message, 400, MCP_HEADER_MISMATCH,
                       arena_printf(arena, "the header %s is missing", name));
@@ -222,7 +236,7 @@ static mcp_refusal_t read_modern(arena_t *arena, bytes_t meta, bytes_t version,
     out->version = MCP_MODERN;
     if (!text)
         return refuse(out, 400, MCP_PARAMS, META "protocolVersion must be a string");
-    const char *header = headers->get(headers->ctx, "MCP-Protocol-Version");
+    const char *header = header_of(arena, headers, "MCP-Protocol-Version");
     if (header && strcmp(header, text) != 0)
         return refuse(out, 400, MCP_HEADER_MISMATCH,
                       "the header MCP-Protocol-Version is not what the body says");
@@ -234,7 +248,7 @@ static mcp_refusal_t read_modern(arena_t *arena, bytes_t meta, bytes_t version,
 
 static mcp_refusal_t read_legacy(arena_t *arena, const mcp_headers_t *headers, mcp_message_t *out)
 {
-    const char *header = headers->get(headers->ctx, "MCP-Protocol-Version");
+    const char *header = header_of(arena, headers, "MCP-Protocol-Version");
     bool initialize = out->method && !strcmp(out->method, "initialize");
     if (header && !strcmp(header, MCP_MODERN) && !initialize && out->kind != MCP_RESPONSE)
         return refuse(out, 400, MCP_PARAMS,
@@ -311,7 +325,7 @@ static mcp_refusal_t check_param(arena_t *arena, const mcp_message_t *message, c
                                  bytes_t argument, const mcp_headers_t *headers)
 {
     const char *header = arena_printf(arena, "Mcp-Param-%s", name);
-    const char *value = headers->get(headers->ctx, header);
+    const char *value = header_of(arena, headers, header);
     mp_type_t type;
     bool given = argument.size && mp_type_of(argument, &type) && type != MP_NIL;
     if (!given && !value)

@@ -252,7 +252,8 @@ static void begin_stream(exchange_t *exchange, const mcp_message_t *message)
 {
     if (exchange->started || !exchange->request || exchange->batch || exchange->old_door)
         return;
-    if (!message->modern && exchange->session.id && strcmp(message->version, "2025-11-25") >= 0)
+    if (!message->modern && exchange->session.id &&
+        strcmp(exchange->session.version, "2025-11-25") >= 0)
         replay_new(exchange);
 }
 
