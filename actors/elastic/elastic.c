@@ -22,18 +22,30 @@ RECORD_DEFINE(elastic_settings, elastic_settings_FIELDS)
     F(BOOL, metric_known, must, 0, 0, "The agent said how much work there is.")                    \
     F(INT, queue_length, must, 0, 0, "Work when it was last known.")                               \
     F(REAL, oldest_ready_age_seconds, must, 0, 0, "How long the first in line waits.")             \
-    F(INT, at_least, must, 0, 0, "Asked for by scale_agents; 0: nothing.")                         \
+    F(INT, at_least, must, 0, 0, "Asked for by scale_agents or a demand rule; 0: nothing.")        \
     F(ENUM(decide_why), why, must, 0, 0, "What decided the number.")                               \
     F(BOOL, leads, must, 0, 0, "In mode direct: this one holds the Lease.")                        \
     F(STR, problem, opt(), 0, 0, "Why nothing is done, in mode direct.")                           \
     F(LIST(local_worker), workers, must, 0, 0, "The workers, in mode local.")
+
+#define demand_rule_FIELDS(F)                                                                      \
+    F(STR, metric, must, 0, 0, "What it looks at.")                                                \
+    F(STR, agent_template, must, 0, 0, "worker, or the role of subagents.")                        \
+    F(INT, count, must, 0, 0, "At least so many while it acts.")                                   \
+    F(REAL, threshold, must, 0, 0, "Above this it acts.")                                          \
+    F(REAL, value, opt(), 0, 0, "Last value; absent: never heard of.")                             \
+    F(BOOL, acts, must, 0, 0, "It acts now.")
+RECORD(demand_rule, demand_rule_FIELDS)
 
 #define get_swarm_status_ARGS(F) COMPANY_ROW(F)
 #define get_swarm_status_REPLY(F)                                                                  \
     F(INT, active_agents, must, 0, 0, "Workers that take work.")                                   \
     F(INT, busy, must, 0, 0, "Runs under way, as the workers last said.")                          \
     F(INT, draining, must, 0, 0, "Workers that finish what they hold and leave.")                  \
-    F(LIST(local_worker), agents, must, 0, 0, "The workers, in mode local.")
+    F(LIST(local_worker), agents, must, 0, 0, "The workers, in mode local.")                       \
+    F(LIST(demand_rule), rules, must, 0, 0, "The demand rules in force.")                          \
+    F(STR, rules_error, opt(), 0, 0, "What is wrong with the file; the rules before it stay.")     \
+    F(STR, swarm_problem, opt(), 0, 0, "Why the swarm does not do what a rule asks.")
 
 #define scale_agents_ARGS(F)                                                                       \
     F(INT, count, must, 0, 1000, "At least so many workers; 0 takes an earlier wish back.")        \
@@ -74,7 +86,7 @@ RECORD(scale_change, scale_change_FIELDS)
     F(INT, current, must, 0, 0, "Workers that took work at the last look.")                        \
     F(INT, by_queue, must, 0, 0, "What the work calls for.")                                       \
     F(INT, by_age, must, 0, 0, "What the waiting of the oldest calls for; 0: nothing.")            \
-    F(INT, at_least, must, 0, 0, "What was asked for by hand; 0: nothing.")                        \
+    F(INT, at_least, must, 0, 0, "What was asked for by hand or by a rule; 0: nothing.")           \
     F(INT, proposed, must, 0, 0, "The largest of these.")                                          \
     F(INT, stabilized, must, 0, 0, "After looking back over the stabilization windows.")           \
     F(INT, desired, must, 0, 0, "Within the rates, min and max: what it does.")                    \
@@ -94,7 +106,7 @@ METHODS(elastic_methods, ELASTIC_METHODS)
 
 /* ---- What is kept ---- */
 
-static const store_table_t elastic_tables[] = {{"memory"}, {"changes"}, {NULL}};
+static const store_table_t elastic_tables[] = {{"memory"}, {"changes"}, {"subagents"}, {NULL}};
 
 static bytes_t policy_key(void)
 {
@@ -185,6 +197,13 @@ static int64_t asked_for(const elastic_t *self, int64_t now_ms)
     return self->asked.until_ms > now_ms ? self->asked.count : 0;
 }
 
+/* By hand or by a rule, whoever wants more. */
+static int64_t at_least(const elastic_t *self, int64_t now_ms)
+{
+    int64_t by_hand = asked_for(self, now_ms), by_rule = rules_floor(self->rules);
+    return by_hand > by_rule ? by_hand : by_rule;
+}
+
 void elastic_note_change(elastic_t *self, call_t *call, int64_t from, int64_t to)
 {
     scale_change_t change = {.at = call_now_ms(call),
@@ -206,7 +225,7 @@ void elastic_decide(elastic_t *self, call_t *call, int64_t current)
 {
     self->seen.current = current;
     self->seen.now_ms = actor_mono_us(self->actor) / 1000;
-    self->seen.floor = asked_for(self, call_now_ms(call));
+    self->seen.floor = at_least(self, call_now_ms(call));
     decide(&self->policy, &self->seen, &self->history, &self->last);
     self->decided = true;
 }
@@ -236,6 +255,30 @@ static bool read_demand(elastic_t *self, bytes_t body)
     return true;
 }
 
+enum { RULES_MS = 1000 };
+
+static void follow_rules(elastic_t *self, call_t *call, bytes_t demand)
+{
+    static const char *const known[] = {"queue_length", "ready", "leased", "due_soon",
+                                        "oldest_ready_age_seconds"};
+    int64_t mono = actor_mono_us(self->actor) / 1000, now = call_now_ms(call);
+    bytes_t field;
+    double value;
+    if (!self->rules_ms || mono - self->rules_ms >= RULES_MS) {
+        const char *before = rules_error(self->rules);
+        before = arena_strdup(call_arena(call), before ? before : "");
+        rules_look(self->rules, now);
+        const char *after = rules_error(self->rules);
+        if (after && strcmp(before, after) != 0)
+            call_log(call, LOG_ERROR, "the demand rules stay as they were: %s", after);
+        self->rules_ms = mono;
+    }
+    for (size_t i = 0; i < sizeof(known) / sizeof(*known); i++)
+        if (mp_get(demand, known[i], &field) && mp_real(field, &value))
+            rules_tell(self->rules, known[i], value, now);
+    rules_judge(self->rules, now);
+}
+
 static err_t look(void *state, call_t *call, void *ctx);
 
 static err_t on_demand(void *state, call_t *call, void *reply, const peer_answer_t *got, void *ctx)
@@ -248,6 +291,7 @@ static err_t on_demand(void *state, call_t *call, void *reply, const peer_answer
         call_log(call, known ? LOG_INFO : LOG_WARN, "%s",
                  known ? "the demand is known" : "the demand is not known: nothing is scaled in");
     self->seen.has_metric = known;
+    follow_rules(self, call, known ? got->body : (bytes_t){0});
     err_t err = self->local ? act(self, call) : err_ok();
     if (err_is(err))
         call_log(call, LOG_ERROR, "cannot scale: %s", err_what(err));
@@ -291,7 +335,7 @@ static err_t get_scaling_status(elastic_t *self, call_t *call,
         .metric_known = self->seen.has_metric,
         .queue_length = self->seen.queue_length,
         .oldest_ready_age_seconds = (double)self->seen.oldest_age_ms / 1000,
-        .at_least = asked_for(self, call_now_ms(call)),
+        .at_least = at_least(self, call_now_ms(call)),
         .why = (int)self->last.why,
         .leads = self->direct && direct_leads(self->direct),
         .problem = self->direct ? direct_problem(self->direct) : NULL,
@@ -303,6 +347,25 @@ static err_t get_scaling_status(elastic_t *self, call_t *call,
              reply->queue_length, scale_mode_names[reply->mode], reply->problem ? ": " : "",
              reply->problem ? reply->problem : "");
     return err_ok();
+}
+
+static void show_rules(const elastic_t *self, call_t *call, get_swarm_status_reply_t *reply)
+{
+    reply->rules.count = rules_count(self->rules);
+    reply->rules.items = ARENA_ARRAY(call_arena(call), demand_rule_t, reply->rules.count + 1);
+    for (size_t i = 0; i < reply->rules.count; i++) {
+        rule_state_t state = rules_state(self->rules, i);
+        reply->rules.items[i] = (demand_rule_t){
+            .metric = arena_strdup(call_arena(call), state.rule->metric),
+            .agent_template = arena_strdup(call_arena(call), state.rule->agent_template),
+            .count = state.rule->count,
+            .threshold = state.rule->threshold,
+            .value = state.value,
+            .has_value = state.known,
+            .acts = state.acts};
+    }
+    reply->rules_error = rules_error(self->rules);
+    reply->swarm_problem = *self->swarm_problem ? self->swarm_problem : NULL;
 }
 
 static err_t get_swarm_status(elastic_t *self, call_t *call, const get_swarm_status_args_t *args,
@@ -317,8 +380,12 @@ static err_t get_swarm_status(elastic_t *self, call_t *call, const get_swarm_sta
         reply->active_agents += !draining;
         reply->busy += worker->busy;
     }
-    call_say(call, "%" PRId64 " workers, %" PRId64 " runs under way, %" PRId64 " draining.",
-             reply->active_agents, reply->busy, reply->draining);
+    if (!self->local)
+        reply->active_agents = replicas(self);
+    show_rules(self, call, reply);
+    call_say(call,
+             "%" PRId64 " workers, %" PRId64 " runs under way, %" PRId64 " draining; %zu rules.",
+             reply->active_agents, reply->busy, reply->draining, reply->rules.count);
     return err_ok();
 }
 
@@ -476,7 +543,7 @@ static err_t scale_explain(elastic_t *self, call_t *call, const scale_explain_ar
                                      .why = (int)last->why};
     call_say(call,
              "%" PRId64 " workers; the queue of %" PRId64 " calls for %" PRId64
-             ", the oldest (%.1f s) for %" PRId64 ", by hand %" PRId64 "; proposed %" PRId64
+             ", the oldest (%.1f s) for %" PRId64 ", by hand or rule %" PRId64 "; proposed %" PRId64
              ", stabilized %" PRId64 ", so %" PRId64 " (%s).",
              reply->current, self->seen.queue_length, last->by_queue,
              (double)self->seen.oldest_age_ms / 1000, last->by_age, self->seen.floor,
@@ -486,6 +553,14 @@ static err_t scale_explain(elastic_t *self, call_t *call, const scale_explain_ar
 
 /* ---- Life ---- */
 
+static void open_rules(elastic_t *self, call_t *call)
+{
+    const char *data = actor_data_dir(self->actor), *file = self->settings->rules_file;
+    arena_t *arena = call_arena(call);
+    self->rules = rules_new(file ? file : arena_printf(arena, "%s/elastic_rules.json", data),
+                            arena_printf(arena, "%s/metrics", data));
+}
+
 static err_t elastic_open(void *state, call_t *call)
 {
     elastic_t *self = state;
@@ -494,18 +569,22 @@ static err_t elastic_open(void *state, call_t *call)
     err_t err = load(self, call);
     if (!err_is(err))
         err = decide_check(&self->policy, call_arena(call));
+    open_rules(self, call);
     if (!err_is(err) && self->settings->mode == MODE_LOCAL)
         err = local_open(self, call);
     if (!err_is(err) && self->settings->mode == MODE_DIRECT)
         err = direct_open(self, call);
-    if (!err_is(err))
-        call_work(call, 0, look, NULL);
-    return err;
+    if (err_is(err))
+        return err;
+    call_work(call, 0, look, NULL);
+    subagents_open(self, call);
+    return err_ok();
 }
 
 static void elastic_close(void *state)
 {
     elastic_t *self = state;
+    rules_destroy(&self->rules);
     local_destroy(&self->local);
     direct_destroy(&self->direct);
 }

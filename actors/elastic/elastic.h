@@ -5,6 +5,7 @@
 #define ACTORS_ELASTIC_ELASTIC_H
 
 #include "actors/elastic/decide.h"
+#include "actors/elastic/rules.h"
 #include "bus/actor.h"
 
 #define scale_mode_VALUES(V)                                                                       \
@@ -20,6 +21,7 @@ RECORD_ENUM(scale_mode, scale_mode_VALUES)
       "Who makes the number true: local workers, direct calls of the API server, or hpa and keda " \
       "by themselves.")                                                                            \
     F(INT, poll_ms, opt(250), 20, 60000, "Pause between two looks at the demand.")                 \
+    F(STR, rules_file, opt(), 1, 4096, "Demand rules; absent: <data>/elastic_rules.json.")         \
     F(INT, api_poll_ms, opt(2000), 20, 60000, "direct: pause between two looks at the scale.")     \
     F(STR, statefulset, opt(), 1, 253, "direct: name of the StatefulSet.")                         \
     F(STR, namespace, opt(), 1, 63, "direct: its namespace; absent: that of namespace_file.")      \
@@ -38,7 +40,7 @@ RECORD_ENUM(scale_mode, scale_mode_VALUES)
 RECORD_STRUCT(elastic_settings, elastic_settings_FIELDS)
 
 /* Everything of this pillar is of the whole agency: it is kept with the default company. */
-enum { TABLE_MEMORY, TABLE_CHANGES };
+enum { TABLE_MEMORY, TABLE_CHANGES, TABLE_SUBAGENTS };
 
 typedef struct local local_t;
 typedef struct direct direct_t;
@@ -58,6 +60,9 @@ typedef struct elastic {
     decision_t last;
     bool decided;
     asked_t asked;
+    rules_t *rules;
+    int64_t rules_ms; /* when the files were looked at, monotonic */
+    char swarm_problem[512];
     local_t *local;   /* NULL in other modes */
     direct_t *direct; /* the same */
 } elastic_t;
@@ -89,6 +94,10 @@ err_t local_scale(elastic_t *elastic, call_t *call, int64_t count);
 /* Asks the workers how they are; goes on with those that drain. */
 void local_tend(elastic_t *elastic, call_t *call);
 local_worker_list_t local_list(const local_t *local, arena_t *arena);
+
+/* ---- subagents.c: what rules ask of the swarm ---- */
+
+void subagents_open(elastic_t *elastic, call_t *call);
 
 /* ---- direct.c: a StatefulSet ---- */
 

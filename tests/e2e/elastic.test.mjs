@@ -1,7 +1,7 @@
 // Elastic in mode local: `agency up` scales worker processes by itself; nothing is lost by it.
 import test from 'node:test';
 import assert from 'node:assert/strict';
-import { readFile } from 'node:fs/promises';
+import { appendFile, mkdir, readFile, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { setTimeout as pause } from 'node:timers/promises';
 import { startAgency, legacyCall } from './agency.mjs';
@@ -107,6 +107,27 @@ test('policy and wishes: bad ones are refused, good ones outlive kill -9', async
     'the workers did not notice');
   assert.equal((await call(agency, 'scale_policy_set', { reset: true })).from_settings, true);
   await call(agency, 'scale_agents', { count: 0 });
+  await until(() => call(agency, 'get_swarm_status'), (status) => status.agents?.length === 1);
+});
+
+test('demand rules of the volume hold workers, and a wrong file changes nothing', async (t) => {
+  const agency = await startAgency({ env: quick });
+  t.after(() => agency.stop());
+  const file = join(agency.data, 'elastic_rules.json');
+  const rule = { metric: 'shop:orders', threshold: 3, action: 'scale_agents', agent_template: 'worker', count: 3, cooldown_threshold: 1 };
+  await writeFile(file, JSON.stringify([rule]));
+  await until(() => call(agency, 'get_swarm_status'), (status) => status.rules?.length === 1);
+  const metrics = join(agency.data, 'metrics');
+  await mkdir(metrics, { recursive: true });
+  const track = (value) => appendFile(join(metrics, `${new Date().toISOString().slice(0, 10)}.ndjson`),
+    `${JSON.stringify({ timestamp: Date.now(), agent: 'shop', metric: 'orders', value, tags: {} })}\n`);
+  await track(4);
+  await until(() => call(agency, 'get_scaling_status'), (status) => ready(status) === 3 && status.at_least === 3);
+  await writeFile(file, '[\n{"metric": "x",\n "threshold": 1, "action": "spawn", "count": -1}]');
+  const wrong = await until(() => call(agency, 'get_swarm_status'), (status) => status.rules_error);
+  assert.match(wrong.rules_error, /line 3: rule 1:.*count/);
+  assert.equal(wrong.rules[0].metric, 'shop:orders');
+  await track(1);
   await until(() => call(agency, 'get_swarm_status'), (status) => status.agents?.length === 1);
 });
 
