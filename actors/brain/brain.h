@@ -16,7 +16,7 @@
     F(STR, index, opt(HNSW32), 1, 64,                                                              \
       "FAISS factory string beyond exact search: HNSW<m>, IVF<n>,Flat or Flat.")                   \
     F(INT, exact_max, opt(10000), 1, 100000000, "Up to so many memories search is exact.")         \
-    F(INT, ef_search, opt(96), 8, 4096, "Breadth of a search in HNSW.")                            \
+    F(INT, ef_search, opt(48), 8, 4096, "Breadth of a search in HNSW.")                            \
     F(INT, indexes_open, opt(64), 1, 10000, "Companies whose vectors stay in memory.")             \
     F(REAL, vector_weight, opt(0.3), 0, 10, "Of vectors against words in the fused score.")        \
     F(REAL, neighbour_weight, opt(0.25), 0, 1,                                                     \

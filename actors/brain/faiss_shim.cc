@@ -3,6 +3,9 @@
 #include <algorithm>
 #include <exception>
 #include <string>
+#include <vector>
+
+#include <sys/mman.h>
 
 #include <faiss/Index.h>
 #include <faiss/IndexFlat.h>
@@ -13,6 +16,10 @@
 #include <faiss/impl/IDSelector.h>
 #include <faiss/index_factory.h>
 #include <faiss/index_io.h>
+
+extern "C" {
+#include "actors/brain/simd.h"
+}
 
 /* Declared here because the build needs no OpenMP flags otherwise. BLAS is used by training only;
  * another BLAS than OpenBLAS does not have its switch. */
@@ -46,7 +53,10 @@ void one_thread()
 template <typename Body> int guarded(Body body) noexcept
 {
     try {
-        one_thread();
+        thread_local bool told = false;
+        if (!told)
+            one_thread();
+        told = true;
         body();
         return OK;
     } catch (const faiss::FaissException &e) {
@@ -107,6 +117,184 @@ void search_selected(const faiss::Index *index, const float *query, int64_t k,
     }
 }
 
+/* ---- walking the graph ----
+ * FAISS's own search of an HNSW index zeroes a table as large as the index for each query, finds
+ * the nearest candidate by a scan, and waits for each vector to arrive from memory. This is the
+ * algorithm of the paper (Malkov and Yashunin, arXiv 1603.09320, algorithms 2 and 5) over the graph
+ * that FAISS built, with a table that is kept, heaps, and vectors fetched ahead of their turn. */
+
+using faiss::HNSW;
+
+constexpr size_t FETCH = 6; /* cache lines of the next vector; the hardware sees the rest coming */
+
+struct step {
+    float distance;
+    int32_t slot;
+};
+
+bool nearer(const step &a, const step &b)
+{
+    return a.distance < b.distance;
+}
+
+bool farther(const step &a, const step &b)
+{
+    return a.distance > b.distance;
+}
+
+/* What a thread keeps from one search to the next. */
+struct workplace {
+    std::vector<uint16_t> seen; /* by slot: the round in which it was met */
+    uint16_t round = 0;
+    std::vector<step> open, bound, found;
+    std::vector<int32_t> fresh;
+
+    void begin(size_t slots)
+    {
+        if (seen.size() < slots)
+            seen.resize(slots);
+        if (!++round) {
+            std::fill(seen.begin(), seen.end(), static_cast<uint16_t>(0));
+            round = 1;
+        }
+        open.clear();
+        bound.clear();
+        found.clear();
+    }
+};
+
+struct walk {
+    const HNSW &graph;
+    const float *vectors, *query;
+    size_t dims, breadth, k;
+    faiss_shim_accept_t accept;
+    const void *self;
+    workplace &place;
+
+    float distance(int32_t slot) const
+    {
+        return simd_l2_squared(query, vectors + static_cast<size_t>(slot) * dims, dims);
+    }
+
+    void fetch(int32_t slot) const
+    {
+        const char *at = reinterpret_cast<const char *>(vectors + static_cast<size_t>(slot) * dims);
+        for (size_t line = 0; line < FETCH; line++)
+            __builtin_prefetch(at + line * 64);
+    }
+
+    step descend() const
+    {
+        step best = {distance(graph.entry_point), graph.entry_point};
+        for (int level = graph.max_level; level > 0; level--) {
+            bool moved = true;
+            while (moved) {
+                size_t begin, end;
+                moved = false;
+                graph.neighbor_range(best.slot, level, &begin, &end);
+                for (size_t at = begin; at < end && graph.neighbors[at] >= 0; at++) {
+                    float d = distance(graph.neighbors[at]);
+                    if (d < best.distance) {
+                        best = {d, graph.neighbors[at]};
+                        moved = true;
+                    }
+                }
+            }
+        }
+        return best;
+    }
+
+    /* Keeps the `most` nearest on a heap with the farthest on top. */
+    static void keep(std::vector<step> &heap, size_t most, const step &one)
+    {
+        if (heap.size() == most) {
+            if (!nearer(one, heap.front()))
+                return;
+            std::pop_heap(heap.begin(), heap.end(), nearer);
+            heap.back() = one;
+        } else {
+            heap.push_back(one);
+        }
+        std::push_heap(heap.begin(), heap.end(), nearer);
+    }
+
+    void meet(const step &one) const
+    {
+        if (place.bound.size() == breadth && !nearer(one, place.bound.front()))
+            return;
+        keep(place.bound, breadth, one);
+        place.open.push_back(one);
+        std::push_heap(place.open.begin(), place.open.end(), farther);
+        if (!accept || accept(self, one.slot))
+            keep(place.found, k, one);
+    }
+
+    void expand(int32_t slot) const
+    {
+        size_t begin, end;
+        place.fresh.clear();
+        graph.neighbor_range(slot, 0, &begin, &end);
+        for (size_t at = begin; at < end && graph.neighbors[at] >= 0; at++) {
+            int32_t next = graph.neighbors[at];
+            if (place.seen[static_cast<size_t>(next)] == place.round)
+                continue;
+            place.seen[static_cast<size_t>(next)] = place.round;
+            place.fresh.push_back(next);
+        }
+        for (size_t at = 0; at < place.fresh.size(); at++) {
+            if (at + 1 < place.fresh.size())
+                fetch(place.fresh[at + 1]);
+            meet({distance(place.fresh[at]), place.fresh[at]});
+        }
+    }
+
+    void run() const
+    {
+        step first = descend();
+        place.seen[static_cast<size_t>(first.slot)] = place.round;
+        meet(first);
+        while (!place.open.empty()) {
+            step next = place.open.front();
+            if (place.bound.size() == breadth && nearer(place.bound.front(), next))
+                break;
+            std::pop_heap(place.open.begin(), place.open.end(), farther);
+            place.open.pop_back();
+            expand(next.slot);
+        }
+    }
+};
+
+/* False when it is no HNSW index over plain vectors. */
+bool walk_search(const faiss::Index *index, const float *query, int64_t k,
+                 faiss_shim_accept_t accept, const void *self, float *distances, int64_t *labels)
+{
+    thread_local workplace place;
+    auto hnsw = dynamic_cast<const faiss::IndexHNSW *>(index);
+    auto flat = hnsw ? dynamic_cast<const faiss::IndexFlat *>(hnsw->storage) : nullptr;
+
+    if (!flat || hnsw->metric_type != faiss::METRIC_L2 || hnsw->hnsw.entry_point < 0 || k < 1)
+        return false;
+    size_t most = static_cast<size_t>(k);
+    place.begin(static_cast<size_t>(index->ntotal));
+    walk{hnsw->hnsw,
+         flat->get_xb(),
+         query,
+         static_cast<size_t>(index->d),
+         std::max(static_cast<size_t>(hnsw->hnsw.efSearch), most),
+         most,
+         accept,
+         self,
+         place}
+        .run();
+    std::sort_heap(place.found.begin(), place.found.end(), nearer);
+    for (size_t i = 0; i < most; i++) {
+        bool there = i < place.found.size();
+        labels[i] = there ? place.found[i].slot : -1;
+        distances[i] = there ? place.found[i].distance : 0;
+    }
+    return true;
+}
+
 } // namespace
 
 extern "C" int faiss_shim_set_breadth(FaissIndex *index, int ef_search, int ef_construction,
@@ -128,6 +316,8 @@ extern "C" int faiss_shim_search(const FaissIndex *index, const float *query, in
                                  int64_t *labels)
 {
     return guarded([&] {
+        if (walk_search(cpp(index), query, k, accept, self, distances, labels))
+            return;
         if (accept) {
             accept_selector selector(accept, self);
             search_selected(cpp(index), query, k, &selector, distances, labels);
@@ -154,6 +344,26 @@ extern "C" const float *faiss_shim_vectors(const FaissIndex *index)
             vectors = flat->get_xb();
     });
     return vectors;
+}
+
+/* A walk touches vectors at random: with small pages each costs a miss of the address cache too. */
+extern "C" void faiss_shim_settle(const FaissIndex *index)
+{
+    constexpr uintptr_t HUGE = uintptr_t{2} << 20;
+    const float *vectors = faiss_shim_vectors(index);
+    size_t bytes = vectors ? sizeof(float) * static_cast<size_t>(cpp(index)->d) *
+                                 static_cast<size_t>(cpp(index)->ntotal)
+                           : 0;
+    uintptr_t begin = (reinterpret_cast<uintptr_t>(vectors) + HUGE - 1) / HUGE * HUGE;
+    uintptr_t end = (reinterpret_cast<uintptr_t>(vectors) + bytes) / HUGE * HUGE;
+
+    if (end <= begin)
+        return;
+#ifndef MADV_COLLAPSE
+#define MADV_COLLAPSE 25 /* since Linux 6.1; older ones refuse it, and nothing is lost */
+#endif
+    madvise(reinterpret_cast<void *>(begin), end - begin, MADV_HUGEPAGE);
+    madvise(reinterpret_cast<void *>(begin), end - begin, MADV_COLLAPSE);
 }
 
 extern "C" int faiss_shim_prepare_reconstruct(FaissIndex *index)

@@ -44,6 +44,10 @@ int faiss_shim_add(FaissIndex *index, int64_t count, const float *vectors);
  * in another shape. Valid until the index is changed or freed. */
 const float *faiss_shim_vectors(const FaissIndex *index);
 
+/* Call once, when the index is complete: moves its vectors to large pages where the system has
+ * some. */
+void faiss_shim_settle(const FaissIndex *index);
+
 /* Lets faiss_Index_reconstruct work on an IVF index. */
 int faiss_shim_prepare_reconstruct(FaissIndex *index);
 

@@ -19,7 +19,7 @@
 #define BUILD_BATCH 500 /* vectors FAISS gets at once; single adds are half as fast */
 #define EXACT_MAX 10000 /* measured: see bench_brain */
 #define TAIL_MIN 2048   /* a smaller tail costs less to scan than a build to make */
-#define EF_SEARCH 96
+#define EF_SEARCH 48
 #define EF_CONSTRUCTION 80
 #define NPROBE 16
 #define SAMPLE 256 /* ids asked to learn how much a filter lets through */
@@ -746,6 +746,7 @@ static err_t base_finish(index_base_t *base)
         return err_of(ERR_INTERNAL, "FAISS could not prepare to return vectors");
     if (faiss_Index_ntotal(base->faiss) != (idx_t)base->count)
         return err_of(ERR_INTERNAL, "FAISS counts its vectors differently");
+    faiss_shim_settle(base->faiss);
     return err_ok();
 }
 

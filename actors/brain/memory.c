@@ -444,7 +444,7 @@ static err_t find_in_view(search_t *search, const index_view_t *view, const floa
     top_hit_t *hits = NULL;
     size_t count = 0;
     index_filter_t filter = {passes, search, 0};
-    err_t err = index_search(view, vector, search->pool / 2, search->filtered ? &filter : NULL,
+    err_t err = index_search(view, vector, search->pool / 5, search->filtered ? &filter : NULL,
                              search->arena, &hits, &count);
 
     if (err_is(err))
