@@ -16,7 +16,7 @@ RECORD_DEFINE(explanation, explanation_FIELDS)
 RECORD_DEFINE(memory, memory_FIELDS)
 RECORD_DEFINE(memory_counts, memory_counts_FIELDS)
 
-enum { POOL = 200, NEIGHBOURS_OF = 60 };
+enum { POOL = 120, NEIGHBOURS_OF = 60 };
 
 /* ---- deleting ---- */
 
@@ -444,7 +444,7 @@ static err_t find_in_view(search_t *search, const index_view_t *view, const floa
     top_hit_t *hits = NULL;
     size_t count = 0;
     index_filter_t filter = {passes, search, 0};
-    err_t err = index_search(view, vector, search->pool / 5, search->filtered ? &filter : NULL,
+    err_t err = index_search(view, vector, search->pool / 3, search->filtered ? &filter : NULL,
                              search->arena, &hits, &count);
 
     if (err_is(err))

@@ -163,12 +163,15 @@ static err_t add_list(ranking_t *ranking, cursor_t *cursor, uint64_t base)
 static void collect(ranking_t *ranking, uint64_t base)
 {
     const rank_options_t *options = ranking->options;
+    float bar = top_threshold(&ranking->top);
 
-    for (size_t i = 0; i < WINDOW; i++) {
+    for (size_t i = 0; ranking->best >= bar && i < WINDOW; i++) {
         float score = ranking->scores[i];
-        if (score > 0 && score >= top_threshold(&ranking->top) &&
-            (!options->accept || options->accept(options->self, base + i)))
+        if (score > 0 && score >= bar &&
+            (!options->accept || options->accept(options->self, base + i))) {
             top_offer(&ranking->top, base + i, score);
+            bar = top_threshold(&ranking->top);
+        }
     }
     memset(ranking->scores, 0, WINDOW * sizeof ranking->scores[0]);
     ranking->best = 0;
