@@ -521,7 +521,7 @@ static size_t breadth_of(const search_t *search)
         size_t candidates = base_candidates(search);
         if (candidates <= view->options.exact_max)
             return 0;
-        size_t broad = (size_t)view->options.ef_search * 3 * live / candidates;
+        size_t broad = (size_t)view->options.ef_search * 6 * live / candidates;
         k = k > broad ? k : broad;
         if (k > live / 8)
             return 0;
