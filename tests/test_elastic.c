@@ -61,8 +61,11 @@ static err_t spawn_subagent(plain_t *self, call_t *call, const spawn_subagent_ar
     }
     if (strcmp(args->role, "clerk") != 0 || !strstr(args->task, "queue_length"))
         return err_of(ERR_ARGUMENT, "who is that?");
+    store_txn_t *txn;
     reply->agent_id = arena_printf(call_arena(call), "clerk-%d", atomic_fetch_add(&spawned, 1) + 1);
-    return err_ok();
+    bytes_t key = {(const uint8_t *)reply->agent_id, strlen(reply->agent_id)};
+    err_t err = call_write(call, call_company(call), &txn);
+    return err_is(err) ? err : store_put(txn, 0, key, key); /* durable, as a subagent is */
 }
 
 static err_t agent_drain(plain_t *self, call_t *call, const agent_drain_args_t *args,
