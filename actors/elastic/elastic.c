@@ -15,7 +15,8 @@ RECORD_DEFINE(elastic_settings, elastic_settings_FIELDS)
 #define get_scaling_status_REPLY(F)                                                                \
     F(STR, status, must, 0, 0, "Running, or Holding while the demand is not known.")               \
     F(ENUM(scale_mode), mode, must, 0, 0, "Who makes the number true.")                            \
-    F(INT, replicas, must, 0, 0, "Workers that take work, or will as soon as they are up.")        \
+    F(INT, replicas, opt(), 0, 0,                                                                  \
+      "Workers that take work, or will as soon as they are up; absent where others scale.")        \
     F(INT, desired_replicas, must, 0, 0, "Workers that there should be.")                          \
     F(INT, min_replicas, must, 0, 0, "Never fewer.")                                               \
     F(INT, max_replicas, must, 0, 0, "Never more.")                                                \
@@ -192,6 +193,12 @@ static int64_t replicas(const elastic_t *self)
     return self->local ? local_count(self->local) : self->direct ? direct_count(self->direct) : 0;
 }
 
+/* Is the number ours to change? */
+static bool scales(const elastic_t *self)
+{
+    return self->local || self->direct;
+}
+
 static int64_t asked_for(const elastic_t *self, int64_t now_ms)
 {
     return self->asked.until_ms > now_ms ? self->asked.count : 0;
@@ -252,6 +259,8 @@ static bool read_demand(elastic_t *self, bytes_t body)
         !mp_get(body, "oldest_ready_age_seconds", &age) || !mp_real(age, &seconds))
         return false;
     self->seen.oldest_age_ms = (int64_t)(seconds * 1000);
+    if (mp_get(body, "desired_replicas", &age))
+        mp_int(age, &self->told);
     return true;
 }
 
@@ -329,7 +338,10 @@ static err_t get_scaling_status(elastic_t *self, call_t *call,
         .status = self->seen.has_metric ? "Running" : "Holding",
         .mode = self->settings->mode,
         .replicas = now,
-        .desired_replicas = self->decided ? self->last.desired : now,
+        .has_replicas = scales(self),
+        .desired_replicas = self->decided  ? self->last.desired
+                            : scales(self) ? now
+                                           : self->told,
         .min_replicas = self->policy.min_replicas,
         .max_replicas = self->policy.max_replicas,
         .metric_known = self->seen.has_metric,
@@ -340,12 +352,19 @@ static err_t get_scaling_status(elastic_t *self, call_t *call,
         .leads = self->direct && direct_leads(self->direct),
         .problem = self->direct ? direct_problem(self->direct) : NULL,
         .workers = workers(self, call)};
-    call_say(call,
-             "%s: %" PRId64 " workers, %" PRId64 " desired (%s), queue_length %" PRId64
-             ", mode %s%s%s.",
-             reply->status, now, reply->desired_replicas, decide_why_names[reply->why],
-             reply->queue_length, scale_mode_names[reply->mode], reply->problem ? ": " : "",
-             reply->problem ? reply->problem : "");
+    if (!scales(self))
+        call_say(call,
+                 "%s: in mode %s others scale; the queue of %" PRId64 " calls for %" PRId64
+                 " workers.",
+                 reply->status, scale_mode_names[reply->mode], reply->queue_length,
+                 reply->desired_replicas);
+    else
+        call_say(call,
+                 "%s: %" PRId64 " workers, %" PRId64 " desired (%s), queue_length %" PRId64
+                 ", mode %s%s%s.",
+                 reply->status, now, reply->desired_replicas, decide_why_names[reply->why],
+                 reply->queue_length, scale_mode_names[reply->mode], reply->problem ? ": " : "",
+                 reply->problem ? reply->problem : "");
     return err_ok();
 }
 
@@ -400,7 +419,7 @@ static err_t scale_agents(elastic_t *self, call_t *call, const scale_agents_args
 {
     store_txn_t *txn;
     buf_t out;
-    if (!self->local && !self->direct)
+    if (!scales(self))
         return err_make(call_arena(call), ERR_STATE,
                         "in mode %s the number is not elastic's to change; set elastic.mode",
                         scale_mode_names[self->settings->mode]);
@@ -531,6 +550,11 @@ static err_t scale_explain(elastic_t *self, call_t *call, const scale_explain_ar
                            scale_explain_reply_t *reply)
 {
     const decision_t *last = &self->last;
+    if (!scales(self))
+        return err_make(call_arena(call), ERR_STATE,
+                        "in mode %s elastic decides nothing; the queue calls for %" PRId64
+                        " workers",
+                        scale_mode_names[self->settings->mode], self->told);
     if (!self->decided)
         return err_of(ERR_UNAVAILABLE, "nothing is decided yet: the first look is under way");
     *reply = (scale_explain_reply_t){.current = self->seen.current,

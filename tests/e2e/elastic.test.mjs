@@ -140,6 +140,21 @@ test('--workers fixes them', async (t) => {
   assert.match(refused.text, /mode off/);
 });
 
+test('in mode hpa it only says what the work calls for', async (t) => {
+  const agency = await startAgency({ env: { ...quick, AGENCY_ELASTIC_MODE: 'hpa' } });
+  t.after(() => agency.stop());
+  await until(() => call(agency, 'get_scaling_status'), (status) => status.mode === 'hpa');
+  for (let i = 0; i < 11; i++) await call(agency, 'task_submit', { kind: 'nobody', input: i });
+  const status = await until(() => call(agency, 'get_scaling_status'), (answer) => answer.queue_length === 11);
+  assert.equal(status.desired_replicas, 3);
+  assert.equal(status.replicas, undefined);
+  const scale = await (await fetch(agency.url(3000, '/api/v1/scale'))).json();
+  assert.equal(scale.queue_length, 11);
+  assert.equal(scale.desired_replicas, 3);
+  assert.match((await call(agency, 'scale_explain')).text, /mode hpa.*calls for 3/);
+  assert.equal((await call(agency, 'scale_agents', { count: 2 })).error, true);
+});
+
 // Seeded: AGENCY_CHAOS_SEED, AGENCY_CHAOS_SECONDS (600 for the long version).
 test('bursts with random kill -9 and scale-ins: nothing lost, repeated or ended at work', async (t) => {
   const seconds = Number(process.env.AGENCY_CHAOS_SECONDS ?? 12);
