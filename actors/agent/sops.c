@@ -16,11 +16,17 @@
 
 /* ---- methods ------------------------------------------------------------------------------ */
 
+#define sop_parameter_FIELDS(F)                                                                    \
+    F(STR, name, must, 0, 0, "Name of the input.")                                                 \
+    F(BOOL, required, must, 0, 0, "It cannot run without.")
+RECORD(sop_parameter, sop_parameter_FIELDS)
+
 #define sop_entry_FIELDS(F)                                                                        \
     F(STR, name, must, 0, 0, "Name of the procedure.")                                             \
     F(STR, title, opt(), 0, 0, "Its title.")                                                       \
     F(INT, steps, opt(), 0, 0, "How many steps it has.")                                           \
     F(BOOL, valid, must, 0, 0, "Can it be run as it is?")                                          \
+    F(LIST(sop_parameter), inputs, opt(), 0, 0, "What it wants to be given.")                      \
     F(STR, hash, must, 0, 0, "SHA-256 of the content.")
 RECORD(sop_entry, sop_entry_FIELDS)
 
@@ -481,6 +487,17 @@ err_t sops_current(call_t *call, const char *text, sops_version_t *out)
 
 /* ---- the tools ---------------------------------------------------------------------------- */
 
+static sop_parameter_list_t parameters(arena_t *arena, const sop_t *sop)
+{
+    sop_parameter_list_t list = {ARENA_ARRAY(arena, sop_parameter_t, sop->input_count + 1),
+                                 sop->input_count};
+    for (size_t i = 0; i < list.count; i++)
+        list.items[i] = (sop_parameter_t){.name = sop->inputs[i].name,
+                                          .required = !sop->inputs[i].optional,
+                                          .has_required = true};
+    return list;
+}
+
 static err_t sop_list(agent_t *self, call_t *call, const sop_list_args_t *args,
                       sop_list_reply_t *reply)
 {
@@ -509,6 +526,10 @@ static err_t sop_list(agent_t *self, call_t *call, const sop_list_args_t *args,
                                                    .valid = sop != NULL,
                                                    .has_valid = true,
                                                    .hash = version.hash};
+        if (sop && sop->input_count) {
+            items[reply->sops.count - 1].inputs = parameters(call_arena(call), sop);
+            items[reply->sops.count - 1].has_inputs = true;
+        }
     }
     reply->sops.items = items;
     call_say_text(call, names.count ? joined(call_arena(call), &names) : "No SOPs found.");

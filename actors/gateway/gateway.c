@@ -249,6 +249,8 @@ static err_t on_tool_answer(void *self, call_t *call, void *reply, const peer_an
                             text);
     mcp_put_tool_result(&out, &pending->message, AGENCY_VERSION, text, got->body, is_error);
     exchange_answer(exchange, 200, out.data);
+    if (!is_error)
+        shelf_on_success(exchange->gateway, pending->tool);
     call_on_gone(call, NULL, NULL);
     pending_over(pending);
     return err_ok();
@@ -287,6 +289,9 @@ static mcp_refusal_t call_tool(exchange_t *exchange, const mcp_message_t *messag
                                                     tool)};
     if (rich)
         return rich_get(exchange, message, "tool");
+    if (shelf_is_long(self, tool) && message->modern &&
+        rich_declares(message, "extensions", MCP_TASKS))
+        return rich_long(exchange, message, pillar, tool, arguments);
     pending_t *pending = pending_new(exchange, message);
     pending->tool = tool;
     pending->arguments = arguments;
@@ -1049,6 +1054,23 @@ static err_t ask(void *state, call_t *call, void *ctx)
     return call_park(call);
 }
 
+/* ---- What pillars tell ---- */
+
+static err_t on_run_event(void *state, call_t *call, const char *topic, bytes_t body)
+{
+    bytes_t field;
+    const char *id;
+    gateway_t *self = state;
+    (void)topic;
+    if (self->streams && mp_get(body, "run", &field) && (id = mp_text(call_arena(call), field))) {
+        streams_changed(self, arena_printf(call_arena(call), "agency://run/%s", id));
+        streams_changed(self, arena_printf(call_arena(call), "agency://task/%s", id));
+    }
+    return err_ok();
+}
+
+static const hear_t gateway_hears[] = {{"agent", "run.", on_run_event}, {NULL, NULL, NULL}};
+
 /* ---- Life ---- */
 
 static void on_readable(void *state, void *ctx)
@@ -1177,6 +1199,7 @@ const actor_def_t gateway_actor = {
     .open = gateway_open,
     .close = gateway_close,
     .drained = gateway_drained,
+    .hears = gateway_hears,
     .methods = gateway_methods,
     .settings = &gateway_settings_record,
 };

@@ -109,7 +109,8 @@ typedef struct pending {
     struct pending *next_asking;
     struct question *questions; /* open ones of a legacy client */
     int open_questions, rounds;
-    size_t at; /* lists: which pillar */
+    const char *company; /* NULL: the client's own */
+    size_t at;           /* lists: which pillar, then which row of the shelf */
     const char *cursor;
     struct pending_list *list;
 } pending_t;
@@ -142,6 +143,9 @@ peer_call_t pending_request(const pending_t *pending, const char *pillar, const 
 /* tools/call of a tool that is not made of rows, prompts/get, resources/read. */
 mcp_refusal_t rich_get(exchange_t *exchange, const mcp_message_t *message, const char *kind);
 mcp_refusal_t rich_list(exchange_t *exchange, const mcp_message_t *message, const char *kind);
+/* A tool of rows that becomes a task. */
+mcp_refusal_t rich_long(exchange_t *exchange, const mcp_message_t *message, const char *pillar,
+                        const char *tool, bytes_t arguments);
 mcp_refusal_t rich_complete(exchange_t *exchange, const mcp_message_t *message);
 mcp_refusal_t rich_task(exchange_t *exchange, const mcp_message_t *message);
 /* A legacy client answers a question. False: nobody asked. */
@@ -150,6 +154,33 @@ void rich_on_note(pending_t *pending, bytes_t note);
 /* Its client has gone for good: nobody will answer. */
 void rich_forget(pending_t *pending);
 bool rich_declares(const mcp_message_t *message, const char *one, const char *two);
+
+/* ---- shelf.c: what pillars keep, by their tools ---- */
+
+size_t shelf_count(void);
+/* Does this row have something in a list of the kind? */
+bool shelf_lists(const gateway_t *self, const char *kind, size_t index);
+const char *shelf_template(arena_t *arena, size_t index);
+/* The call that lists; false: such are only read by id. */
+bool shelf_list_call(const pending_t *pending, size_t index, peer_call_t *out);
+void shelf_put_items(arena_t *arena, size_t index, const char *kind, bytes_t body, buf_t *out,
+                     bool *any);
+/* The call that reads; false: there is no such resource or prompt. */
+bool shelf_get_call(pending_t *pending, peer_call_t *out);
+void shelf_put_result(const pending_t *pending, bytes_t body, buf_t *out);
+bool shelf_complete_call(const pending_t *pending, size_t *index, peer_call_t *out);
+uint32_t shelf_put_values(arena_t *arena, size_t index, bytes_t body, const char *begin,
+                          buf_t *out);
+/* A tool that becomes a task for clients that have them. */
+bool shelf_is_long(const gateway_t *self, const char *tool);
+bytes_t shelf_long_args(arena_t *arena, bytes_t arguments);
+void shelf_put_task(arena_t *arena, bytes_t run, const char *text, int64_t now_ms, bool full,
+                    buf_t *out);
+/* The next call for pending->message, a tasks/…; `run` empty: read it first. False: nothing to do.
+ */
+bool shelf_task_call(const pending_t *pending, const char *id, bytes_t run, peer_call_t *out);
+/* A tool of rows succeeded: whoever listens hears what it changed. */
+void shelf_on_success(gateway_t *self, const char *tool);
 
 /* ---- streams.c: sessions and whatever stays open ---- */
 

@@ -15,6 +15,7 @@
 #include "proto/err.h"
 
 #define MCP_MODERN "2026-07-28"
+#define MCP_TASKS "io.modelcontextprotocol/tasks"
 
 enum {
     MCP_PARSE = -32700,

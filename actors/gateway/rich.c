@@ -23,8 +23,6 @@
 
 enum { STATE_LIVES_MS = 3600000, ROUNDS_MOST = 32, ANSWERS_MOST = 16 };
 
-#define TASKS "io.modelcontextprotocol/tasks"
-
 typedef struct question {
     struct question *next;
     const char *id;
@@ -221,10 +219,11 @@ static const char *seal_task(const pending_t *pending, const char *pillar, const
 {
     buf_t out;
     buf_open(&out, pending->exchange->arena);
-    mp_put_array(&out, 3);
+    mp_put_array(&out, 4);
     mp_put_str(&out, pillar);
     mp_put_str(&out, id);
     mp_put_str(&out, pending->exchange->principal.name);
+    mp_put_str(&out, pending->company ? pending->company : "");
     return seal_put(&pending->exchange->gateway->seal, pending->exchange->arena, "task",
                     buf_bytes(&out));
 }
@@ -623,7 +622,7 @@ static bytes_t rich_args(const pending_t *pending)
     put_pair(&pairs, &count, "capabilities", capabilities);
     mp_put_str(&pairs, "tasks");
     mp_put_bool(&pairs, rich_declares(&pending->message, "extensions", NULL) &&
-                            rich_declares(&pending->message, "extensions", TASKS));
+                            rich_declares(&pending->message, "extensions", MCP_TASKS));
     return wrap(pending->exchange->arena, &pairs, count + 1);
 }
 
@@ -648,6 +647,42 @@ static err_t call_again(void *self, call_t *call, void *reply, void *ctx)
 {
     (void)reply;
     return begin_rich(self, call, ctx);
+}
+
+/* From the shelf, where no pillar has words of its own. */
+static err_t on_shelf_get(void *state, call_t *call, void *unused, const peer_answer_t *got,
+                          void *ctx)
+{
+    pending_t *pending = ctx;
+    (void)state;
+    (void)unused;
+    if (got->err.code == ERR_NOT_FOUND || got->err.code == ERR_ARGUMENT)
+        return not_there(pending, call);
+    if (err_is(got->err))
+        return over_failed(pending, call, got->err);
+    buf_t out;
+    buf_open(&out, pending->exchange->arena);
+    mcp_open_result(&out, &pending->message, AGENCY_VERSION);
+    buf_puts(&out, pending->message.modern ? "," : "");
+    shelf_put_result(pending, got->body, &out);
+    if (!strcmp(pending->kind, "resource"))
+        mcp_put_cache(&out, &pending->message);
+    mcp_close_result(&out);
+    exchange_answer(pending->exchange, 200, out.data);
+    return over(pending, call);
+}
+
+static err_t begin_shelf_get(void *state, call_t *call, void *ctx)
+{
+    pending_t *pending = ctx;
+    peer_call_t request;
+    (void)state;
+    pending->call = call;
+    if (!shelf_get_call(pending, &request))
+        return not_there(pending, call);
+    call_peer(call, &request, on_shelf_get, pending);
+    call_on_gone(call, pending_lost, pending);
+    return call_park(call);
 }
 
 static const char *get_header(void *ctx, const char *name)
@@ -685,9 +720,7 @@ mcp_refusal_t rich_get(exchange_t *exchange, const mcp_message_t *message, const
                       "params.requestState is not what this server gave for this request, or is "
                       "too old: begin again without it");
     size_t at = 0;
-    if (!tool && !next_pillar(self, &at))
-        return refuse(message, 200, MCP_PARAMS,
-                      arena_printf(arena, "there is no %s '%.256s'", kind, name));
+    bool shelf = !tool && !next_pillar(self, &at);
     pending_t *pending = pending_new(exchange, message);
     pending->kind = kind;
     pending->tool = name;
@@ -695,6 +728,10 @@ mcp_refusal_t rich_get(exchange_t *exchange, const mcp_message_t *message, const
     pending->responses = message->modern ? probe.responses : (bytes_t){0};
     pending->state = probe.state;
     pending->at = at;
+    if (shelf) {
+        pending_begin(pending, begin_shelf_get);
+        return (mcp_refusal_t){0};
+    }
     pending->pillar = tool ? catalogue_find(self->catalogue, name, NULL) : self->pillars[at];
     pending_begin(pending, begin_rich);
     return (mcp_refusal_t){0};
@@ -737,15 +774,32 @@ static err_t list_done(pending_t *pending, call_t *call, const char *next)
 
 static err_t begin_list(void *state, call_t *call, void *ctx);
 
+/* The next part of the list. */
+static err_t list_on(void *state, call_t *call, pending_t *pending)
+{
+    pending->at++;
+    pending->cursor = NULL;
+    return begin_list(state, call, pending);
+}
+
 static err_t on_list(void *state, call_t *call, void *unused, const peer_answer_t *got, void *ctx)
 {
     pending_t *pending = ctx;
+    const gateway_t *self = state;
     arena_t *arena = pending->exchange->arena;
     bytes_t item;
     mp_value_t head;
     (void)unused;
+    if (got->err.code == ERR_NOT_FOUND) /* a company that has nothing yet */
+        return list_on(state, call, pending);
     if (err_is(got->err))
         return over_failed(pending, call, got->err);
+    if (pending->at >= self->pillar_count) {
+        shelf_put_items(arena, pending->at - self->pillar_count, pending->kind, got->body,
+                        &pending->list->items, &pending->list->any);
+        const char *rest = text_of(arena, got->body, "cursor");
+        return rest ? list_done(pending, call, rest) : list_on(state, call, pending);
+    }
     bytes_t items = member(got->body, "items");
     mp_reader_t reader = mp_reader(items);
     if (items.size && mp_read(&reader, &head) && head.type == MP_ARRAY)
@@ -757,9 +811,29 @@ static err_t on_list(void *state, call_t *call, void *unused, const peer_answer_
     const char *next = text_of(arena, got->body, "next");
     if (next)
         return list_done(pending, call, next);
-    pending->at++;
-    pending->cursor = NULL;
-    return begin_list(state, call, pending);
+    return list_on(state, call, pending);
+}
+
+/* What is not asked for is written here. */
+static err_t begin_shelf_list(gateway_t *self, call_t *call, pending_t *pending)
+{
+    arena_t *arena = pending->exchange->arena;
+    peer_call_t request;
+    for (; pending->at < self->pillar_count + shelf_count(); pending->at++) {
+        size_t index = pending->at - self->pillar_count;
+        if (!shelf_lists(self, pending->kind, index))
+            continue;
+        if (!strcmp(pending->kind, "templates")) {
+            buf_puts(&pending->list->items, pending->list->any ? "," : "");
+            buf_puts(&pending->list->items, shelf_template(arena, index));
+            pending->list->any = true;
+        } else if (shelf_list_call(pending, index, &request)) {
+            call_peer(call, &request, on_list, pending);
+            call_on_gone(call, pending_lost, pending);
+            return call_park(call);
+        }
+    }
+    return list_done(pending, call, NULL);
 }
 
 static err_t begin_list(void *state, call_t *call, void *ctx)
@@ -770,7 +844,7 @@ static err_t begin_list(void *state, call_t *call, void *ctx)
     const char *pillar = next_pillar(self, &pending->at);
     pending->call = call;
     if (!pillar)
-        return list_done(pending, call, NULL);
+        return begin_shelf_list(self, call, pending);
     buf_t pairs;
     uint32_t count = 0;
     buf_open(&pairs, arena);
@@ -866,6 +940,51 @@ static err_t begin_complete(void *state, call_t *call, void *ctx)
     return call_park(call);
 }
 
+static err_t put_completion(pending_t *pending, call_t *call, const char *values, uint32_t count)
+{
+    buf_t out;
+    buf_open(&out, pending->exchange->arena);
+    mcp_open_result(&out, &pending->message, AGENCY_VERSION);
+    buf_printf(&out, "%s\"completion\":{\"values\":[", pending->message.modern ? "," : "");
+    buf_puts(&out, values);
+    buf_printf(&out, "],\"total\":%u,\"hasMore\":false}", (unsigned)count);
+    mcp_close_result(&out);
+    exchange_answer(pending->exchange, 200, out.data);
+    return over(pending, call);
+}
+
+static err_t on_shelf_complete(void *state, call_t *call, void *unused, const peer_answer_t *got,
+                               void *ctx)
+{
+    pending_t *pending = ctx;
+    arena_t *arena = pending->exchange->arena;
+    (void)state;
+    (void)unused;
+    if (err_is(got->err) && got->err.code != ERR_NOT_FOUND)
+        return over_failed(pending, call, got->err);
+    buf_t values;
+    buf_open(&values, arena);
+    const char *begin = text_of(arena, param(&pending->message, "argument"), "value");
+    uint32_t count = shelf_put_values(arena, pending->at, got->body, begin, &values);
+    return put_completion(pending, call, values.size ? values.data : "", count);
+}
+
+/* Ids of resources are completed; inputs of procedures are free. */
+static err_t begin_shelf_complete(void *state, call_t *call, void *ctx)
+{
+    pending_t *pending = ctx;
+    peer_call_t request;
+    (void)state;
+    pending->call = call;
+    if (!strcmp(pending->kind, "prompt"))
+        return put_completion(pending, call, "", 0);
+    if (!shelf_complete_call(pending, &pending->at, &request))
+        return not_there(pending, call);
+    call_peer(call, &request, on_shelf_complete, pending);
+    call_on_gone(call, pending_lost, pending);
+    return call_park(call);
+}
+
 mcp_refusal_t rich_complete(exchange_t *exchange, const mcp_message_t *message)
 {
     arena_t *arena = exchange->arena;
@@ -879,13 +998,12 @@ mcp_refusal_t rich_complete(exchange_t *exchange, const mcp_message_t *message)
                       "params.ref must be {\"type\":\"ref/prompt\",\"name\"} or "
                       "{\"type\":\"ref/resource\",\"uri\"}, params.argument {\"name\",\"value\"}");
     size_t at = 0;
-    if (!next_pillar(exchange->gateway, &at))
-        return refuse(message, 200, MCP_PARAMS, "there is nothing of that name to complete");
+    bool shelf = !next_pillar(exchange->gateway, &at);
     pending_t *pending = pending_new(exchange, message);
     pending->kind = prompt ? "prompt" : "resource";
     pending->tool = name;
     pending->at = at;
-    pending_begin(pending, begin_complete);
+    pending_begin(pending, shelf ? begin_shelf_complete : begin_complete);
     return (mcp_refusal_t){0};
 }
 
@@ -938,29 +1056,140 @@ static err_t begin_task(void *state, call_t *call, void *ctx)
     return call_park(call);
 }
 
+/* ---- Runs as tasks: they live in the durable queue, whatever happens to this process ---- */
+
+static const char shelf_tasks[] = "agent:run";
+
+static err_t on_long(void *state, call_t *call, void *unused, const peer_answer_t *got, void *ctx)
+{
+    pending_t *pending = ctx;
+    arena_t *arena = pending->exchange->arena;
+    (void)unused;
+    if (err_is(got->err))
+        return over_failed(pending, call, got->err);
+    const char *id = text_of(arena, got->body, "id");
+    buf_t out;
+    buf_open(&out, arena);
+    mcp_open_result_of(&out, &pending->message, AGENCY_VERSION, "task");
+    buf_printf(&out, ",\"taskId\":\"%s\"", seal_task(pending, shelf_tasks, id ? id : ""));
+    shelf_put_task(arena, got->body, NULL, call_now_ms(call), false, &out);
+    mcp_close_result(&out);
+    exchange_answer(pending->exchange, 200, out.data);
+    shelf_on_success(state, pending->tool);
+    return over(pending, call);
+}
+
+static err_t begin_long(void *state, call_t *call, void *ctx)
+{
+    pending_t *pending = ctx;
+    (void)state;
+    pending->call = call;
+    peer_call_t request =
+        pending_request(pending, pending->pillar, pending->tool, pending->arguments);
+    call_peer(call, &request, on_long, pending);
+    call_on_gone(call, pending_lost, pending);
+    return call_park(call);
+}
+
+mcp_refusal_t rich_long(exchange_t *exchange, const mcp_message_t *message, const char *pillar,
+                        const char *tool, bytes_t arguments)
+{
+    pending_t *pending = pending_new(exchange, message);
+    pending->kind = "tool";
+    pending->tool = tool;
+    pending->pillar = pillar;
+    pending->company = text_of(exchange->arena, arguments, "company");
+    pending->arguments = shelf_long_args(exchange->arena, arguments);
+    pending_begin(pending, begin_long);
+    return (mcp_refusal_t){0};
+}
+
+static err_t on_shelf_done(void *state, call_t *call, void *unused, const peer_answer_t *got,
+                           void *ctx)
+{
+    pending_t *pending = ctx;
+    (void)state;
+    (void)unused;
+    if (err_is(got->err) && got->err.code != ERR_STATE) /* it went on meanwhile: as good */
+        return over_failed(pending, call, got->err);
+    buf_t out;
+    buf_open(&out, pending->exchange->arena);
+    mcp_open_result(&out, &pending->message, AGENCY_VERSION);
+    mcp_close_result(&out);
+    exchange_answer(pending->exchange, 200, out.data);
+    return over(pending, call);
+}
+
+static err_t on_shelf_task(void *state, call_t *call, void *unused, const peer_answer_t *got,
+                           void *ctx)
+{
+    pending_t *pending = ctx;
+    arena_t *arena = pending->exchange->arena;
+    peer_call_t request;
+    (void)unused;
+    if (got->err.code == ERR_NOT_FOUND)
+        return over_refused(pending, call, no_task(&pending->message));
+    if (err_is(got->err))
+        return over_failed(pending, call, got->err);
+    if (strcmp(pending->message.method, "tasks/get") != 0) {
+        bytes_t run = {arena_copy(arena, got->body.data, got->body.size), got->body.size};
+        if (!shelf_task_call(pending, pending->tool, run, &request))
+            return on_shelf_done(state, call, NULL, &(peer_answer_t){.err = err_ok()}, pending);
+        call_peer(call, &request, on_shelf_done, pending);
+        return call_park(call);
+    }
+    buf_t out;
+    buf_open(&out, arena);
+    mcp_open_result(&out, &pending->message, AGENCY_VERSION);
+    buf_puts(&out, ",\"taskId\":");
+    json_put_string(&out, pending->state, strlen(pending->state));
+    shelf_put_task(arena, got->body, got->text, call_now_ms(call), true, &out);
+    mcp_close_result(&out);
+    exchange_answer(pending->exchange, 200, out.data);
+    return over(pending, call);
+}
+
+static err_t begin_shelf_task(void *state, call_t *call, void *ctx)
+{
+    pending_t *pending = ctx;
+    peer_call_t request;
+    (void)state;
+    pending->call = call;
+    shelf_task_call(pending, pending->tool, (bytes_t){0}, &request);
+    call_peer(call, &request, on_shelf_task, pending);
+    call_on_gone(call, pending_lost, pending);
+    return call_park(call);
+}
+
 mcp_refusal_t rich_task(exchange_t *exchange, const mcp_message_t *message)
 {
     gateway_t *self = exchange->gateway;
     arena_t *arena = exchange->arena;
-    if (!rich_declares(message, "extensions", TASKS)) {
+    if (!rich_declares(message, "extensions", MCP_TASKS)) {
         mcp_refusal_t refusal = refuse(message, 400, MCP_CAPABILITY,
-                                       "declare the extension " TASKS " in _meta to use tasks");
-        refusal.data = "{\"requiredCapabilities\":{\"extensions\":{\"" TASKS "\":{}}}}";
+                                       "declare the extension " MCP_TASKS " in _meta to use tasks");
+        refusal.data = "{\"requiredCapabilities\":{\"extensions\":{\"" MCP_TASKS "\":{}}}}";
         return refusal;
     }
-    const char *id = text_param(arena, message, "taskId"), *pillar = NULL, *inner = NULL;
+    const char *id = text_param(arena, message, "taskId");
+    const char *pillar = NULL, *inner = NULL, *company = NULL;
     bytes_t payload, field;
     if (!id || !seal_get(&self->seal, arena, "task", id, &payload) || !mp_at(payload, 0, &field) ||
         !(pillar = mp_text(arena, field)) || !mp_at(payload, 1, &field) ||
         !(inner = mp_text(arena, field)) || !mp_at(payload, 2, &field) ||
-        !mp_equals(field, exchange->principal.name) || !catalogue_is_rich(self->catalogue, pillar))
+        !mp_equals(field, exchange->principal.name) || !mp_at(payload, 3, &field) ||
+        !(company = mp_text(arena, field)))
+        return no_task(message);
+    bool shelf = !strcmp(pillar, shelf_tasks);
+    if (!shelf && !catalogue_is_rich(self->catalogue, pillar))
         return no_task(message);
     pending_t *pending = pending_new(exchange, message);
     pending->kind = "task";
     pending->pillar = pillar;
     pending->tool = inner;
     pending->state = id;
+    pending->company = *company ? company : NULL;
     pending->responses = param(message, "inputResponses");
-    pending_begin(pending, begin_task);
+    pending_begin(pending, shelf ? begin_shelf_task : begin_task);
     return (mcp_refusal_t){0};
 }
