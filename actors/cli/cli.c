@@ -282,8 +282,17 @@ int cli_main(const cli_house_t *house, int argc, char **argv)
         code = show_help(&cli);
     else if (!strcmp(argv[1], "--version"))
         code = show_version(&cli);
-    else if (read_words(&cli, argc - 2, argv + 2))
-        code = run_command(&cli, argv[1]);
+    else if (read_words(&cli, argc - 1, argv + 1)) {
+        /* The command is the first word, wherever the flags are. */
+        if (!cli.count)
+            code = cli.help ? show_help(&cli) : cli_usage("name a command");
+        else {
+            const char *name = cli.words[0];
+            cli.words++;
+            cli.count--;
+            code = run_command(&cli, name);
+        }
+    }
     arena_destroy(&cli.arena);
     return code;
 }
