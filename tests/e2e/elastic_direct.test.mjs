@@ -25,6 +25,7 @@ class Api {
     this.running = 1; // the kubelet follows at once unless `slowPods`
     this.lease = null;
     this.hpas = [];
+    this.scaledObjects = null; // null: KEDA is not installed
     this.log = [];
     this.next = []; // what happens to the next requests: fn(req, res) => true when it answered
   }
@@ -63,7 +64,8 @@ class Api {
     if (path === '/apis/autoscaling/v2/namespaces/ns/horizontalpodautoscalers' && method === 'GET')
       return [200, { kind: 'HorizontalPodAutoscalerList', items: this.hpas }];
     if (path === '/apis/keda.sh/v1alpha1/namespaces/ns/scaledobjects' && method === 'GET')
-      return [404, status(404, 'NotFound', 'the server could not find the requested resource')];
+      return this.scaledObjects ? [200, { kind: 'ScaledObjectList', items: this.scaledObjects }]
+        : [404, status(404, 'NotFound', 'the server could not find the requested resource')];
     return [403, status(403, 'Forbidden', `cannot ${method} ${path}`)];
   }
 
@@ -249,6 +251,12 @@ test('a rival is found and refused; there is one leader, and a dead one is follo
   await problem(at, /HorizontalPodAutoscaler agency-hpa scales the same StatefulSet/);
   assert.ok(!api.log.some((line) => line.startsWith('PATCH')), 'nothing was changed');
   api.hpas.pop();
+  // A ScaledObject's target is a Deployment unless it says otherwise.
+  const deployment = { metadata: { name: 'of-a-deployment' }, spec: { scaleTargetRef: { name: 'agency' } } };
+  api.scaledObjects = [deployment, { metadata: { name: 'by-keda' }, spec: { scaleTargetRef: { kind: 'StatefulSet', name: 'agency' } } }];
+  await problem(at, /ScaledObject by-keda scales the same StatefulSet/);
+  assert.ok(!api.log.some((line) => line.startsWith('PATCH')), 'nothing was changed');
+  api.scaledObjects = [deployment];
   await until(() => api.replicas, (replicas) => replicas === 5);
   assert.equal(api.lease.spec.holderIdentity, 'one');
   const two = await pod(t, api, { AGENCY_ELASTIC_IDENTITY: 'two' });
@@ -264,6 +272,18 @@ test('two elastics on one volume: the second is refused', async (t) => {
   t.after(() => api.close());
   const at = await pod(t, api);
   await assert.rejects(start({ ...at, offset: at.offset + 7, children: [] }, ['elastic'], [], at.env), /ended with [1-9]/);
+});
+
+test('settings that cannot be are refused at the start, with what to change', async (t) => {
+  const data = await mkdtemp(join(tmpdir(), 'agency-e2e-'));
+  t.after(() => rm(data, { recursive: true, force: true }));
+  for (const [env, says] of [
+    [{ AGENCY_ELASTIC_MIN_REPLICAS: '9' }, /min_replicas 9 is more than max_replicas 5/],
+    [{ AGENCY_ELASTIC_MODE: 'direct' }, /mode direct needs elastic\.statefulset/],
+    [{ AGENCY_ELASTIC_MODE: 'direct', AGENCY_ELASTIC_STATEFULSET: 'agency', AGENCY_ELASTIC_NAMESPACE_FILE: join(data, 'none') }, /needs elastic\.namespace, or the file/],
+    [{ AGENCY_ELASTIC_MODE: 'loca' }, /local/],
+    [{ AGENCY_ELASTIC_TOLERANCE: '2' }, /tolerance/]])
+    await assert.rejects(start({ data, offset: 20000 + Math.floor(Math.random() * 20000), children: [] }, ['elastic'], [], env), says);
 });
 
 test('the certificate must lead to the CA file, which may be rotated', async (t) => {
