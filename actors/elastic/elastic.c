@@ -218,6 +218,7 @@ void elastic_note_change(elastic_t *self, call_t *call, int64_t from, int64_t to
                              .to = to,
                              .why = (int)self->last.why,
                              .queue_length = self->seen.queue_length};
+    call_publish(call, "scale.change", &scale_change_record, &change);
     err_t err = keep_change(self, call, &change);
     if (err_is(err))
         call_log(call, LOG_WARN, "the change is not kept: %s", err_what(err));
@@ -241,13 +242,14 @@ static err_t act(elastic_t *self, call_t *call)
 {
     int64_t from = replicas(self);
     elastic_decide(self, call, from);
-    if (self->last.desired == from)
+    int64_t to = self->last.desired < LOCAL_MOST ? self->last.desired : LOCAL_MOST;
+    if (to == from)
         return err_ok();
-    err_t err = local_scale(self, call, self->last.desired);
+    err_t err = local_scale(self, call, to);
     if (err_is(err))
         return err;
     decide_scaled(&self->history, self->seen.now_ms, replicas(self) - from);
-    elastic_note_change(self, call, from, self->last.desired);
+    elastic_note_change(self, call, from, to);
     return err_ok();
 }
 

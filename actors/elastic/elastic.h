@@ -85,12 +85,15 @@ void elastic_note_change(elastic_t *self, call_t *call, int64_t from, int64_t to
 RECORD_STRUCT(local_worker, local_worker_FIELDS)
 extern const record_t local_worker_record;
 
+enum { LOCAL_MOST = 64 };
+
 /* Finds the workers that the last life wanted, or begins with one. ERR_IO. */
 err_t local_open(elastic_t *elastic, call_t *call);
 void local_destroy(local_t **local);
 /* Workers that take work, or will as soon as they are up. */
 int64_t local_count(const local_t *local);
-/* Starts or drains until so many take work. ERR_IO: the wish could not be written. */
+/* Starts or drains until so many, at most LOCAL_MOST, take work. ERR_IO: the wish could not be
+ * written; local_tend tries again. */
 err_t local_scale(elastic_t *elastic, call_t *call, int64_t count);
 /* Asks the workers how they are; goes on with those that drain. */
 void local_tend(elastic_t *elastic, call_t *call);

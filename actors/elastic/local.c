@@ -14,7 +14,7 @@
 #include "bus/host.h"
 #include "proto/mp.h"
 
-enum { MOST = 64, ASK_MS = 2000, TEND_MS = 1000 };
+enum { MOST = LOCAL_MOST, ASK_MS = 2000, TEND_MS = 1000 };
 
 RECORD_DEFINE(local_worker, local_worker_FIELDS)
 
@@ -28,6 +28,7 @@ typedef struct hand {
 
 struct local {
     char *path, *draft;     /* of the wish */
+    bool unwritten;         /* the file does not say yet what is wished */
     hand_t hands[MOST + 1]; /* by number, from 1 */
 };
 
@@ -37,14 +38,17 @@ struct local {
 static err_t write_wish(local_t *local, call_t *call)
 {
     FILE *file = fopen(local->draft, "we");
+    local->unwritten = true;
     bool fine = file != NULL;
     for (int i = 1; i <= MOST && fine; i++)
         if (local->hands[i].wanted)
             fine = fprintf(file, "%s\n", local->hands[i].name) > 0;
     if (file && fclose(file))
         fine = false;
-    if (fine && !rename(local->draft, local->path))
+    if (fine && !rename(local->draft, local->path)) {
+        local->unwritten = false;
         return err_ok();
+    }
     return err_make(call_arena(call), ERR_IO, "cannot write %s: %s", local->path, strerror(errno));
 }
 
@@ -170,6 +174,11 @@ static err_t ask_slots(void *self, call_t *call, void *ctx)
 
 void local_tend(elastic_t *elastic, call_t *call)
 {
+    if (elastic->local->unwritten) { /* the disk was full */
+        err_t err = write_wish(elastic->local, call);
+        if (err_is(err))
+            call_log(call, LOG_ERROR, "cannot scale: %s", err_what(err));
+    }
     int64_t now = actor_mono_us(elastic->actor) / 1000;
     for (int i = 1; i <= MOST; i++) {
         hand_t *hand = &elastic->local->hands[i];
@@ -225,8 +234,6 @@ err_t local_scale(elastic_t *elastic, call_t *call, int64_t count)
 {
     local_t *local = elastic->local;
     int64_t now = local_count(local);
-    if (count > MOST)
-        count = MOST;
     bool more = now < count;
     for (; now < count; now++)
         start_one(local, call);

@@ -1,7 +1,7 @@
 // Elastic in mode local: `agency up` scales worker processes by itself; nothing is lost by it.
 import test from 'node:test';
 import assert from 'node:assert/strict';
-import { appendFile, mkdir, readFile, writeFile } from 'node:fs/promises';
+import { appendFile, mkdir, readFile, rmdir, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { setTimeout as pause } from 'node:timers/promises';
 import { startAgency, legacyCall } from './agency.mjs';
@@ -153,6 +153,19 @@ test('in mode hpa it only says what the work calls for', async (t) => {
   assert.equal(scale.desired_replicas, 3);
   assert.match((await call(agency, 'scale_explain')).text, /mode hpa.*calls for 3/);
   assert.equal((await call(agency, 'scale_agents', { count: 2 })).error, true);
+});
+
+test('a wish that cannot be written is told and written later', async (t) => {
+  const agency = await startAgency({ env: quick });
+  t.after(() => agency.stop());
+  await until(() => call(agency, 'get_scaling_status'), (status) => ready(status) === 1);
+  const draft = join(agency.data, 'run', 'workers.draft');
+  await mkdir(draft);
+  await call(agency, 'scale_agents', { count: 2 });
+  await until(() => agency.output(), (output) => /cannot write .*workers\.want/.test(output));
+  assert.equal(ready(await call(agency, 'get_scaling_status')), 1);
+  await rmdir(draft);
+  await until(() => call(agency, 'get_scaling_status'), (status) => ready(status) === 2);
 });
 
 // Seeded: AGENCY_CHAOS_SEED, AGENCY_CHAOS_SECONDS (600 for the long version).
