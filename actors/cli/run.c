@@ -139,7 +139,7 @@ static int run_actor(cli_t *cli, const cli_actor_t *actor, const char *instance)
         err = host_open(&options, cli->arena, &host);
     if (err_is(err))
         return cli_fail(err);
-    run_dir = host_run_dir(host);
+    run_dir = arena_strdup(cli->arena, host_run_dir(host)); /* outlives the host */
     err = start_all(cli, host, actor, instance);
     if (!err_is(err))
         err = write_pid(cli, run_dir, instance);
