@@ -350,6 +350,46 @@ START_TEST(a_cancelled_request_of_a_session_ends)
 }
 END_TEST
 
+START_TEST(a_path_narrows_the_tools)
+{
+    const char *list = "{\"jsonrpc\":\"2.0\",\"id\":1,\"method\":\"tools/list\"}";
+    const char *call = "{\"jsonrpc\":\"2.0\",\"id\":1,\"method\":\"tools/call\",\"params\":{"
+                       "\"name\":\"desk_say\",\"arguments\":{\"text\":\"hello\"}}}";
+    ck_assert_ptr_nonnull(strstr(http("POST", "/mcp/desk", JSON, list), "\"desk_say\""));
+    ck_assert_ptr_nonnull(strstr(http("POST", "/mcp/desk", JSON, call), "\"text\":\"hello\""));
+    ck_assert_ptr_nonnull(strstr(http("POST", "/mcp/nobody", JSON, list), " 404 "));
+}
+END_TEST
+
+START_TEST(who_does_not_read_is_cut_off)
+{
+    enum { EVENTS = 400 };
+    char *big = arena_alloc(house.arena, 90001);
+    memset(big, 'x', 90000);
+    int stuck = dial();
+    const char *id;
+    say(stuck, "GET", "/sse", "", "");
+    char *answer = hear(stuck, "sessionId=");
+    while (!strstr(answer + strcspn(answer, "?"), "\n"))
+        answer = arena_printf(house.arena, "%s%s", answer, hear(stuck, "\n"));
+    id = strstr(answer, "sessionId=") + strlen("sessionId=");
+    id = arena_strndup(house.arena, id, strcspn(id, "\r\n"));
+    const char *path = arena_printf(house.arena, "/messages?sessionId=%s", id);
+    const char *body = arena_printf(house.arena,
+                                    "{\"jsonrpc\":\"2.0\",\"id\":1,\"method\":\"tools/call\","
+                                    "\"params\":{\"name\":\"desk_say\",\"arguments\":{\"text\":"
+                                    "\"%s\"}}}",
+                                    big);
+    int sent = 0;
+    while (sent < EVENTS && strstr(http("POST", path, JSON, body), " 202 "))
+        sent++;
+    ck_assert_int_gt(sent, 10);
+    ck_assert_int_lt(sent, EVENTS); /* then the stream was gone */
+    ck_assert_ptr_nonnull(strstr(http("POST", "/mcp", JSON, PING), " 200 "));
+    close(stuck);
+}
+END_TEST
+
 /* ---- Many ---- */
 
 /* AddressSanitizer keeps what was freed for a while. */
@@ -472,6 +512,8 @@ int main(void)
     tcase_add_test(doors, a_session_has_one_stream_which_ends_with_it);
     tcase_add_test(doors, who_leaves_cancels_in_the_modern_era);
     tcase_add_test(doors, a_cancelled_request_of_a_session_ends);
+    tcase_add_test(doors, a_path_narrows_the_tools);
+    tcase_add_test(doors, who_does_not_read_is_cut_off);
     tcase_add_test(doors, a_seal_opens_only_as_it_was_made);
     tcase_add_test(doors, the_key_is_made_once_and_kept);
     suite_add_tcase(suite, doors);

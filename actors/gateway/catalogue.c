@@ -241,24 +241,41 @@ const char *catalogue_find(const catalogue_t *catalogue, const char *tool, bool 
     return NULL;
 }
 
+static void put_pillar(buf_t *out, const pillar_t *pillar, bool *any)
+{
+    const char *const parts[] = {pillar->json, pillar->rich_json};
+    for (int i = 0; i < 2; i++)
+        if (parts[i] && *parts[i]) {
+            buf_puts(out, *any ? "," : "");
+            buf_puts(out, parts[i]);
+            *any = true;
+        }
+}
+
+const char *catalogue_json_of(const catalogue_t *catalogue, const char *name, arena_t *arena)
+{
+    const pillar_t *pillar = find(catalogue, name);
+    bool any = false;
+    buf_t out;
+    buf_open(&out, arena);
+    buf_puts(&out, "\"tools\":[");
+    if (pillar)
+        put_pillar(&out, pillar, &any);
+    buf_puts(&out, "]");
+    return out.data;
+}
+
 const char *catalogue_json(catalogue_t *catalogue)
 {
+    bool any = false;
     if (catalogue->json)
         return catalogue->json;
     arena_reset(catalogue->arena);
     buf_t out;
     buf_open(&out, catalogue->arena);
     buf_puts(&out, "\"tools\":[");
-    bool any = false;
-    for (size_t i = 0; i < 2 * catalogue->count; i++) {
-        const pillar_t *pillar = &catalogue->pillars[i / 2];
-        const char *json = i % 2 ? pillar->rich_json : pillar->json;
-        if (!json || !*json)
-            continue;
-        buf_printf(&out, "%s", any ? "," : "");
-        buf_puts(&out, json);
-        any = true;
-    }
+    for (size_t i = 0; i < catalogue->count; i++)
+        put_pillar(&out, &catalogue->pillars[i], &any);
     buf_puts(&out, "]");
     catalogue->json = out.data;
     return out.data;

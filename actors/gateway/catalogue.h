@@ -27,5 +27,7 @@ bool catalogue_complete(const catalogue_t *catalogue);
 const char *catalogue_find(const catalogue_t *catalogue, const char *tool, bool *rich);
 /* `"tools":[…]` as MCP lists them: by pillar, then in the order of the rows. */
 const char *catalogue_json(catalogue_t *catalogue);
+/* The same of one pillar. */
+const char *catalogue_json_of(const catalogue_t *catalogue, const char *pillar, arena_t *arena);
 
 #endif

@@ -279,7 +279,7 @@ static mcp_refusal_t call_tool(exchange_t *exchange, const mcp_message_t *messag
         return refusal;
     bool rich = false;
     const char *pillar = catalogue_find(self->catalogue, tool, &rich);
-    if (!pillar)
+    if (!pillar || (exchange->only && strcmp(exchange->only, pillar) != 0))
         return (mcp_refusal_t){.status = 200,
                                .code = MCP_PARAMS,
                                .id = message->id,
@@ -358,7 +358,9 @@ static const char *list_tools(exchange_t *exchange, const mcp_message_t *message
     mcp_open_result(&out, message, AGENCY_VERSION);
     if (message->modern)
         buf_puts(&out, ",");
-    buf_puts(&out, catalogue_json(exchange->gateway->catalogue));
+    buf_puts(&out, exchange->only
+                       ? catalogue_json_of(exchange->gateway->catalogue, exchange->only, out.arena)
+                       : catalogue_json(exchange->gateway->catalogue));
     mcp_put_cache(&out, message);
     mcp_close_result(&out);
     return out.data;
@@ -681,7 +683,7 @@ static bool take_old_door(exchange_t *exchange, const char *id)
 }
 
 static void on_mcp(gateway_t *self, http_request_t *request, const principal_t *principal,
-                   bool old_door)
+                   const char *only, bool old_door)
 {
     const char *type = http_header(request, "Content-Type");
     const char *accept = http_header(request, "Accept");
@@ -698,6 +700,7 @@ static void on_mcp(gateway_t *self, http_request_t *request, const principal_t *
         return;
     }
     exchange_t *exchange = exchange_new(self, request, principal);
+    exchange->only = only;
     exchange->events = !json || (old_door && accept && events);
     exchange->streams = events && accept && strcasestr(accept, "text/event-stream");
     if (!session || take_old_door(exchange, session))
@@ -909,6 +912,17 @@ static void on_delete(gateway_t *self, http_request_t *request, const principal_
     http_reply(request, 204, NULL, (bytes_t){0});
 }
 
+/* /mcp/brain: only the tools of that pillar. NULL: another path. */
+static const char *toolset(const gateway_t *self, const char *path)
+{
+    if (strncmp(path, "/mcp/", 5) != 0)
+        return NULL;
+    for (size_t i = 0; i < self->pillar_count; i++)
+        if (!strcmp(self->pillars[i], path + 5))
+            return self->pillars[i];
+    return NULL;
+}
+
 static void on_request(void *ctx, http_request_t *request)
 {
     gateway_t *self = ctx;
@@ -919,7 +933,8 @@ static void on_request(void *ctx, http_request_t *request)
         on_preflight(request);
         return;
     }
-    bool mcp = !strcmp(path, "/mcp"), old_door = !strcmp(path, "/messages");
+    const char *only = toolset(self, path);
+    bool mcp = only || !strcmp(path, "/mcp"), old_door = !strcmp(path, "/messages");
     bool sse = !strcmp(path, "/sse");
     bool scale = !strcmp(path, "/api/v1/scale") && !strcmp(self->settings->pillar, "agent");
     if (!strcmp(path, "/readyz")) {
@@ -944,7 +959,7 @@ static void on_request(void *ctx, http_request_t *request)
         gateway_reply_error(request, 405, MCP_LEGACY_TRANSPORT,
                             "this HTTP method is not answered here; see the header Allow");
     } else {
-        on_mcp(self, request, principal, old_door);
+        on_mcp(self, request, principal, only, old_door);
     }
 }
 
@@ -1170,6 +1185,7 @@ static err_t gateway_open(void *state, call_t *call)
 static void gateway_close(void *state)
 {
     gateway_t *self = state;
+    self->flush_armed = true; /* no more work: nobody would do it */
     streams_close(self);
     http_server_close(&self->http);
     tokens_close(&self->tokens);

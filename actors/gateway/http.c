@@ -17,7 +17,8 @@ enum {
     ROUNDS = 64,
     HEADERS_MOST = 16,
     CONNECTION_MEMORY = 64 << 10,
-    STREAM_BLOCK = 16 << 10
+    STREAM_BLOCK = 16 << 10,
+    STREAM_LARGEST = 16 << 20
 };
 
 typedef struct reply_header {
@@ -319,6 +320,10 @@ void http_stream_send(http_request_t *request, bytes_t part)
 {
     if (!request->streaming || request->ended || request->gone)
         return;
+    if (request->pending.size - request->pending_at > STREAM_LARGEST) {
+        shutdown(request->fd, SHUT_RDWR); /* it does not read: on_gone follows */
+        return;
+    }
     buf_put(&request->pending, part.data, part.size);
     make_ready(request);
 }

@@ -62,7 +62,7 @@ void http_set_user(http_request_t *request, void *user);
 void http_set_header(http_request_t *request, const char *name, const char *value);
 void http_reply(http_request_t *request, int status, const char *type, bytes_t body);
 
-/* An answer in parts: server-sent events. */
+/* An answer in parts: server-sent events. A client that leaves 16 MiB unread is cut off. */
 void http_stream_start(http_request_t *request, int status, const char *type);
 void http_stream_send(http_request_t *request, bytes_t part);
 void http_stream_end(http_request_t *request);

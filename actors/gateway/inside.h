@@ -89,6 +89,7 @@ typedef struct exchange {
     session_claims_t session;
     replay_t *replay;     /* NULL: the answer cannot be fetched later */
     const char *old_door; /* answers go to this session's GET /sse; NULL: not that door */
+    const char *only;     /* the pillar whose tools are offered; NULL: all */
     const char *traceparent;
     struct pending *calls;
 } exchange_t;

@@ -144,3 +144,12 @@ test('health, readiness and demand', async () => {
   assert.deepEqual(Object.keys(scale).sort(), ['desired_replicas', 'due_soon', 'leased',
     'oldest_ready_age_seconds', 'queue_length', 'ready', 'target_per_replica'].sort());
 });
+
+test('a path of a pillar offers its tools only', async () => {
+  const list = await post(agency.url(3000, '/mcp/brain'), { jsonrpc: '2.0', id: 1, method: 'tools/list' });
+  const names = list.json.result.tools.map((tool) => tool.name);
+  assert.ok(names.includes('brain_query'));
+  assert.ok(!names.includes('task_submit'));
+  const refused = await legacyCall(agency.url(3000, '/mcp/brain'), 'task_submit', { kind: 'a' });
+  assert.match(refused.json.error.message, /no tool/);
+});
