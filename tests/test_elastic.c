@@ -18,7 +18,9 @@ typedef struct plain {
     int unused;
 } plain_t;
 
-#define scale_ARGS(F)
+#define scale_ARGS(F)                                                                              \
+    F(INT, unlike, opt(), 0, 0, "Not waited for.")                                                 \
+    F(INT, wait_ms, opt(0), 0, 60000, "Neither.")
 #define scale_REPLY(F)                                                                             \
     F(INT, queue_length, must, 0, 0, "Work.")                                                      \
     F(REAL, oldest_ready_age_seconds, must, 0, 0, "Age.")

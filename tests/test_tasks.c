@@ -558,6 +558,33 @@ START_TEST(the_oldest_is_known)
 }
 END_TEST
 
+START_TEST(a_change_of_demand_is_heard)
+{
+    open_house(_i, NULL);
+    int64_t began = mono_ms();
+    has(ask("scale", "{'unlike':0,'wait_ms':300}"), "'queue_length':0");
+    ck_assert_int_ge(mono_ms() - began, 300);
+    has(ask("scale", "{'unlike':7,'wait_ms':20000}"), "'queue_length':0");
+    submit(",'delay_ms':200"); /* due soon counts, and becoming ready changes nothing */
+    has(ask("scale", "{'unlike':0,'wait_ms':20000}"), "'queue_length':1");
+    has(ask("scale", "{'unlike':1,'wait_ms':400}"), "'ready':1");
+    client_t *other = house_client(&house);
+    client_call_t wait = {.peer = "agent",
+                          .method = "scale",
+                          .args = house_pack(house.arena, "{'unlike':1,'wait_ms':20000}"),
+                          .role = ROLE_ADMIN,
+                          .timeout_ms = PATIENCE_MS};
+    uint64_t id;
+    client_send(other, &wait);
+    submit("");
+    client_reply_t reply = client_wait(other, house.arena, PATIENCE_MS, &id);
+    has(house_reply_text(house.arena, reply), "'queue_length':2");
+    client_close(&other);
+    ck_assert_int_lt(mono_ms() - began, PATIENCE_MS);
+    house_close(&house);
+}
+END_TEST
+
 START_TEST(lists_have_pages)
 {
     open_house(_i, NULL);
@@ -737,6 +764,7 @@ int main(void)
     EACH(a_quota_is_kept);
     EACH(demand_is_exact);
     EACH(the_oldest_is_known);
+    EACH(a_change_of_demand_is_heard);
     EACH(lists_have_pages);
     EACH(every_state_says_why);
     EACH(old_tasks_are_forgotten);

@@ -150,7 +150,9 @@ RECORD(task_done, task_done_FIELDS)
 #define task_release_ARGS(F) HELD_ARGS(F)
 #define task_release_REPLY(F) DONE_REPLY(F)
 
-#define scale_ARGS(F)
+#define scale_ARGS(F)                                                                              \
+    F(INT, unlike, opt(), 0, 0, "Wait while queue_length is this.")                                \
+    F(INT, wait_ms, opt(0), 0, 60000, "How long to wait at most.")
 #define scale_REPLY(F)                                                                             \
     F(INT, queue_length, must, 0, 0, "Ready, leased, running and due soon, of all companies.")     \
     F(INT, ready, must, 0, 0, "Could begin now.")                                                  \
@@ -184,7 +186,8 @@ RECORD(task_done, task_done_FIELDS)
     M(agent_t, task_complete_batch, WRITES, "Many done.")                                          \
     M(agent_t, task_fail, WRITES, "It did not work.")                                              \
     M(agent_t, task_release, WRITES, "Give it back untouched.")                                    \
-    M(agent_t, scale, READS | ANY_COMPANY, "Demand of all companies, for whoever scales workers.")
+    M(agent_t, scale, READS | PARKS | ANY_COMPANY,                                                 \
+      "Demand of all companies, for whoever scales workers.")
 METHODS(agent_methods, AGENT_METHODS)
 
 /* ---- Submitting ---- */
@@ -497,9 +500,8 @@ static err_t queue_resume(agent_t *self, call_t *call, const queue_resume_args_t
     return pause_queue(self, call, false, &reply->paused);
 }
 
-static err_t scale(agent_t *self, call_t *call, const scale_args_t *args, scale_reply_t *reply)
+static void fill_scale(agent_t *self, call_t *call, scale_reply_t *reply)
 {
-    (void)args;
     const agent_settings_t *settings = self->settings;
     demand_t demand;
     queue_demand(self->tasks, call, NULL, &demand);
@@ -516,7 +518,34 @@ static err_t scale(agent_t *self, call_t *call, const scale_args_t *args, scale_
                              .oldest_ready_age_seconds = age_seconds(call, &demand),
                              .target_per_replica = target,
                              .desired_replicas = desired};
-    return err_ok();
+}
+
+typedef struct scale_wait {
+    int64_t unlike, end_ms;
+} scale_wait_t;
+
+static err_t scale_again(void *state, call_t *call, void *reply, void *ctx)
+{
+    agent_t *self = state;
+    const scale_wait_t *wait = ctx;
+    scale_reply_t *out = reply;
+    fill_scale(self, call, out);
+    int64_t left = wait->end_ms - call_now_ms(call);
+    if (out->queue_length != wait->unlike || left <= 0 || actor_draining(call_actor(call))) {
+        queue_off_demand(self->tasks, call);
+        return err_ok();
+    }
+    queue_on_demand(self->tasks, call, left, scale_again, ctx);
+    return call_park(call);
+}
+
+static err_t scale(agent_t *self, call_t *call, const scale_args_t *args, scale_reply_t *reply)
+{
+    scale_wait_t *wait = ARENA_NEW(call_arena(call), scale_wait_t);
+    int64_t left = call_left_ms(call) - 100;
+    int64_t wait_ms = !args->has_unlike ? 0 : args->wait_ms < left ? args->wait_ms : left;
+    *wait = (scale_wait_t){.unlike = args->unlike, .end_ms = call_now_ms(call) + wait_ms};
+    return scale_again(self, call, reply, wait);
 }
 
 /* ---- Workers ---- */

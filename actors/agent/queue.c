@@ -46,6 +46,7 @@ typedef struct waiter {
     resume_fn_t *fn;
     void *ctx;
     uint64_t round; /* of waking, in which it had its chance */
+    bool told;      /* of another demand; it has not looked yet */
 } waiter_t;
 
 typedef struct watcher {
@@ -78,6 +79,7 @@ struct tasks {
     waiter_t *waiters, **waiters_end;
     uint64_t wake_round; /* counts the occasions to wake somebody */
     watcher_t *watchers;
+    waiter_t *demanders;                   /* wait for another demand */
     int64_t due_armed_ms, expire_armed_ms; /* when the timers fire; 0: not armed */
     /* While starting: */
     char **unopened;
@@ -138,6 +140,11 @@ void tasks_destroy(tasks_t **handle)
     while (tasks->waiters) {
         waiter_t *gone = tasks->waiters;
         tasks->waiters = gone->next;
+        free(gone);
+    }
+    while (tasks->demanders) {
+        waiter_t *gone = tasks->demanders;
+        tasks->demanders = gone->next;
         free(gone);
     }
     while (tasks->watchers) {
@@ -346,6 +353,50 @@ void queue_wait(tasks_t *tasks, call_t *call, int64_t wait_ms, resume_fn_t *fn, 
     call_resume_after(call, wait_ms, fn, ctx);
 }
 
+void queue_off_demand(tasks_t *tasks, call_t *call)
+{
+    for (waiter_t **at = &tasks->demanders; *at;) {
+        waiter_t *waiter = *at;
+        if (waiter->call != call) {
+            at = &waiter->next;
+            continue;
+        }
+        *at = waiter->next;
+        free(waiter);
+    }
+}
+
+static void demander_gone(void *self, call_t *call, void *ctx)
+{
+    (void)self;
+    queue_off_demand(ctx, call);
+}
+
+void queue_on_demand(tasks_t *tasks, call_t *call, int64_t wait_ms, resume_fn_t *fn, void *ctx)
+{
+    for (waiter_t *waiter = tasks->demanders; waiter; waiter = waiter->next)
+        if (waiter->call == call) { /* its timer runs already */
+            waiter->told = false;
+            return;
+        }
+    waiter_t *waiter = calloc(1, sizeof(*waiter));
+    if (!waiter)
+        abort();
+    *waiter = (waiter_t){.next = tasks->demanders, .call = call, .fn = fn, .ctx = ctx};
+    tasks->demanders = waiter;
+    call_on_gone(call, demander_gone, tasks);
+    call_resume_after(call, wait_ms, fn, ctx);
+}
+
+static void tell_demanders(tasks_t *tasks)
+{
+    for (waiter_t *waiter = tasks->demanders; waiter; waiter = waiter->next) {
+        if (!waiter->told)
+            actor_resume(tasks->actor, waiter->call, waiter->fn, waiter->ctx);
+        waiter->told = true;
+    }
+}
+
 static void watcher_gone(void *self, call_t *call, void *ctx)
 {
     tasks_t *tasks = ctx;
@@ -520,6 +571,7 @@ static void apply(void *self, void *ctx)
     }
     if (change->settled)
         tell_watchers(queue, change->number);
+    tell_demanders(tasks);
     if (change->ready > 0 || (change->drop_lease && queue->ready > 0)) {
         queue->maybe_ready = true;
         wake_one(tasks);

@@ -71,6 +71,11 @@ int64_t queue_end_waits(tasks_t *tasks, call_t *by, bool (*ends)(void *ctx, cons
  * wants it says it again. The leases it holds. */
 int64_t queue_cordon(tasks_t *tasks, const char *name, int64_t until_ms);
 
+/* `fn` looks again when the demand may be another or `wait_ms` are over; the call is to be parked,
+ * and taken off before it answers. */
+void queue_on_demand(tasks_t *tasks, call_t *call, int64_t wait_ms, resume_fn_t *fn, void *ctx);
+void queue_off_demand(tasks_t *tasks, call_t *call);
+
 err_t queue_pause_all(tasks_t *tasks, call_t *call, bool paused);
 bool queue_paused(const queue_t *queue);
 

@@ -290,6 +290,8 @@ static void follow_rules(elastic_t *self, call_t *call, bytes_t demand)
     rules_judge(self->rules, now);
 }
 
+enum { STEADY_LOOK_MS = 1000, IDLE_LOOK_MS = 5000 };
+
 static err_t look(void *state, call_t *call, void *ctx);
 
 static err_t on_demand(void *state, call_t *call, void *reply, const peer_answer_t *got, void *ctx)
@@ -312,13 +314,35 @@ static err_t on_demand(void *state, call_t *call, void *reply, const peer_answer
     return err_ok();
 }
 
+/* How long the agent may keep its answer while the demand stays as it was seen: whatever else is
+ * decided by (age, windows, rules) moves no faster than this. */
+static int64_t patience_ms(const elastic_t *self)
+{
+    if (!self->local || !self->decided || !self->seen.has_metric || !local_calm(self->local))
+        return 0;
+    bool idle = !self->seen.queue_length && replicas(self) == self->policy.min_replicas &&
+                self->last.desired == self->policy.min_replicas;
+    return idle ? IDLE_LOOK_MS : STEADY_LOOK_MS;
+}
+
 static err_t look(void *state, call_t *call, void *ctx)
 {
     elastic_t *self = state;
     (void)ctx;
     if (actor_draining(self->actor))
         return err_ok();
-    peer_call_t request = {.peer = "agent", .method = "scale", .timeout_ms = DEMAND_MS};
+    int64_t wait_ms = patience_ms(self);
+    buf_t args;
+    buf_open(&args, call_arena(call));
+    mp_put_map(&args, 2);
+    mp_put_str(&args, "unlike");
+    mp_put_int(&args, self->seen.queue_length);
+    mp_put_str(&args, "wait_ms");
+    mp_put_int(&args, wait_ms);
+    peer_call_t request = {.peer = "agent",
+                           .method = "scale",
+                           .args = buf_bytes(&args),
+                           .timeout_ms = wait_ms + DEMAND_MS};
     call_peer(call, &request, on_demand, NULL);
     return call_park(call);
 }

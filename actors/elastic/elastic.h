@@ -16,6 +16,8 @@
     V(MODE_OFF, "off")
 RECORD_ENUM(scale_mode, scale_mode_VALUES)
 
+/* The formatter would put spaces into the paths. */
+/* clang-format off */
 #define elastic_settings_FIELDS(F)                                                                 \
     F(ENUM(scale_mode), mode, opt(local), 0, 0,                                                    \
       "Who makes the number true: local workers, direct calls of the API server, or hpa and keda " \
@@ -26,17 +28,18 @@ RECORD_ENUM(scale_mode, scale_mode_VALUES)
     F(STR, statefulset, opt(), 1, 253, "direct: name of the StatefulSet.")                         \
     F(STR, namespace, opt(), 1, 63, "direct: its namespace; absent: that of namespace_file.")      \
     F(STR, namespace_file,                                                                         \
-      opt(/ var / run / secrets / kubernetes.io / serviceaccount / namespace), 1, 4096,            \
+      opt(/var/run/secrets/kubernetes.io/serviceaccount/namespace), 1, 4096,            \
       "direct: file with the namespace.")                                                          \
-    F(STR, token_file, opt(/ var / run / secrets / kubernetes.io / serviceaccount / token), 1,     \
+    F(STR, token_file, opt(/var/run/secrets/kubernetes.io/serviceaccount/token), 1,     \
       4096, "direct: file with the bearer token, read for each request.")                          \
-    F(STR, ca_file, opt(/ var / run / secrets / kubernetes.io / serviceaccount / ca.crt), 1, 4096, \
+    F(STR, ca_file, opt(/var/run/secrets/kubernetes.io/serviceaccount/ca.crt), 1, 4096, \
       "direct: certificates that the API server's must lead to.")                                  \
     F(STR, api_url, opt(), 1, 4096, "direct: the API server; absent: that of the cluster.")        \
     F(STR, identity, opt(), 1, 253,                                                                \
       "direct: name in the Lease, e.g. of the pod; absent: made up.")                              \
     F(INT, lease_s, opt(15), 1, 3600, "direct: how long a dead leader keeps the Lease.")           \
     SCALE_POLICY_ROWS(SCALE_POLICY_ROW, F)
+/* clang-format on */
 RECORD_STRUCT(elastic_settings, elastic_settings_FIELDS)
 
 /* Everything of this pillar is of the whole agency: it is kept with the default company. */
@@ -95,6 +98,8 @@ int64_t local_count(const local_t *local);
 /* Starts or drains until so many, at most LOCAL_MOST, take work. ERR_IO: the wish could not be
  * written; local_tend tries again. */
 err_t local_scale(elastic_t *elastic, call_t *call, int64_t count);
+/* Nobody is starting or leaving. */
+bool local_calm(const local_t *local);
 /* Asks the workers how they are; goes on with those that drain. */
 void local_tend(elastic_t *elastic, call_t *call);
 local_worker_list_t local_list(const local_t *local, arena_t *arena);

@@ -172,6 +172,14 @@ static err_t ask_slots(void *self, call_t *call, void *ctx)
     return call_park(call);
 }
 
+bool local_calm(const local_t *local)
+{
+    for (int i = 1; i <= MOST; i++)
+        if (local->hands[i].wanted && (!local->hands[i].ready || local->hands[i].draining))
+            return false;
+    return true;
+}
+
 void local_tend(elastic_t *elastic, call_t *call)
 {
     if (elastic->local->unwritten) { /* the disk was full */
