@@ -14,6 +14,9 @@ static const record_t gateway_settings_record = {"gateway_settings", gateway_set
 
 enum { ASK_AGAIN_MS = 200, LOOK_AGAIN_MS = 30000, PING_MS = 1000, TEND_MS = 2000, BATCH_MOST = 64 };
 
+#define METADATA_ROOT "/.well-known/oauth-protected-resource"
+#define METADATA METADATA_ROOT "/mcp"
+
 static const char *const all_pillars[] = {"agent", "brain", "elastic"};
 
 void exchange_unref(exchange_t *exchange)
@@ -868,21 +871,72 @@ static bool check_door(const gateway_t *self, http_request_t *request)
     return true;
 }
 
+/* RFC 6750 §3, RFC 9728 §5.1. */
+static void challenge(gateway_t *self, http_request_t *request, const char *error)
+{
+    arena_t *arena = http_arena(request);
+    if (!self->jwt) {
+        http_set_header(request, "WWW-Authenticate", "Bearer");
+        return;
+    }
+    const char *resource = self->settings->oauth_audience;
+    size_t origin = strcspn(resource, "/");
+    if (!strncmp(resource + origin, "//", 2))
+        origin += 2 + strcspn(resource + origin + 2, "/");
+    http_set_header(request, "WWW-Authenticate",
+                    arena_printf(arena,
+                                 "Bearer resource_metadata=\"%.*s" METADATA
+                                 "\", scope=\"agency:read agency:operate\"%s%s%s",
+                                 (int)origin, resource, error ? ", error=\"" : "",
+                                 error ? error : "", error ? "\"" : ""));
+}
+
+static const principal_t *refuse_token(gateway_t *self, http_request_t *request, int status,
+                                       const char *error, const char *why)
+{
+    challenge(self, request, error);
+    gateway_reply_error(request, status, MCP_LEGACY_TRANSPORT, why);
+    return NULL;
+}
+
 static const principal_t *who(gateway_t *self, http_request_t *request)
 {
     static const principal_t local = {.name = "local", .role = ROLE_ADMIN, .any_company = true};
-    if (!self->tokens)
+    if (!self->tokens && !self->jwt)
         return &local;
-    const char *header = http_header(request, "Authorization");
-    const principal_t *found = NULL;
-    if (header && !strncasecmp(header, "Bearer ", 7))
-        found = tokens_find(self->tokens, header + 7);
-    if (!found) {
-        http_set_header(request, "WWW-Authenticate", "Bearer");
-        gateway_reply_error(request, 401, MCP_LEGACY_TRANSPORT,
-                            header ? "the bearer token is not known" : "a bearer token is needed");
+    const char *header = http_header(request, "Authorization"), *why;
+    if (!header || strncasecmp(header, "Bearer ", 7) != 0)
+        return refuse_token(self, request, 401, NULL, "a bearer token is needed");
+    const principal_t *found = self->tokens ? tokens_find(self->tokens, header + 7) : NULL;
+    if (found)
+        return found;
+    if (!self->jwt)
+        return refuse_token(self, request, 401, "invalid_token", "the bearer token is not known");
+    principal_t *bearer = ARENA_NEW(http_arena(request), principal_t);
+    switch (jwt_check(self->jwt, http_arena(request), header + 7, actor_wall_ms(self->actor),
+                      bearer, &why)) {
+    case JWT_FINE:
+        return bearer;
+    case JWT_NO_SCOPE:
+        return refuse_token(self, request, 403, "insufficient_scope", why);
+    default:
+        return refuse_token(self, request, 401, "invalid_token", why);
     }
-    return found;
+}
+
+/* Protected resource metadata, RFC 9728; at the root and below the endpoint's path. */
+static void on_metadata(gateway_t *self, http_request_t *request)
+{
+    buf_t out;
+    const gateway_settings_t *settings = self->settings;
+    buf_open(&out, http_arena(request));
+    buf_puts(&out, "{\"resource\":");
+    json_put_string(&out, settings->oauth_audience, strlen(settings->oauth_audience));
+    buf_puts(&out, ",\"authorization_servers\":[");
+    json_put_string(&out, settings->oauth_issuer, strlen(settings->oauth_issuer));
+    buf_puts(&out, "],\"bearer_methods_supported\":[\"header\"],\"scopes_supported\":["
+                   "\"agency:read\",\"agency:operate\",\"agency:admin\"]}");
+    gateway_reply_json(request, 200, out.data);
 }
 
 static void on_preflight(http_request_t *request)
@@ -890,7 +944,7 @@ static void on_preflight(http_request_t *request)
     http_set_header(request, "Access-Control-Allow-Methods", "GET, POST, DELETE, OPTIONS");
     http_set_header(request, "Access-Control-Allow-Headers",
                     "Content-Type, Accept, Authorization, MCP-Protocol-Version, Mcp-Method, "
-                    "Mcp-Name, Mcp-Session-Id, Last-Event-ID, traceparent");
+                    "Mcp-Name, Mcp-Session-Id, Last-Event-ID, traceparent, tracestate, baggage");
     http_set_header(request, "Access-Control-Max-Age", "600");
     http_reply(request, 204, NULL, (bytes_t){0});
 }
@@ -937,6 +991,10 @@ static void on_request(void *ctx, http_request_t *request)
     bool mcp = only || !strcmp(path, "/mcp"), old_door = !strcmp(path, "/messages");
     bool sse = !strcmp(path, "/sse");
     bool scale = !strcmp(path, "/api/v1/scale") && !strcmp(self->settings->pillar, "agent");
+    if (self->jwt && (!strcmp(path, METADATA_ROOT) || !strcmp(path, METADATA))) {
+        on_metadata(self, request);
+        return;
+    }
     if (!strcmp(path, "/readyz")) {
         start_probe(self, request, false);
         return;
@@ -1118,13 +1176,28 @@ static bool is_loopback(const char *address)
     return !strncmp(address, "127.", 4) || !strcmp(address, "::1") || !strcmp(address, "localhost");
 }
 
+static err_t open_jwt(gateway_t *self, arena_t *arena)
+{
+    const gateway_settings_t *settings = self->settings;
+    if (!settings->oauth_keys && !settings->oauth_issuer && !settings->oauth_audience)
+        return err_ok();
+    if (!settings->oauth_keys || !settings->oauth_issuer || !settings->oauth_audience)
+        return err_make(arena, ERR_ARGUMENT,
+                        "gateway.oauth_keys, oauth_issuer and oauth_audience go together: one of "
+                        "them is missing");
+    return jwt_open(settings->oauth_keys, settings->oauth_issuer, settings->oauth_audience, arena,
+                    &self->jwt);
+}
+
 static err_t open_tokens(gateway_t *self, arena_t *arena)
 {
     const gateway_settings_t *settings = self->settings;
-    if (settings->tokens)
-        return tokens_open(settings->tokens, arena, &self->tokens);
-    if (is_loopback(settings->bind) || settings->behind_proxy)
-        return err_ok();
+    err_t err = open_jwt(self, arena);
+    if (!err_is(err) && settings->tokens)
+        err = tokens_open(settings->tokens, arena, &self->tokens);
+    if (err_is(err) || self->tokens || self->jwt || is_loopback(settings->bind) ||
+        settings->behind_proxy)
+        return err;
     return err_make(arena, ERR_ARGUMENT,
                     "%s reaches beyond this machine: give a file of tokens (--tokens), or "
                     "--behind-proxy when a proxy in front checks who comes in",
@@ -1189,6 +1262,7 @@ static void gateway_close(void *state)
     streams_close(self);
     http_server_close(&self->http);
     tokens_close(&self->tokens);
+    jwt_close(&self->jwt);
     catalogue_destroy(&self->catalogue);
 }
 

@@ -7,6 +7,7 @@
 #include "actors/gateway/catalogue.h"
 #include "actors/gateway/gateway.h"
 #include "actors/gateway/http.h"
+#include "actors/gateway/jwt.h"
 #include "actors/gateway/mcp.h"
 #include "actors/gateway/seal.h"
 #include "actors/gateway/tokens.h"
@@ -18,6 +19,11 @@
     F(STR, pillar, opt(agent), 1, 64, "The pillar beside this gateway.")                           \
     F(STRS, pillars, opt(), 0, 16, "Whose tools are listed; absent: all beside the agent.")        \
     F(STR, tokens, opt(), 1, 4096, "File of bearer tokens; absent: none are asked for.")           \
+    F(STR, oauth_keys, opt(), 1, 4096,                                                             \
+      "File with the public keys (JWKS) of an authorisation server; absent: no such tokens.")      \
+    F(STR, oauth_issuer, opt(), 1, 1024, "Its name, as the claim iss says it.")                    \
+    F(STR, oauth_audience, opt(), 1, 1024,                                                         \
+      "URL under which clients reach this endpoint; tokens are for it (claim aud).")               \
     F(BOOL, behind_proxy, opt(false), 0, 0, "A proxy in front ends TLS and checks the Host.")      \
     F(STRS, allowed_hosts, opt(), 0, 64, "Values of Host that are answered beside loopback's.")    \
     F(STRS, allowed_origins, opt(), 0, 64,                                                         \
@@ -45,6 +51,7 @@ typedef struct gateway {
     actor_t *actor;
     http_server_t *http;
     tokens_t *tokens;
+    jwt_t *jwt; /* NULL: no authorisation server */
     catalogue_t *catalogue;
     const char *const *pillars;
     size_t pillar_count;

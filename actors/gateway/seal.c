@@ -72,7 +72,7 @@ static void put_base64(buf_t *out, bytes_t bytes)
     }
 }
 
-static bool get_base64(arena_t *arena, const char *text, size_t size, bytes_t *out)
+bool seal_base64(arena_t *arena, const char *text, size_t size, bytes_t *out)
 {
     uint8_t *data = arena_alloc(arena, size / 4 * 3 + 4);
     size_t at = 0;
@@ -136,8 +136,8 @@ bool seal_get(const seal_t *seal, arena_t *arena, const char *purpose, const cha
     size_t size = strnlen(text, SEAL_TEXT_MOST + 1);
     const char *dot = size <= SEAL_TEXT_MOST ? strchr(text, '.') : NULL;
     if (!dot || strlen(dot + 1) != TAG_TEXT ||
-        !get_base64(arena, text, (size_t)(dot - text), payload) ||
-        !get_base64(arena, dot + 1, TAG_TEXT, &claimed) || claimed.size != DIGEST_BYTES)
+        !seal_base64(arena, text, (size_t)(dot - text), payload) ||
+        !seal_base64(arena, dot + 1, TAG_TEXT, &claimed) || claimed.size != DIGEST_BYTES)
         return false;
     tag_of(seal, arena, purpose, *payload, tag);
     return digest_same(tag, claimed.data);

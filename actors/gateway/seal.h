@@ -27,4 +27,7 @@ const char *seal_put(const seal_t *seal, arena_t *arena, const char *purpose, by
 bool seal_get(const seal_t *seal, arena_t *arena, const char *purpose, const char *text,
               bytes_t *payload);
 
+/* Base64url without padding, as JOSE has it too. False: not that, or not the one text for it. */
+bool seal_base64(arena_t *arena, const char *text, size_t size, bytes_t *out);
+
 #endif

@@ -1,0 +1,263 @@
+#include "actors/gateway/jwt.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+
+#include "actors/gateway/seal.h"
+#include "bus/digest.h"
+#include "proto/json.h"
+#include "proto/mp.h"
+
+enum { FILE_LARGEST = 1 << 20, SLACK_S = 30 };
+
+struct jwt {
+    char *path, *issuer, *audience;
+    struct timespec changed;
+    arena_t *arena;
+    bytes_t keys; /* msgpack array of JWKs */
+};
+
+static bytes_t member(bytes_t map, const char *name)
+{
+    bytes_t field;
+    return map.size && mp_get(map, name, &field) ? field : (bytes_t){0};
+}
+
+static const char *text_of(arena_t *arena, bytes_t map, const char *name)
+{
+    bytes_t field = member(map, name);
+    return field.size ? mp_text(arena, field) : NULL;
+}
+
+/* ---- The set of keys ---- */
+
+static err_t load(jwt_t *jwt, arena_t *arena)
+{
+    struct stat info;
+    bytes_t value;
+    mp_type_t type;
+    char *text = arena_alloc(arena, FILE_LARGEST + 1);
+    FILE *file = fopen(jwt->path, "r");
+    if (!file || fstat(fileno(file), &info)) {
+        if (file)
+            fclose(file);
+        return err_make(arena, ERR_ARGUMENT, "cannot read the keys in %s: %s", jwt->path,
+                        strerror(errno));
+    }
+    size_t size = fread(text, 1, FILE_LARGEST + 1, file);
+    fclose(file);
+    err_t err = json_to_msgpack(arena, text, size, NULL, &value);
+    bytes_t keys = err_is(err) ? (bytes_t){0} : member(value, "keys");
+    if (!keys.size || !mp_type_of(keys, &type) || type != MP_ARRAY)
+        return err_make(arena, ERR_ARGUMENT, "%s is no set of keys: {\"keys\":[…]} is wanted",
+                        jwt->path);
+    arena_reset(jwt->arena);
+    jwt->keys = (bytes_t){arena_copy(jwt->arena, keys.data, keys.size), keys.size};
+    jwt->changed = info.st_mtim;
+    return err_ok();
+}
+
+/* A file that makes no sense just now leaves the keys as they were. */
+static void reload(jwt_t *jwt)
+{
+    struct stat info;
+    if (stat(jwt->path, &info) || (info.st_mtim.tv_sec == jwt->changed.tv_sec &&
+                                   info.st_mtim.tv_nsec == jwt->changed.tv_nsec))
+        return;
+    arena_t *arena = arena_new();
+    load(jwt, arena);
+    arena_destroy(&arena);
+}
+
+err_t jwt_open(const char *path, const char *issuer, const char *audience, arena_t *arena,
+               jwt_t **out)
+{
+    jwt_t *jwt = calloc(1, sizeof(*jwt));
+    if (!jwt || !(jwt->path = strdup(path)) || !(jwt->issuer = strdup(issuer)) ||
+        !(jwt->audience = strdup(audience)))
+        abort();
+    jwt->arena = arena_new();
+    *out = jwt;
+    err_t err = load(jwt, arena);
+    if (err_is(err))
+        jwt_close(out);
+    return err;
+}
+
+void jwt_close(jwt_t **handle)
+{
+    jwt_t *jwt = *handle;
+    if (!jwt)
+        return;
+    arena_destroy(&jwt->arena);
+    free(jwt->path);
+    free(jwt->issuer);
+    free(jwt->audience);
+    free(jwt);
+    *handle = NULL;
+}
+
+/* ---- The signature ---- */
+
+static bool number_of(arena_t *arena, bytes_t key, const char *name, bytes_t *out)
+{
+    const char *text = text_of(arena, key, name);
+    return text && seal_base64(arena, text, strlen(text), out);
+}
+
+/* The kind of the key says how; what the token claims must agree. */
+static bool signed_by(arena_t *arena, bytes_t key, const char *algorithm, bytes_t message,
+                      bytes_t signature)
+{
+    bytes_t one, two;
+    const char *kind = text_of(arena, key, "kty"), *use = text_of(arena, key, "use");
+    const char *only = text_of(arena, key, "alg");
+    if (!kind || (use && strcmp(use, "sig") != 0) || (only && strcmp(only, algorithm) != 0))
+        return false;
+    if (!strcmp(kind, "RSA") && !strcmp(algorithm, "RS256"))
+        return number_of(arena, key, "n", &one) && number_of(arena, key, "e", &two) &&
+               digest_signed_rsa(one, two, message, signature);
+    const char *curve = text_of(arena, key, "crv");
+    return !strcmp(kind, "EC") && !strcmp(algorithm, "ES256") && curve && !strcmp(curve, "P-256") &&
+           number_of(arena, key, "x", &one) && number_of(arena, key, "y", &two) &&
+           digest_signed_p256(one, two, message, signature);
+}
+
+static bool signed_by_any(const jwt_t *jwt, arena_t *arena, bytes_t head, bytes_t message,
+                          bytes_t signature)
+{
+    const char *algorithm = text_of(arena, head, "alg"), *id = text_of(arena, head, "kid");
+    bytes_t key;
+    if (!algorithm || member(head, "crit").size)
+        return false;
+    for (uint32_t i = 0; i < 64 && mp_at(jwt->keys, i, &key); i++) {
+        const char *name = text_of(arena, key, "kid");
+        if (id && name && strcmp(id, name) != 0)
+            continue;
+        if (signed_by(arena, key, algorithm, message, signature))
+            return true;
+    }
+    return false;
+}
+
+/* ---- The claims ---- */
+
+static bool is_for(bytes_t audience, const char *wanted)
+{
+    bytes_t item;
+    if (!audience.size)
+        return false;
+    if (mp_equals(audience, wanted))
+        return true;
+    for (uint32_t i = 0; mp_at(audience, i, &item); i++)
+        if (mp_equals(item, wanted))
+            return true;
+    return false;
+}
+
+static const char *claims_wrong(const jwt_t *jwt, bytes_t claims, int64_t now_s)
+{
+    double until, from;
+    if (!mp_equals(member(claims, "iss"), jwt->issuer))
+        return "the token is of another issuer";
+    if (!is_for(member(claims, "aud"), jwt->audience))
+        return "the token is for another audience";
+    if (!mp_real(member(claims, "exp"), &until) || (double)now_s > until + SLACK_S)
+        return "the token has expired";
+    if (member(claims, "nbf").size &&
+        (!mp_real(member(claims, "nbf"), &from) || (double)now_s < from - SLACK_S))
+        return "the token is not valid yet";
+    return NULL;
+}
+
+static bool has_scope(const char *scopes, const char *wanted)
+{
+    size_t size = strlen(wanted);
+    for (const char *at = scopes; (at = strstr(at, wanted)); at += size)
+        if ((at == scopes || at[-1] == ' ') && (!at[size] || at[size] == ' '))
+            return true;
+    return false;
+}
+
+static bool role_of(const char *scopes, role_t *out)
+{
+    static const struct {
+        const char *scope;
+        role_t role;
+    } rows[] = {{"agency:admin", ROLE_ADMIN},
+                {"agency:operate", ROLE_OPERATOR},
+                {"agency:read", ROLE_READER}};
+    for (int i = 0; scopes && i < 3; i++)
+        if (has_scope(scopes, rows[i].scope)) {
+            *out = rows[i].role;
+            return true;
+        }
+    return false;
+}
+
+static void read_companies(arena_t *arena, bytes_t claims, principal_t *out)
+{
+    enum { MOST = 256 };
+    bytes_t list = member(claims, "companies"), item;
+    out->any_company = list.size && mp_equals(list, "*");
+    const char **names = ARENA_ARRAY(arena, const char *, MOST);
+    size_t count = 0;
+    if (list.size && !out->any_company && (names[0] = mp_text(arena, list)))
+        count = 1; /* a single name */
+    for (uint32_t i = 0; list.size && !count && i < MOST && mp_at(list, i, &item); i++)
+        if ((names[out->companies.count] = mp_text(arena, item)))
+            out->companies.count++;
+    out->companies = (strs_t){names, count ? count : out->companies.count};
+}
+
+/* ---- Checking ---- */
+
+static bool part(arena_t *arena, const char *text, size_t size, bytes_t *out)
+{
+    bytes_t json;
+    return seal_base64(arena, text, size, &json) &&
+           !err_is(json_to_msgpack(arena, (const char *)json.data, json.size, NULL, out));
+}
+
+jwt_verdict_t jwt_check(jwt_t *jwt, arena_t *arena, const char *token, int64_t now_ms,
+                        principal_t *out, const char **why)
+{
+    bytes_t head, claims, signature;
+    *out = (principal_t){0};
+    *why = "the bearer token is not known";
+    reload(jwt);
+    size_t size = strnlen(token, JWT_LARGEST + 1);
+    const char *one = strchr(token, '.'), *two = one ? strchr(one + 1, '.') : NULL;
+    if (size > JWT_LARGEST || !two || !part(arena, token, (size_t)(one - token), &head) ||
+        !seal_base64(arena, two + 1, strlen(two + 1), &signature))
+        return JWT_REFUSED;
+    bytes_t message = {(const uint8_t *)token, (size_t)(two - token)};
+    if (!signed_by_any(jwt, arena, head, message, signature)) {
+        *why = "the token is not signed by a key that is known here";
+        return JWT_REFUSED;
+    }
+    if (!part(arena, one + 1, (size_t)(two - one - 1), &claims))
+        return JWT_REFUSED;
+    *why = claims_wrong(jwt, claims, now_ms / 1000);
+    if (*why)
+        return JWT_REFUSED;
+    const char *subject = text_of(arena, claims, "sub");
+    if (!subject || !*subject || strlen(subject) > 120) {
+        *why = "the token names no subject";
+        return JWT_REFUSED;
+    }
+    /* Never the same name as a token of the file or the local user. */
+    out->name = arena_printf(arena, "oauth:%s", subject);
+    read_companies(arena, claims, out);
+    if (!out->any_company && !out->companies.count) {
+        *why = "the token names no company: the claim companies is a list of names, or \"*\"";
+        return JWT_REFUSED;
+    }
+    if (role_of(text_of(arena, claims, "scope"), &out->role))
+        return JWT_FINE;
+    *why = "the token has none of the scopes agency:read, agency:operate, agency:admin";
+    return JWT_NO_SCOPE;
+}

@@ -1,0 +1,110 @@
+// Bearer tokens of an authorisation server: who is let in, who is not, and what clients are told.
+import { test, before, after } from 'node:test';
+import assert from 'node:assert/strict';
+import { generateKeyPairSync, createSign, createHmac, sign as signRaw } from 'node:crypto';
+import { mkdtemp, writeFile, rm } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { startAgency, legacyCall, post } from './agency.mjs';
+
+const issuer = 'https://login.example', audience = 'https://agency.example/mcp';
+const rsa = generateKeyPairSync('rsa', { modulusLength: 2048 });
+const ec = generateKeyPairSync('ec', { namedCurve: 'P-256' });
+const weak = generateKeyPairSync('rsa', { modulusLength: 1024 });
+const stranger = generateKeyPairSync('rsa', { modulusLength: 2048 });
+const jwk = (pair, kid) => ({ ...pair.publicKey.export({ format: 'jwk' }), kid, use: 'sig' });
+const text = (value) => Buffer.from(JSON.stringify(value)).toString('base64url');
+
+function token(claims = {}, { alg = 'RS256', kid = 'r', pair = alg === 'ES256' ? ec : rsa, head = {} } = {}) {
+  const now = Math.floor(Date.now() / 1000);
+  const body = `${text({ alg, kid, typ: 'JWT', ...head })}.${text({ iss: issuer, aud: audience, sub: 'ada', exp: now + 300, scope: 'agency:operate', companies: ['acme'], ...claims })}`;
+  if (alg === 'none') return `${body}.`;
+  if (alg === 'HS256') return `${body}.${createHmac('sha256', pair.publicKey.export({ type: 'spki', format: 'pem' })).update(body).digest('base64url')}`;
+  if (alg === 'ES256') return `${body}.${signRaw('sha256', Buffer.from(body), { key: pair.privateKey, dsaEncoding: 'ieee-p1363' }).toString('base64url')}`;
+  return `${body}.${createSign('sha256').update(body).sign(pair.privateKey).toString('base64url')}`;
+}
+
+let agency, folder, keys;
+before(async () => {
+  folder = await mkdtemp(join(tmpdir(), 'agency-oauth-'));
+  keys = join(folder, 'jwks.json');
+  await writeFile(keys, JSON.stringify({ keys: [jwk(rsa, 'r'), jwk(ec, 'e'), jwk(weak, 'w')] }));
+  agency = await startAgency({ env: { AGENCY_GATEWAY_OAUTH_KEYS: keys, AGENCY_GATEWAY_OAUTH_ISSUER: issuer, AGENCY_GATEWAY_OAUTH_AUDIENCE: audience } });
+});
+after(async () => {
+  await agency.stop();
+  await rm(folder, { recursive: true, force: true });
+});
+
+const list = (bearer, headers = {}) => post(agency.url(), { jsonrpc: '2.0', id: 1, method: 'tools/list' },
+  { ...(bearer === undefined ? {} : { authorization: `Bearer ${bearer}` }), ...headers });
+const now = () => Math.floor(Date.now() / 1000);
+
+test('who has a good token comes in, as the principal and for the companies it names', async () => {
+  for (const good of [token(), token({}, { alg: 'ES256', kid: 'e' }), token({ aud: ['x', audience] }), token({}, { head: { kid: undefined } }), token({ exp: now() - 10 })])
+    assert.equal((await list(good)).status, 200);
+  const call = (bearer, args) => post(agency.url(), { jsonrpc: '2.0', id: 1, method: 'tools/call', params: { name: 'task_submit', arguments: args } }, { authorization: `Bearer ${bearer}` });
+  const made = await call(token(), { kind: 'a' });
+  assert.ok(!made.json.result.isError, made.text);
+  const foreign = await call(token(), { kind: 'a', company: 'other' });
+  assert.equal(foreign.json.result.isError, true);
+  const reader = await call(token({ scope: 'agency:read' }), { kind: 'a' });
+  assert.equal(reader.json.result.isError, true, 'a reader does not write');
+});
+
+test('everything else is refused', async () => {
+  const bad = {
+    'no signature': token({}, { alg: 'none' }),
+    'signed with the public key as a secret': token({}, { alg: 'HS256' }),
+    'a key that is not in the set': token({}, { pair: stranger }),
+    'the wrong key of the set': token({}, { kid: 'e' }),
+    'a key that is too short': token({}, { pair: weak, kid: 'w' }),
+    'another issuer': token({ iss: 'https://evil.example' }),
+    'another audience': token({ aud: 'https://other.example/mcp' }),
+    'no audience': token({ aud: undefined }),
+    'expired': token({ exp: now() - 60 }),
+    'no end': token({ exp: undefined }),
+    'not yet': token({ nbf: now() + 600 }),
+    'an end that is text': token({ exp: '9999999999' }),
+    'no subject': token({ sub: undefined }),
+    'no company': token({ companies: undefined }),
+    'companies of nothing': token({ companies: [] }),
+    'a critical extension': token({}, { head: { crit: ['b64'], b64: false } }),
+    'huge': token({ x: 'x'.repeat(20000) }),
+    'not a token': 'x', 'dots': '..', 'four parts': `${token()}.x`, 'padding': `${token()}=`,
+  };
+  for (const [what, bearer] of Object.entries(bad)) {
+    const answer = await list(bearer);
+    assert.equal(answer.status, 401, `${what}: ${answer.text}`);
+    assert.match(answer.headers.get('www-authenticate'), /error="invalid_token"/, what);
+  }
+  const [head, body, signature] = token().split('.');
+  const claims = JSON.parse(Buffer.from(body, 'base64url'));
+  const altered = `${head}.${text({ ...claims, companies: '*' })}.${signature}`;
+  assert.equal((await list(altered)).status, 401);
+  assert.equal((await list(undefined, { authorization: 'Basic eDp4' })).status, 401);
+});
+
+test('clients are told where to get a token, and which scopes', async () => {
+  const answer = await list();
+  assert.equal(answer.status, 401);
+  const challenge = answer.headers.get('www-authenticate');
+  assert.match(challenge, /^Bearer resource_metadata="https:\/\/agency\.example\/\.well-known\/oauth-protected-resource\/mcp", scope="agency:read agency:operate"$/);
+  for (const path of ['/.well-known/oauth-protected-resource', '/.well-known/oauth-protected-resource/mcp']) {
+    const metadata = await (await fetch(agency.url(3000, path))).json();
+    assert.equal(metadata.resource, audience);
+    assert.deepEqual(metadata.authorization_servers, [issuer]);
+  }
+  const small = await list(token({ scope: 'email' }));
+  assert.equal(small.status, 403);
+  assert.match(small.headers.get('www-authenticate'), /error="insufficient_scope"/);
+  assert.equal((await fetch(agency.url(3000, '/livez'))).status, 200, 'probes need no token');
+});
+
+test('a key that is taken out of the file opens nothing any more', async () => {
+  const bearer = token({}, { alg: 'ES256', kid: 'e' });
+  assert.equal((await list(bearer)).status, 200);
+  await writeFile(keys, JSON.stringify({ keys: [jwk(rsa, 'r')] }));
+  assert.equal((await list(bearer)).status, 401);
+  assert.equal((await list(token())).status, 200);
+});
