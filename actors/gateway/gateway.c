@@ -12,6 +12,7 @@ RECORD_ROWS_(gateway_settings, gateway_settings_FIELDS)
 static const record_t gateway_settings_record = {"gateway_settings", gateway_settings_rows,
                                                  sizeof(gateway_settings_t)};
 
+enum { LEARNING_MS = 2000, LEARN_AGAIN_MS = 3 };
 enum { ASK_AGAIN_MS = 200, LOOK_AGAIN_MS = 30000, PING_MS = 1000, TEND_MS = 2000, BATCH_MOST = 64 };
 
 #define METADATA_ROOT "/.well-known/oauth-protected-resource"
@@ -665,6 +666,35 @@ static void read_body(exchange_t *exchange)
     }
 }
 
+/* Right after the start the pillars have not yet said what they can do, and a client that was told
+ * "ready" must not hear that a tool is missing. */
+static bool still_learning(const gateway_t *self)
+{
+    return !catalogue_complete(self->catalogue) &&
+           actor_mono_us(self->actor) - self->born_us < LEARNING_MS * 1000;
+}
+
+static err_t begin_body(void *state, call_t *call, void *ctx);
+
+/* Holds a reference until then. */
+static void read_body_soon(exchange_t *exchange)
+{
+    exchange->refs++;
+    actor_work(exchange->gateway->actor, LEARN_AGAIN_MS, begin_body, exchange);
+}
+
+static err_t begin_body(void *state, call_t *call, void *ctx)
+{
+    exchange_t *exchange = ctx;
+    (void)call;
+    if (exchange->request && still_learning(state))
+        read_body_soon(exchange);
+    else if (exchange->request)
+        read_body(exchange);
+    exchange_unref(exchange);
+    return err_ok();
+}
+
 /* The old pair of doors: the answer leaves by the session's GET /sse. */
 static bool take_old_door(exchange_t *exchange, const char *id)
 {
@@ -706,7 +736,9 @@ static void on_mcp(gateway_t *self, http_request_t *request, const principal_t *
     exchange->only = only;
     exchange->events = !json || (old_door && accept && events);
     exchange->streams = events && accept && strcasestr(accept, "text/event-stream");
-    if (!session || take_old_door(exchange, session))
+    if (!session && still_learning(self))
+        read_body_soon(exchange);
+    else if (!session || take_old_door(exchange, session))
         read_body(exchange);
     if (exchange->old_door && exchange->request)
         finish_empty(exchange);
@@ -1243,6 +1275,7 @@ static err_t gateway_open(void *state, call_t *call)
     if (err_is(err))
         return err;
     self->catalogue = catalogue_new(self->pillars, self->pillar_count);
+    self->born_us = actor_mono_us(self->actor);
     err = open_tokens(self, call_arena(call));
     if (!err_is(err))
         err = open_http(self, call_arena(call));

@@ -55,6 +55,7 @@ typedef struct gateway {
     catalogue_t *catalogue;
     const char *const *pillars;
     size_t pillar_count;
+    int64_t born_us;       /* when it began to listen */
     int exchanges;         /* not over yet */
     struct exchange *live; /* those */
     bool flush_armed;
