@@ -361,6 +361,28 @@ START_TEST(a_path_narrows_the_tools)
 }
 END_TEST
 
+START_TEST(who_comes_before_the_pillar_waits_a_moment)
+{
+    static const char *const settings[] = {"gateway.pillar=desk", NULL};
+    house_close(&house);
+    house_open(&house, TRANSPORT_INPROC);
+    house_down(&house);
+    house.settings = settings;
+    house_up(&house);
+    house_start(&house, &gateway_actor);
+    port = open_port();
+    int early = dial(), gone = dial();
+    const char *call = "{\"jsonrpc\":\"2.0\",\"id\":1,\"method\":\"tools/call\",\"params\":{"
+                       "\"name\":\"desk_say\",\"arguments\":{\"text\":\"hello\"}}}";
+    say(early, "POST", "/mcp", JSON, call);
+    say(gone, "POST", "/mcp", JSON, call);
+    close(gone);
+    house_start(&house, &desk_actor);
+    ck_assert_ptr_nonnull(strstr(hear(early, "structuredContent"), "\"hello\""));
+    close(early);
+}
+END_TEST
+
 START_TEST(who_does_not_read_is_cut_off)
 {
     enum { EVENTS = 400 };
@@ -513,6 +535,7 @@ int main(void)
     tcase_add_test(doors, who_leaves_cancels_in_the_modern_era);
     tcase_add_test(doors, a_cancelled_request_of_a_session_ends);
     tcase_add_test(doors, a_path_narrows_the_tools);
+    tcase_add_test(doors, who_comes_before_the_pillar_waits_a_moment);
     tcase_add_test(doors, who_does_not_read_is_cut_off);
     tcase_add_test(doors, a_seal_opens_only_as_it_was_made);
     tcase_add_test(doors, the_key_is_made_once_and_kept);

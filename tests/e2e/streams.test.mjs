@@ -90,10 +90,12 @@ test('a list longer than a page goes on where it ended; a made-up cursor is refu
   }
 });
 
-test('a run is a task that outlives the agent and the gateway', async () => {
+test('a run is a task that outlives the agent and the gateway', async (t) => {
   const alone = await startAgency();
+  t.after(() => alone.stop());
   const body = 'sleep 1; echo done with it';
-  await legacyCall(alone.url(), 'sop_create', { name: 'slow', content: `# Slow\n\n1. **Work**\n\n   \`\`\`sh\n   ${body}\n   \`\`\`\n2. **Ask**\n\n   \`\`\`approve\n   Shall it go out?\n   \`\`\`\n` });
+  const written = await legacyCall(alone.url(), 'sop_create', { name: 'slow', content: `# Slow\n\n1. **Work**\n\n   \`\`\`sh\n   ${body}\n   \`\`\`\n2. **Ask**\n\n   \`\`\`approve\n   Shall it go out?\n   \`\`\`\n` });
+  assert.ok(!written.json.result.isError, written.text);
   const made = await modern(alone.url(), 'tools/call', { name: 'sop_execute', arguments: { name: 'slow' } }, { more: tasksMeta });
   assert.equal(made.json.result.resultType, 'task', made.text);
   const { taskId } = made.json.result;
