@@ -287,6 +287,23 @@ END_TEST
 
 /* ---- Sessions and streams ---- */
 
+START_TEST(pages_of_an_allowed_origin_may_ask)
+{
+    const char *ask = "Access-Control-Request-Method: POST\r\n"
+                      "Access-Control-Request-Headers: mcp-param-region, authorization\r\n";
+    char *mine = http("OPTIONS", "/mcp",
+                      arena_printf(house.arena, "Origin: http://localhost:8080\r\n%s", ask), "");
+    ck_assert_ptr_nonnull(strstr(mine, " 204 "));
+    ck_assert_ptr_nonnull(strstr(mine, "Access-Control-Allow-Origin: http://localhost:8080\r\n"));
+    ck_assert_ptr_nonnull(
+        strstr(mine, "Access-Control-Allow-Headers: mcp-param-region, authorization\r\n"));
+    char *other = http("OPTIONS", "/mcp",
+                       arena_printf(house.arena, "Origin: http://evil.example\r\n%s", ask), "");
+    ck_assert_ptr_nonnull(strstr(other, " 403 "));
+    ck_assert_ptr_null(strstr(other, "Access-Control-Allow"));
+}
+END_TEST
+
 START_TEST(every_bit_of_a_session_id_counts)
 {
     const char *id = new_session();
@@ -530,6 +547,7 @@ int main(void)
     tcase_add_loop_test(doors, what_is_hostile_is_refused_with_what_to_change, 0,
                         sizeof(hostiles) / sizeof(hostiles[0]));
     tcase_add_test(doors, a_foreign_host_is_refused);
+    tcase_add_test(doors, pages_of_an_allowed_origin_may_ask);
     tcase_add_test(doors, every_bit_of_a_session_id_counts);
     tcase_add_test(doors, a_session_has_one_stream_which_ends_with_it);
     tcase_add_test(doors, who_leaves_cancels_in_the_modern_era);

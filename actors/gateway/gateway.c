@@ -971,12 +971,15 @@ static void on_metadata(gateway_t *self, http_request_t *request)
     gateway_reply_json(request, 200, out.data);
 }
 
+/* The Origin is one of ours, so its pages may send what they ask for: Mcp-Param-… has no end. */
 static void on_preflight(http_request_t *request)
 {
+    const char *wanted = http_header(request, "Access-Control-Request-Headers");
     http_set_header(request, "Access-Control-Allow-Methods", "GET, POST, DELETE, OPTIONS");
     http_set_header(request, "Access-Control-Allow-Headers",
-                    "Content-Type, Accept, Authorization, MCP-Protocol-Version, Mcp-Method, "
-                    "Mcp-Name, Mcp-Session-Id, Last-Event-ID, traceparent, tracestate, baggage");
+                    wanted ? wanted
+                           : "Content-Type, Accept, Authorization, MCP-Protocol-Version, "
+                             "Mcp-Method, Mcp-Name, Mcp-Session-Id, Last-Event-ID, traceparent");
     http_set_header(request, "Access-Control-Max-Age", "600");
     http_reply(request, 204, NULL, (bytes_t){0});
 }
