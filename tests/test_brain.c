@@ -5,6 +5,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "actors/brain/brain.h"
@@ -981,6 +982,37 @@ static void *read_on(void *ctx)
 }
 
 /* With the index small enough that it is rebuilt again and again meanwhile. */
+/* Memories that differ only by when they were; a query says how long ago. */
+START_TEST(a_distance_in_time_is_understood)
+{
+    static const struct {
+        const char *query, *id;
+    } asked[] = {{"the budget meeting yesterday", "day-1"},
+                 {"What was said of the budget LAST YEAR?", "day-3"},
+                 {"budget meeting today", "day-0"},
+                 {"budget von gestern", "day-1"}};
+    house_t house;
+    open_house(&house);
+    time_t now = time(NULL);
+    struct tm summer;
+    ck_assert_ptr_nonnull(gmtime_r(&now, &summer));
+    summer = (struct tm){.tm_year = summer.tm_year - 1, .tm_mon = 6, .tm_mday = 1};
+    const time_t times[] = {now, now - 86400, now - 2 * 86400, timegm(&summer)};
+    for (size_t i = 0; i < sizeof(times) / sizeof(times[0]); i++)
+        good(&house, "brain_store",
+             arena_printf(house.arena,
+                          "{'id': 'day-%zu', 'taskId': 't', 'request': 'budget meeting', "
+                          "'solution': 'notes of the budget', 'timestamp': %lld}",
+                          i, (long long)times[i] * 1000));
+    for (size_t i = 0; i < sizeof(asked) / sizeof(asked[0]); i++) {
+        client_reply_t reply = good(&house, "brain_query",
+                                    arena_printf(house.arena, "{'query': '%s'}", asked[i].query));
+        is(&house, reply.body, "memories.0.id", arena_printf(house.arena, "\"%s\"", asked[i].id));
+    }
+    close_house(&house);
+}
+END_TEST
+
 START_TEST(reading_goes_on_beside_writing_and_rebuilding)
 {
     const char *settings[] = {"brain.exact_max=50", "brain.index=HNSW8", NULL};
@@ -1046,6 +1078,7 @@ int main(void)
     tcase_add_test(tcase, a_rebuild_goes_on_beside_writers);
     tcase_add_test(tcase, export_and_import_move_a_company);
     tcase_add_test(tcase, what_is_to_be_forgotten_is);
+    tcase_add_test(tcase, a_distance_in_time_is_understood);
     tcase_add_test(tcase, reading_goes_on_beside_writing_and_rebuilding);
     suite_add_tcase(suite, tcase);
     srunner_run_all(runner, CK_ENV);

@@ -57,22 +57,94 @@ static void put_names(buf_t *out, const episode_t *episode)
     put_texts(out, episode->metadata, 0);
 }
 
+static const char *const month_names[] = {"January",   "February", "March",    "April",
+                                          "May",       "June",     "July",     "August",
+                                          "September", "October",  "November", "December"};
+
+static bool date_of(int64_t ms, struct tm *tm)
+{
+    time_t seconds = (time_t)(ms / 1000);
+    return gmtime_r(&seconds, tm) != NULL;
+}
+
 /* "Friday 17 May 2024 2024-05": a memory is found by when it was. */
 static const char *date_words(arena_t *arena, int64_t ms)
 {
     static const char *const days[] = {"Sunday",   "Monday", "Tuesday", "Wednesday",
                                        "Thursday", "Friday", "Saturday"};
-    static const char *const months[] = {"January",   "February", "March",    "April",
-                                         "May",       "June",     "July",     "August",
-                                         "September", "October",  "November", "December"};
-    time_t seconds = (time_t)(ms / 1000);
     struct tm tm;
 
-    if (!gmtime_r(&seconds, &tm))
+    if (!date_of(ms, &tm))
         return "";
     return arena_printf(arena, "%s %d %s %d %d-%02d", days[tm.tm_wday], tm.tm_mday,
-                        months[tm.tm_mon], tm.tm_year + 1900, tm.tm_year + 1900, tm.tm_mon + 1);
+                        month_names[tm.tm_mon], tm.tm_year + 1900, tm.tm_year + 1900,
+                        tm.tm_mon + 1);
 }
+
+/* ---- dates that a query names by their distance ---- */
+
+static const char *months_ago(arena_t *arena, int64_t now_ms, int months)
+{
+    struct tm tm;
+
+    if (!date_of(now_ms, &tm))
+        return "";
+    int month = tm.tm_year * 12 + tm.tm_mon - months, year = month / 12 + 1900;
+    return arena_printf(arena, "%s %d %d-%02d", month_names[month % 12], year, year,
+                        month % 12 + 1);
+}
+
+static const char *years_ago(arena_t *arena, int64_t now_ms, int years)
+{
+    struct tm tm;
+
+    return date_of(now_ms, &tm) ? arena_printf(arena, "%d", tm.tm_year + 1900 - years) : "";
+}
+
+static const char *days_ago(arena_t *arena, int64_t now_ms, int days)
+{
+    return date_words(arena, now_ms - (int64_t)days * 86400000);
+}
+
+typedef struct distance {
+    const char *words;
+    const char *(*date)(arena_t *arena, int64_t now_ms, int back);
+    int back;
+} distance_t;
+
+static const distance_t distances[] = {
+    {"today", days_ago, 0},          {"yesterday", days_ago, 1},
+    {"this month", months_ago, 0},   {"last month", months_ago, 1},
+    {"this year", years_ago, 0},     {"last year", years_ago, 1},
+    {"heute", days_ago, 0},          {"gestern", days_ago, 1},
+    {"diesen Monat", months_ago, 0}, {"letzten Monat", months_ago, 1},
+    {"dieses Jahr", years_ago, 0},   {"letztes Jahr", years_ago, 1}};
+
+static bool letter(char c)
+{
+    return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (unsigned char)c > 127;
+}
+
+static bool says(const char *text, const char *words)
+{
+    size_t size = strlen(words);
+
+    for (const char *at = text; (at = strcasestr(at, words)); at++)
+        if ((at == text || !letter(at[-1])) && !letter(at[size]))
+            return true;
+    return false;
+}
+
+const char *episode_query_text(arena_t *arena, const char *text, int64_t now_ms)
+{
+    for (size_t i = 0; i < sizeof distances / sizeof *distances; i++)
+        if (says(text, distances[i].words))
+            return arena_printf(arena, "%s\n%s", text,
+                                distances[i].date(arena, now_ms, distances[i].back));
+    return text;
+}
+
+/* ---- the words of an episode ---- */
 
 static void analyse_field(words_t *words, arena_t *arena, episode_words_t *into, int field,
                           const char *text, word_list_t *list)

@@ -44,4 +44,8 @@ err_t episode_del_rows(store_txn_t *txn, uint64_t number, const episode_t *episo
 err_t episode_put_vector(store_txn_t *txn, const meta_config_t *config, uint64_t number,
                          const float *vector);
 
+/* The query with the dates that its "today", "yesterday", "last month" and the like stand for
+ * behind it, in the words that memories of that time have. */
+const char *episode_query_text(arena_t *arena, const char *text, int64_t now_ms);
+
 #endif

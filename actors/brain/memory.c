@@ -695,7 +695,8 @@ static err_t search_open(search_t *search, const char *company)
         err = words_new(&words, search->config.language);
     if (err_is(err))
         return err;
-    words_split(words, search->arena, query->text, strlen(query->text), &search->words);
+    const char *text = episode_query_text(search->arena, query->text, call_now_ms(search->call));
+    words_split(words, search->arena, text, strlen(text), &search->words);
     words_destroy(&words);
     meta_counts(search->txn, &search->counts);
     search->company = company;
