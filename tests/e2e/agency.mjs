@@ -12,10 +12,10 @@ export const binary = process.env.AGENCY_BINARY ?? join(root, 'build', 'agency')
 export const source = root;
 const run = promisify(execFile);
 
-// An offset at which the ports of all pillars are free.
-async function freeOffset() {
+// An offset at which the ports of all pillars are free; below those that outgoing connections get.
+export async function freeOffset() {
   for (let tries = 0; tries < 50; tries++) {
-    const offset = 10000 + Math.floor(Math.random() * 20000);
+    const offset = 5000 + Math.floor(Math.random() * 24000);
     const free = await Promise.all([3000, 3002, 3006].map((port) => new Promise((resolve) => {
       const probe = net.createServer();
       probe.once('error', () => resolve(false));

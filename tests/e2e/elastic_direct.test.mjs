@@ -9,7 +9,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { promisify } from 'node:util';
 import { setTimeout as pause } from 'node:timers/promises';
-import { binary, legacyCall } from './agency.mjs';
+import { binary, legacyCall, freeOffset } from './agency.mjs';
 
 const run = promisify(execFile);
 
@@ -116,7 +116,7 @@ async function start(pod, what, flags, env) {
 
 async function pod(t, api, env = {}, url = `http://127.0.0.1:${api.port}`) {
   const data = await mkdtemp(join(tmpdir(), 'agency-e2e-'));
-  const at = { data, children: [], offset: 20000 + Math.floor(Math.random() * 20000) };
+  const at = { data, children: [], offset: await freeOffset() };
   at.token = join(data, 'token');
   await writeFile(at.token, 'first\n');
   at.env = { AGENCY_ELASTIC_MODE: 'direct', AGENCY_ELASTIC_STATEFULSET: 'agency', AGENCY_ELASTIC_NAMESPACE: 'ns',
