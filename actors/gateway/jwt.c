@@ -50,7 +50,9 @@ static err_t load(jwt_t *jwt, arena_t *arena)
     size_t size = fread(text, 1, FILE_LARGEST + 1, file);
     fclose(file);
     err_t err = json_to_msgpack(arena, text, size, NULL, &value);
-    bytes_t keys = err_is(err) ? (bytes_t){0} : member(value, "keys");
+    bytes_t keys = {0};
+    if (!err_is(err))
+        keys = member(value, "keys");
     if (!keys.size || !mp_type_of(keys, &type) || type != MP_ARRAY)
         return err_make(arena, ERR_ARGUMENT, "%s is no set of keys: {\"keys\":[…]} is wanted",
                         jwt->path);
