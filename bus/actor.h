@@ -31,6 +31,7 @@
 #include "bus/env.h"
 #include "bus/store.h"
 #include "proto/frame.h"
+#include "proto/metrics.h"
 #include "proto/record.h"
 
 typedef struct call call_t;
@@ -109,6 +110,8 @@ typedef struct actor_def {
     const store_table_t *tables; /* ends with name NULL; NULL: no store */
     uint32_t format;             /* version of the stored format, from 1 */
     int readers;                 /* reader threads for READS */
+    /* Adds what it counts to what every actor counts; as a READS entry. NULL: nothing. */
+    void (*measure)(void *self, call_t *call, metrics_t *out);
 } actor_def_t;
 
 /* ---- What a handler may ask ---- */
@@ -242,6 +245,11 @@ int64_t actor_mono_us(actor_t *actor);
 int64_t actor_wall_ms(actor_t *actor);
 bool actor_draining(const actor_t *actor);
 const actor_def_t *actor_definition(const actor_t *actor);
+/* What this actor counts, as its method <name>.metrics answers it. */
+void actor_measure(actor_t *actor, call_t *call, metrics_t *out);
+/* Do the loops of this process turn? False: one has not for limits.lag_ms. Whatever they wait for,
+ * this is answered by the caller's own thread. */
+bool actor_turns(actor_t *actor, int64_t *lag_us);
 uint64_t actor_epoch(const actor_t *actor);
 const char *actor_data_dir(const actor_t *actor); /* the AGENCY_DATA directory */
 const char *actor_default_company(const actor_t *actor);
@@ -260,7 +268,12 @@ err_t actor_store_open(const actor_def_t *def, const char *data_dir, arena_t *ar
     F(INT, inbox, opt(10000), 1, 1000000, "Calls waiting or parked; one more is refused as BUSY.") \
     F(INT, batch, opt(256), 1, 65536, "Calls in one commit.")                                      \
     F(INT, open_companies, opt(64), 1, 1024, "Stores that stay open, of one actor.")               \
-    F(INT, company_bytes, opt(68719476736), 1048576, 1099511627776, "Largest store of one company.")
+    F(INT, company_bytes, opt(68719476736), 1048576, 1099511627776,                                \
+      "Largest store of one company.")                                                             \
+    F(INT, lag_ms, opt(15000), 100, 600000,                                                        \
+      "A loop that has not turned for so long is not well: GET /livez says so.")                   \
+    F(INT, stuck_ms, opt(120000), 0, 3600000,                                                      \
+      "After so long its process ends, to be started again; 0: never.")
 RECORD_STRUCT(limits, limits_FIELDS)
 extern const record_t limits_record;
 

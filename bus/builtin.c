@@ -1,4 +1,4 @@
-/* builtin: the methods every actor has: <name>.describe, .stats, .ping, .drain. */
+/* builtin: the methods every actor has: <name>.describe, .stats, .metrics, .ping, .drain. */
 #include <string.h>
 
 #include "bus/inside.h"
@@ -54,6 +54,10 @@ RECORD(method_stat, method_stat_FIELDS)
     F(BOOL, draining, must, 0, 0, "Takes no new work.")                                            \
     F(LIST(method_stat), methods, must, 0, 0, "Counters by method, those that were called.")
 
+#define metrics_ARGS(F)
+#define metrics_REPLY(F)                                                                           \
+    F(LIST(metric_family), families, must, 0, 0, "What it counts and measures.")
+
 #define ping_ARGS(F)
 #define ping_REPLY(F)                                                                              \
     F(STR, name, must, 0, 0, "Unique name of this actor.")                                         \
@@ -65,6 +69,7 @@ RECORD(method_stat, method_stat_FIELDS)
 #define BUILTIN_METHODS(M)                                                                         \
     M(void, describe, READS | ANY_COMPANY | PARKS, "What this actor can do.")                      \
     M(void, stats, READS | ANY_COMPANY | PARKS, "Counters of this actor.")                         \
+    M(void, metrics, READS | ANY_COMPANY | PARKS, "What Prometheus reads.")                        \
     M(void, ping, READS | ANY_COMPANY | PARKS, "Is it there?")                                     \
     M(void, drain, ADMIN | ANY_COMPANY | PARKS, "Take no new work and finish what is under way.")
 BUILTIN_METHODS(METHOD_DECLARE_)
@@ -177,6 +182,16 @@ static err_t stats(void *self, call_t *call, const stats_args_t *args, stats_rep
         if (actor->stats[i].calls)
             fill_stat(method, &actor->stats[i], &rows[reply->methods.count++]);
     }
+    return err_ok();
+}
+
+static err_t metrics(void *self, call_t *call, const metrics_args_t *args, metrics_reply_t *reply)
+{
+    (void)self;
+    (void)args;
+    metrics_t *out = metrics_new(call->arena);
+    actor_measure(call->actor, call, out);
+    reply->families = metrics_list(out);
     return err_ok();
 }
 

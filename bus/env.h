@@ -61,6 +61,13 @@ typedef struct http_call_outcome {
     bytes_t body;
 } http_call_outcome_t;
 
+/* How the loops of this process turn; zeros in simulation. */
+typedef struct loop_lag {
+    int64_t now_us;   /* the slowest of them has not turned for so long */
+    int64_t limit_us; /* that is not well */
+    int64_t worst_us; /* longest turn of this actor's own, in the last one to two minutes */
+} loop_lag_t;
+
 typedef enum log_level { LOG_DEBUG, LOG_INFO, LOG_WARN, LOG_ERROR } log_level_t;
 
 typedef struct actor_env_ops {
@@ -85,6 +92,8 @@ typedef struct actor_env_ops {
 
     /* Tells when `fd` is readable by fn(ctx); fn NULL forgets it. Not available in simulation. */
     void (*watch)(actor_env_t *env, int fd, void (*fn)(void *ctx), void *ctx);
+
+    void (*lag)(actor_env_t *env, loop_lag_t *out);
 
     /* The actor cannot go on (a failed sync): the process ends, or the simulated one crashes. */
     void (*fatal)(actor_env_t *env, err_t err);

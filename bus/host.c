@@ -20,6 +20,8 @@
 #include "bus/handover.h"
 #include "bus/http_client.h"
 #include "bus/log.h"
+#include "bus/settings.h"
+#include "bus/watchdog.h"
 #include "proto/mp.h"
 
 enum { DRAIN_FRAMES = 256, INPROC_HWM = 20000, LONGEST_WAIT_MS = 60000, RECONNECT_MS = 20 };
@@ -96,6 +98,7 @@ struct loop {
     children_t *children;
     http_client_t *http;
     foreign_t *foreigns;
+    watched_t *watched;
     int wake; /* eventfd: stop, reads that are done, peers that came or went */
     atomic_bool stopping;
     atomic_int drain_ms;
@@ -131,6 +134,7 @@ struct host {
     const char *data_dir, *run_dir, *prefix;
     void *context;
     loop_t *loops;
+    watchdog_t *watchdog;
     atomic_bool failed;
     int fail_fd;
     /* Who lives here: read by all loops when they connect. */
@@ -594,6 +598,14 @@ static void env_fatal(actor_env_t *env, err_t err)
     eventfd_write(host->fail_fd, 1);
 }
 
+static void env_lag(actor_env_t *env, loop_lag_t *out)
+{
+    const loop_t *loop = ((const node_t *)env)->loop;
+    *out = (loop_lag_t){.now_us = watchdog_lag_us(loop->host->watchdog),
+                        .limit_us = watchdog_limit_us(loop->host->watchdog),
+                        .worst_us = watched_worst_us(loop->watched)};
+}
+
 static const actor_env_ops_t host_ops = {
     .wall_ms = env_wall_ms,
     .mono_us = env_mono_us,
@@ -608,6 +620,7 @@ static const actor_env_ops_t host_ops = {
     .http_cancel = env_http_cancel,
     .read_start = env_read_start,
     .watch = env_watch,
+    .lag = env_lag,
     .fatal = env_fatal,
     .log = env_log,
 };
@@ -849,6 +862,7 @@ static void turn(loop_t *loop)
     if (loop->polls_stale)
         renew_polls(loop);
     int ready = zmq_poll(loop->polls, (int)loop->poll_count, poll_timeout(loop));
+    watched_begin(loop->watched);
     if (loop->http)
         http_client_on_time(loop->http);
     for (size_t i = 0; ready > 0 && i < loop->poll_count && !loop->polls_stale; i++) {
@@ -862,6 +876,7 @@ static void turn(loop_t *loop)
     }
     deliver_local(loop);
     step_all(loop);
+    watched_end(loop->watched);
 }
 
 static bool all_idle(loop_t *loop)
@@ -1022,8 +1037,11 @@ static void *loop_main(void *arg)
     tell_start(loop, err);
     arena_destroy(&arena);
     loop->polls_stale = true;
+    if (up)
+        loop->watched = watchdog_add(loop->host->watchdog, loop->nodes[0].instance);
     while (up && !atomic_load(&loop->stopping))
         turn(loop);
+    watchdog_remove(loop->host->watchdog, &loop->watched);
     if (up && !atomic_load(&loop->host->failed))
         drain(loop);
     close_loop(loop);
@@ -1153,6 +1171,10 @@ err_t host_open(const host_options_t *options, arena_t *arena, host_t **out)
     const char *run_dir = options->run_dir;
     if (!err_is(err) && !run_dir)
         err = host_default_run_dir(options->data_dir, arena, &run_dir);
+    limits_t limits;
+    if (!err_is(err))
+        err = settings_load(&limits_record, "limits", options->settings, options->environment,
+                            options->data_dir, arena, &limits);
     if (err_is(err))
         return err;
     host_t *host = calloc(1, sizeof(*host));
@@ -1167,6 +1189,7 @@ err_t host_open(const host_options_t *options, arena_t *arena, host_t **out)
     zmq_ctx_set(host->context, ZMQ_MAX_SOCKETS, 4096);
     host->fail_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
     pthread_mutex_init(&host->mutex, NULL);
+    host->watchdog = watchdog_start(limits.lag_ms, limits.stuck_ms);
     *out = host;
     return err_ok();
 }
@@ -1181,6 +1204,7 @@ void host_close(host_t **handle, int64_t drain_ms)
         host->loops = loop->next;
         stop_loop(loop, drain_ms);
     }
+    watchdog_stop(&host->watchdog);
     zmq_ctx_term(host->context);
     while (host->generations) {
         generation_t *gone = host->generations;

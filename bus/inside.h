@@ -296,7 +296,7 @@ err_t inside_outcome_keep(call_t *call, store_txn_t *txn, bytes_t body);
 err_t inside_outcome_find(call_t *call, store_txn_t *txn, const char **text, bytes_t *body);
 void inside_outcome_trim(actor_t *actor);
 
-/* builtin.c: <name>.describe .stats .ping .drain */
+/* builtin.c: <name>.describe .stats .metrics .ping .drain */
 extern const method_t inside_builtins[];
 int inside_builtin_count(void);
 

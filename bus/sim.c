@@ -516,6 +516,13 @@ static void env_log(actor_env_t *env, log_level_t level, const char *text)
         note(node->sim, "%s says: %s", node->instance, text);
 }
 
+/* Virtual time stands still while an actor works. */
+static void env_lag(actor_env_t *env, loop_lag_t *out)
+{
+    (void)env;
+    *out = (loop_lag_t){.limit_us = INT64_MAX};
+}
+
 static const actor_env_ops_t sim_ops = {
     .wall_ms = env_wall_ms,
     .mono_us = env_mono_us,
@@ -530,6 +537,7 @@ static const actor_env_ops_t sim_ops = {
     .http_cancel = env_http_cancel,
     .read_start = env_read_start,
     .watch = env_watch,
+    .lag = env_lag,
     .fatal = env_fatal,
     .log = env_log,
 };

@@ -1,0 +1,15 @@
+/* process: what this process uses of the machine, from /proc. What cannot be read is 0.
+ * Thread: any. */
+#ifndef BUS_PROCESS_H
+#define BUS_PROCESS_H
+
+#include <stdint.h>
+
+typedef struct process_usage {
+    double cpu_seconds, start_seconds; /* since 1970 */
+    int64_t resident_bytes, virtual_bytes, open_fds, max_fds;
+} process_usage_t;
+
+void process_usage(process_usage_t *out);
+
+#endif
