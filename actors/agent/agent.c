@@ -520,6 +520,36 @@ static void fill_scale(agent_t *self, call_t *call, scale_reply_t *reply)
                              .desired_replicas = desired};
 }
 
+static void put_gauge(metrics_t *out, const char *name, const char *help, double value)
+{
+    metrics_family(out, name, METRIC_GAUGE, help);
+    metrics_put(out, value, NULL);
+}
+
+static void agent_measure(void *state, call_t *call, metrics_t *out)
+{
+    agent_t *self = state;
+    scale_reply_t scale;
+    demand_t demand;
+    fill_scale(self, call, &scale);
+    queue_demand(self->tasks, call, NULL, &demand);
+    put_gauge(out, "agency_queue_length",
+              "Work there is: ready, leased, running and due soon, of all companies.",
+              (double)scale.queue_length);
+    put_gauge(out, "agency_queue_ready_tasks", "Tasks that wait for a worker.",
+              (double)demand.ready);
+    put_gauge(out, "agency_queue_leased_tasks", "Tasks that a worker holds.", (double)scale.leased);
+    put_gauge(out, "agency_queue_delayed_tasks", "Tasks that wait for their time.",
+              (double)demand.delayed);
+    put_gauge(out, "agency_queue_due_soon_tasks", "Of those, tasks whose time comes soon.",
+              (double)demand.due_soon);
+    put_gauge(out, "agency_queue_oldest_ready_age_seconds",
+              "How long the first in line has waited.", scale.oldest_ready_age_seconds);
+    put_gauge(out, "agency_queue_desired_replicas", "Workers that the queue calls for.",
+              (double)scale.desired_replicas);
+    counts_measure(self->counts, out);
+}
+
 typedef struct scale_wait {
     int64_t unlike, end_ms;
 } scale_wait_t;
@@ -726,6 +756,7 @@ static err_t task_release(agent_t *self, call_t *call, const task_release_args_t
 static err_t agent_open(void *state, call_t *call)
 {
     agent_t *self = state;
+    self->counts = counts_new();
     self->tasks = tasks_new(self, call_actor(call));
     err_t err = tasks_open(self->tasks, call);
     return err_is(err) ? err : runs_open(self, call);
@@ -736,6 +767,7 @@ static void agent_close(void *state)
     agent_t *self = state;
     runs_close(self);
     tasks_destroy(&self->tasks);
+    counts_destroy(&self->counts);
 }
 
 static const store_table_t agent_tables[] = {
@@ -759,4 +791,5 @@ const actor_def_t agent_actor = {
     .settings = &agent_settings_record,
     .tables = agent_tables,
     .format = 1,
+    .measure = agent_measure,
 };

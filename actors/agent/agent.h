@@ -4,6 +4,7 @@
 #ifndef ACTORS_AGENT_AGENT_H
 #define ACTORS_AGENT_AGENT_H
 
+#include "actors/agent/counts.h"
 #include "actors/agent/runs.h"
 #include "actors/agent/sops.h"
 #include "actors/agent/tasks.h"
@@ -43,6 +44,7 @@ typedef struct agent {
     const agent_settings_t *settings; /* first: the skeleton fills it in */
     tasks_t *tasks;
     sops_t *sops;
+    counts_t *counts;
 } agent_t;
 
 extern const actor_def_t agent_actor;

@@ -124,6 +124,7 @@ err_t run_log_step(run_t *run, size_t index, const step_row_t *row)
                           .words = words,
                           .duration_ms = row->duration_ms,
                           .has_duration_ms = true};
+    counts_step(run->call, row->state, row->duration_ms);
     call_publish(run->call, "run.step", &step_event_record, &event);
     log_line(run, step, good, words ? words : "");
     return err_ok();
@@ -283,6 +284,7 @@ err_t run_log_finish(run_t *run)
                          .sop = row->sop,
                          .outcome = row->outcome,
                          .error = row->error};
+    counts_run(run->call, good, row->tokens);
     call_publish(run->call, "run.finished", &run_event_record, &event);
     /* A run that was retried by a person is told once more: it is another experience. */
     const char *id = row->finishes > 1

@@ -117,6 +117,7 @@ err_t effect_save(run_t *run, size_t step, int64_t attempt, int64_t index, const
     store_key_t key = effect_key(run, step, attempt, index);
     effect_row_t copy = *row;
     copy.has_state = copy.has_intended_ms = true;
+    counts_effect(run->call, row->state);
     copy.has_finished_ms = copy.finished_ms > 0;
     return rows_put(run->txn, TABLE_effects, &key, &effect_row_record, run->arena, &copy);
 }

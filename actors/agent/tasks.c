@@ -270,6 +270,7 @@ static void publish(call_t *call, const item_t *item)
                           .kind = item->row.kind,
                           .state = item->live.state,
                           .why = item->live.why ? item->live.why : item->live.error};
+    counts_task(call, event.state);
     call_publish(call, arena_printf(call_arena(call), "task.%s", task_state_names[event.state]),
                  &task_event_record, &event);
 }

@@ -496,3 +496,23 @@ err_t indexes_stats(indexes_t *self, const char *company, index_stats_t *stats)
     pthread_mutex_unlock(&self->lock);
     return loaded ? err_ok() : err_of(ERR_NOT_FOUND, NULL);
 }
+
+index_stats_t indexes_totals(indexes_t *self, size_t *companies)
+{
+    index_stats_t totals = {0};
+    *companies = 0;
+    pthread_mutex_lock(&self->lock);
+    for (shelf_t *shelf = self->shelves; shelf; shelf = shelf->next) {
+        if (!shelf->index)
+            continue;
+        index_stats_t stats = index_stats(shelf->index);
+        totals.live += stats.live;
+        totals.dead += stats.dead;
+        totals.base += stats.base;
+        totals.tail += stats.tail;
+        totals.bytes += stats.bytes;
+        ++*companies;
+    }
+    pthread_mutex_unlock(&self->lock);
+    return totals;
+}

@@ -62,6 +62,9 @@ err_t indexes_build(indexes_t *indexes, const char *company, bool (*stop)(const 
 /* ERR_NOT_FOUND when the company is not in memory. */
 err_t indexes_stats(indexes_t *indexes, const char *company, index_stats_t *stats);
 
+/* Of all companies in memory together; *companies is how many these are. */
+index_stats_t indexes_totals(indexes_t *indexes, size_t *companies);
+
 /* The stored form of a vector's key. */
 void vector_key(store_key_t *key, uint32_t model, uint64_t number);
 

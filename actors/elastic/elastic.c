@@ -211,6 +211,13 @@ static int64_t at_least(const elastic_t *self, int64_t now_ms)
     return by_hand > by_rule ? by_hand : by_rule;
 }
 
+static void count_change(void *state, void *ctx)
+{
+    elastic_t *self = state;
+    (void)ctx;
+    self->changed++;
+}
+
 void elastic_note_change(elastic_t *self, call_t *call, int64_t from, int64_t to)
 {
     scale_change_t change = {.at = call_now_ms(call),
@@ -218,6 +225,7 @@ void elastic_note_change(elastic_t *self, call_t *call, int64_t from, int64_t to
                              .to = to,
                              .why = (int)self->last.why,
                              .queue_length = self->seen.queue_length};
+    call_after_commit(call, count_change, NULL);
     call_publish(call, "scale.change", &scale_change_record, &change);
     err_t err = keep_change(self, call, &change);
     if (err_is(err))
@@ -639,6 +647,37 @@ static void elastic_close(void *state)
     direct_destroy(&self->direct);
 }
 
+static void put_gauge(metrics_t *out, const char *name, const char *help, double value)
+{
+    metrics_family(out, name, METRIC_GAUGE, help);
+    metrics_put(out, value, NULL);
+}
+
+static void elastic_measure(void *state, call_t *call, metrics_t *out)
+{
+    const elastic_t *self = state;
+    if (scales(self)) {
+        put_gauge(out, "agency_scale_replicas", "Workers that take work, or will when they are up.",
+                  (double)replicas(self));
+        put_gauge(out, "agency_scale_desired_replicas", "Workers that there should be.",
+                  (double)(self->decided ? self->last.desired : replicas(self)));
+        put_gauge(out, "agency_scale_floor_replicas",
+                  "Workers asked for by hand or by a demand rule.",
+                  (double)at_least(self, call_now_ms(call)));
+    }
+    put_gauge(out, "agency_scale_min_replicas", "Never fewer workers.",
+              (double)self->policy.min_replicas);
+    put_gauge(out, "agency_scale_max_replicas", "Never more workers.",
+              (double)self->policy.max_replicas);
+    put_gauge(out, "agency_scale_metric_known", "1: the agent says how much work there is.",
+              self->seen.has_metric);
+    put_gauge(out, "agency_scale_demand_rules", "Demand rules in force.",
+              (double)rules_count(self->rules));
+    metrics_family(out, "agency_scale_changes", METRIC_COUNTER,
+                   "Changes of the number of workers.");
+    metrics_put(out, (double)self->changed, NULL);
+}
+
 const actor_def_t elastic_actor = {
     .name = "elastic",
     .doc = "As many workers as the work needs, and none ended that holds some.",
@@ -649,4 +688,5 @@ const actor_def_t elastic_actor = {
     .settings = &elastic_settings_record,
     .tables = elastic_tables,
     .format = 1,
+    .measure = elastic_measure,
 };

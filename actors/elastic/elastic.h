@@ -62,7 +62,8 @@ typedef struct elastic {
     observed_t seen;
     decision_t last;
     bool decided;
-    int64_t told; /* what the agent calls for: shown where a controller of the cluster scales */
+    int64_t changed; /* changes since the start */
+    int64_t told;    /* what the agent calls for: shown where a controller of the cluster scales */
     asked_t asked;
     rules_t *rules;
     int64_t rules_ms; /* when the files were looked at, monotonic */

@@ -745,86 +745,6 @@ static void on_mcp(gateway_t *self, http_request_t *request, const principal_t *
     exchange_unref(exchange);
 }
 
-/* ---- The plain paths ---- */
-
-typedef struct probe {
-    visitor_t visitor; /* first */
-    http_request_t *request;
-    call_t *call;
-    bool scale;
-} probe_t;
-
-static err_t on_probe(void *state, call_t *call, void *reply, const peer_answer_t *got, void *ctx)
-{
-    probe_t *probe = ctx;
-    gateway_t *self = state;
-    (void)reply;
-    buf_t out;
-    buf_open(&out, http_arena(probe->request));
-    bool fine = !err_is(got->err);
-    if (probe->scale && fine && !err_is(json_from_msgpack(got->body, JSON_COMPACT, &out))) {
-        gateway_reply_json(probe->request, 200, out.data);
-    } else {
-        bool ready = fine && catalogue_complete(self->catalogue) && !actor_draining(self->actor);
-        buf_printf(&out, "{\"ready\":%s,\"pillar\":\"%s\",\"answers\":%s,\"draining\":%s}",
-                   ready ? "true" : "false", self->settings->pillar, fine ? "true" : "false",
-                   actor_draining(self->actor) ? "true" : "false");
-        gateway_reply_json(probe->request, ready ? 200 : 503, out.data);
-    }
-    http_set_user(probe->request, NULL);
-    gateway_flush_soon(self);
-    call_on_gone(call, NULL, NULL);
-    free(probe);
-    return err_ok();
-}
-
-static void probe_lost(void *self, call_t *call, void *ctx)
-{
-    probe_t *probe = ctx;
-    (void)self;
-    (void)call;
-    if (probe->request)
-        http_set_user(probe->request, NULL);
-    free(probe);
-}
-
-static err_t begin_probe(void *state, call_t *call, void *ctx)
-{
-    gateway_t *self = state;
-    probe_t *probe = ctx;
-    probe->call = call;
-    peer_call_t request = {
-        .peer = probe->scale ? "agent" : self->settings->pillar,
-        .method = probe->scale ? "scale"
-                               : arena_printf(call_arena(call), "%s.ping", self->settings->pillar),
-        .timeout_ms = PING_MS};
-    call_peer(call, &request, on_probe, probe);
-    call_on_gone(call, probe_lost, probe);
-    return call_park(call);
-}
-
-static void start_probe(gateway_t *self, http_request_t *request, bool scale)
-{
-    probe_t *probe = calloc(1, sizeof(*probe));
-    if (!probe)
-        abort();
-    *probe = (probe_t){.visitor = VISITOR_PROBE, .request = request, .scale = scale};
-    http_set_user(request, probe);
-    actor_work_now(self->actor, begin_probe, probe);
-}
-
-static void on_plain(gateway_t *self, http_request_t *request, const char *path)
-{
-    (void)self;
-    static const char ok[] = "OK";
-    if (!strcmp(path, "/health") || !strcmp(path, "/livez"))
-        http_reply(request, 200, "text/plain", (bytes_t){(const uint8_t *)ok, 2});
-    else
-        gateway_reply_json(request, 404,
-                           "{\"error\":\"there is nothing here; see POST /mcp, POST /messages, GET "
-                           "/health, /livez, /readyz, /api/v1/scale\"}");
-}
-
 /* ---- Who may come in ---- */
 
 static bool loopback_name(const char *name, size_t size)
@@ -1030,19 +950,15 @@ static void on_request(void *ctx, http_request_t *request)
         on_metadata(self, request);
         return;
     }
-    if (!strcmp(path, "/readyz")) {
-        start_probe(self, request, false);
-        return;
-    }
     if (!mcp && !old_door && !scale && !sse) {
-        on_plain(self, request, path);
+        plain_get(self, request, path);
         return;
     }
     const principal_t *principal = who(self, request);
     if (!principal)
         return;
     if (scale) {
-        start_probe(self, request, true);
+        plain_get(self, request, path);
     } else if (!strcmp(method, "GET") && !old_door) {
         stream_get(self, request, principal, sse);
     } else if (mcp && !strcmp(method, "DELETE")) {
@@ -1068,13 +984,6 @@ static void exchange_gone(exchange_t *exchange)
     exchange_unref(exchange);
 }
 
-static void probe_gone(gateway_t *self, probe_t *probe)
-{
-    probe->request = NULL;
-    if (probe->call)
-        actor_cancel(self->actor, probe->call);
-}
-
 /* A client has gone before its answer. */
 static void on_gone(void *ctx, http_request_t *request)
 {
@@ -1088,7 +997,7 @@ static void on_gone(void *ctx, http_request_t *request)
     else if (*visitor == VISITOR_EXCHANGE)
         exchange_gone((exchange_t *)visitor);
     else
-        probe_gone(self, (probe_t *)visitor);
+        plain_gone(self, (probe_t *)visitor);
 }
 
 /* ---- Asking the pillars ---- */
@@ -1318,6 +1227,31 @@ static err_t gateway_port(gateway_t *self, call_t *call, const gateway_port_args
     return err_ok();
 }
 
+static void gateway_measure(void *state, call_t *call, metrics_t *out)
+{
+    const gateway_t *self = state;
+    const char *labels[] = {"pillar", self->settings->pillar, NULL, NULL, NULL};
+    http_stats_t stats;
+    (void)call;
+    http_server_stats(self->http, &stats);
+    metrics_family(out, "agency_http_connections", METRIC_GAUGE, "Connections that are open.");
+    metrics_put(out, stats.connections, labels);
+    metrics_family(out, "agency_http_requests_open", METRIC_GAUGE,
+                   "Requests of MCP that are not answered yet.");
+    metrics_put(out, self->exchanges, labels);
+    metrics_family(out, "agency_http_sessions_known", METRIC_GAUGE,
+                   "Sessions of which something is remembered.");
+    metrics_put(out, (double)self->session_count, labels);
+    metrics_family(out, "agency_http_answers", METRIC_COUNTER,
+                   "Answers, by class of their status.");
+    labels[2] = "status";
+    for (int i = 0; i < HTTP_STATUS_CLASSES; i++) {
+        char *status = arena_printf(metrics_arena(out), "%dxx", i + 1);
+        labels[3] = status;
+        metrics_put(out, (double)stats.answers[i], labels);
+    }
+}
+
 const actor_def_t gateway_actor = {
     .name = "gateway",
     .doc = "Speaks MCP over HTTP for the pillar beside it.",
@@ -1327,5 +1261,6 @@ const actor_def_t gateway_actor = {
     .drained = gateway_drained,
     .hears = gateway_hears,
     .methods = gateway_methods,
+    .measure = gateway_measure,
     .settings = &gateway_settings_record,
 };

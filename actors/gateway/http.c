@@ -59,9 +59,24 @@ struct http_server {
     bool closing, running;
     http_request_t *requests;
     http_request_t *ready; /* to be resumed */
+    uint64_t answers[HTTP_STATUS_CLASSES];
 };
 
 /* ---- Requests ---- */
+
+static void count_answer(http_server_t *server, int status)
+{
+    if (status >= 100 && status < 600)
+        server->answers[status / 100 - 1]++;
+}
+
+void http_server_stats(http_server_t *server, http_stats_t *out)
+{
+    const union MHD_DaemonInfo *info =
+        MHD_get_daemon_info(server->daemon, MHD_DAEMON_INFO_CURRENT_CONNECTIONS);
+    *out = (http_stats_t){.connections = info ? info->num_connections : 0};
+    memcpy(out->answers, server->answers, sizeof(out->answers));
+}
 
 static http_request_t *request_new(http_server_t *server, struct MHD_Connection *connection,
                                    const char *method, const char *path)
@@ -265,6 +280,7 @@ void http_reply(http_request_t *request, int status, const char *type, bytes_t b
     if (request->answered || request->gone)
         return;
     request->answered = true;
+    count_answer(request->server, status);
     request->status = status;
     request->type = type ? arena_strdup(request->arena, type) : NULL;
     request->reply = (bytes_t){arena_copy(request->arena, body.data, body.size), body.size};
@@ -310,6 +326,7 @@ void http_stream_start(http_request_t *request, int status, const char *type)
     if (request->answered || request->gone)
         return;
     request->answered = request->streaming = true;
+    count_answer(request->server, status);
     request->status = status;
     request->type = arena_strdup(request->arena, type);
     buf_open(&request->pending, request->arena);

@@ -42,6 +42,15 @@ int64_t http_server_deadline_ms(const http_server_t *server);
 /* Answers given since the last turn begin to leave. Cheap when there are none. */
 void http_server_flush(http_server_t *server);
 
+enum { HTTP_STATUS_CLASSES = 5 };
+
+typedef struct http_stats {
+    unsigned connections;
+    uint64_t answers[HTTP_STATUS_CLASSES]; /* 1xx to 5xx, since the start */
+} http_stats_t;
+
+void http_server_stats(http_server_t *server, http_stats_t *out);
+
 /* ---- A request; everything lives until it is answered or gone ---- */
 
 const char *http_method(const http_request_t *request);

@@ -1,4 +1,4 @@
-/* inside: what the files of the gateway share. gateway.c owns the door and the plain requests,
+/* inside: what the files of the gateway share. gateway.c owns the door, plain.c what needs no JSON-RPC,
  * rich.c what pillars serve in MCP's own words, streams.c what stays open.
  * Thread: the gateway's loop. */
 #ifndef ACTORS_GATEWAY_INSIDE_H
@@ -59,6 +59,7 @@ typedef struct gateway {
     int exchanges;         /* not over yet */
     struct exchange *live; /* those */
     bool flush_armed;
+    bool began; /* the pillar has answered and the tools were known, once */
     seal_t seal;
     stream_t *streams;   /* open ones */
     session_t *sessions; /* latest first; only those with something to remember */
@@ -146,6 +147,12 @@ void pending_over(pending_t *pending);
 /* A call over the bus in the client's name. */
 peer_call_t pending_request(const pending_t *pending, const char *pillar, const char *method,
                             bytes_t args);
+
+/* ---- plain.c: probes, metrics and the scale, without JSON-RPC ---- */
+
+typedef struct probe probe_t;
+void plain_get(gateway_t *self, http_request_t *request, const char *path);
+void plain_gone(gateway_t *self, probe_t *probe);
 
 /* ---- rich.c: what a pillar serves in MCP's own words ---- */
 
