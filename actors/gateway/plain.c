@@ -175,26 +175,56 @@ static void reply_alive(gateway_t *self, http_request_t *request)
                                 lag_us / 1000));
 }
 
+/* Only GET, and HEAD for those who look whether it is there. */
+static bool reads_only(http_request_t *request)
+{
+    const char *method = http_method(request);
+    if (!strcmp(method, "GET") || !strcmp(method, "HEAD"))
+        return true;
+    http_set_header(request, "Allow", "GET");
+    reply_text(request, 405, "only GET is answered here\n");
+    return false;
+}
+
+static void get_started(gateway_t *self, http_request_t *request)
+{
+    if (self->began)
+        reply_text(request, 200, "OK");
+    else
+        start_probe(self, request, PROBE_STARTED);
+}
+
+static void get_ready(gateway_t *self, http_request_t *request)
+{
+    start_probe(self, request, PROBE_READY);
+}
+
+static void get_metrics(gateway_t *self, http_request_t *request)
+{
+    start_probe(self, request, PROBE_METRICS);
+}
+
+static void get_scale(gateway_t *self, http_request_t *request)
+{
+    start_probe(self, request, PROBE_SCALE);
+}
+
 void plain_get(gateway_t *self, http_request_t *request, const char *path)
 {
-    if (strcmp(http_method(request), "GET") != 0 && strcmp(http_method(request), "HEAD") != 0) {
-        http_set_header(request, "Allow", "GET");
-        reply_text(request, 405, "only GET is answered here\n");
-    } else if (!strcmp(path, "/health") || !strcmp(path, "/livez")) {
-        reply_alive(self, request);
-    } else if (!strcmp(path, "/readyz")) {
-        start_probe(self, request, PROBE_READY);
-    } else if (!strcmp(path, "/startupz") && self->began) {
-        reply_text(request, 200, "OK");
-    } else if (!strcmp(path, "/startupz")) {
-        start_probe(self, request, PROBE_STARTED);
-    } else if (!strcmp(path, "/metrics")) {
-        start_probe(self, request, PROBE_METRICS);
-    } else if (!strcmp(path, "/api/v1/scale") && !strcmp(self->settings->pillar, "agent")) {
-        start_probe(self, request, PROBE_SCALE);
-    } else {
-        gateway_reply_json(request, 404,
-                           "{\"error\":\"there is nothing here; see POST /mcp, POST /messages, GET "
-                           "/livez, /readyz, /startupz, /metrics, /health, /api/v1/scale\"}");
-    }
+    static const struct {
+        const char *path;
+        void (*fn)(gateway_t *self, http_request_t *request);
+    } rows[] = {{"/health", reply_alive},  {"/livez", reply_alive},
+                {"/readyz", get_ready},    {"/startupz", get_started},
+                {"/metrics", get_metrics}, {"/api/v1/scale", get_scale}};
+    bool agent = !strcmp(self->settings->pillar, "agent");
+    for (size_t i = 0; i < sizeof(rows) / sizeof(*rows); i++)
+        if (!strcmp(path, rows[i].path) && (agent || rows[i].fn != get_scale)) {
+            if (reads_only(request))
+                rows[i].fn(self, request);
+            return;
+        }
+    gateway_reply_json(request, 404,
+                       "{\"error\":\"there is nothing here; see POST /mcp, POST /messages, GET "
+                       "/livez, /readyz, /startupz, /metrics, /health, /api/v1/scale\"}");
 }
