@@ -1,6 +1,6 @@
-/* inside: what the files of the gateway share. gateway.c owns the door, plain.c what needs no JSON-RPC,
- * rich.c what pillars serve in MCP's own words, streams.c what stays open.
- * Thread: the gateway's loop. */
+/* inside: what the files of the gateway share. gateway.c owns the door, plain.c what needs no
+ * JSON-RPC, rich.c what pillars serve in MCP's own words, streams.c what stays open. Thread: the
+ * gateway's loop. */
 #ifndef ACTORS_GATEWAY_INSIDE_H
 #define ACTORS_GATEWAY_INSIDE_H
 
