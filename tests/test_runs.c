@@ -87,9 +87,9 @@ typedef struct house {
     int64_t fence;
 } house_t;
 
-static void start(house_t *house, const char *setting)
+static void start_with(house_t *house, const char *setting, const char *another)
 {
-    const char *settings[] = {"agent.lease_ms=1000", setting, NULL};
+    const char *settings[] = {"agent.lease_ms=1000", setting, another, NULL};
     host_options_t options = {
         .data_dir = house->data, .settings = settings, .log_level = LOG_ERROR};
     err_t err = host_open(&options, house->arena, &house->host);
@@ -100,6 +100,11 @@ static void start(house_t *house, const char *setting)
     ck_assert_msg(!err_is(err), "%s", err_what(err));
     err = client_open_host(house->host, &house->client);
     ck_assert_msg(!err_is(err), "%s", err_what(err));
+}
+
+static void start(house_t *house, const char *setting)
+{
+    start_with(house, setting, NULL);
 }
 
 static void stop(house_t *house)
@@ -882,6 +887,192 @@ START_TEST(companies_are_apart)
 }
 END_TEST
 
+static const char effects[] =
+    "# Effects\n\n"
+    "1. **Look**\n   ```tool\n   brain_query {\"query\": \"tea\"}\n   ```\n"
+    "2. **Write**\n   ```sh\n   echo {{input}} > file; cat file\n   ```\n"
+    "3. **Store**\n   ```tool\n"
+    "   brain_store {\"solution\": \"{{steps.look.result.n}}\"}\n   ```\n"
+    "4. **Pause**\n   ```wait\n   2d\n   ```\n"
+    "5. **Ask**\n   ```approve\n   Send {{input}}?\n   ```\n"
+    "6. **Tell**\n   ```tool\n"
+    "   brain_query {\"query\": \"{{steps.write.result.stdout}}\"}\n   ```\n"
+    "7. Think about {{input}}.\n"
+    "8. **End**\n   ```tool\n   brain_query {\"query\": \"end\"}\n   ```\n";
+
+static bytes_t refused(house_t *house, int step)
+{
+    return good(
+        house, "step_done",
+        leased(house, arena_printf(house->arena,
+                                   ",'step':%d,'outcome':'refused','error':'it writes'", step)));
+}
+
+static void begin_reading(house_t *house, int step)
+{
+    good(house, "step_start",
+         leased(house, arena_printf(house->arena, ",'step':%d,'reads':true", step)));
+}
+
+START_TEST(a_simulated_run_refuses_effects)
+{
+    house_t h;
+    open_house(&h, NULL);
+    put_file(&h, "effects", effects);
+    const char *id = execute(&h, "{'name':'effects','input':'tea','wait_ms':0,'simulate':true}");
+    is(&h, run_of(&h, id), "simulated", "true");
+    lease(&h);
+    bytes_t step = next(&h);
+    is(&h, step, "tool", "brain_query");
+    is(&h, step, "simulate", "true");
+    bad(&h, "step_start", leased(&h, ",'step':0"), ERR_STATE, "simulated: say `reads`");
+    begin_reading(&h, 0);
+    bad(&h, "step_done", leased(&h, ",'step':0,'outcome':'refused'"), ERR_STATE,
+        "before step_start");
+    step = done(&h, 0, "{'n':7}");
+    /* The script is refused without a worker; of the tool only the worker knows what it does. */
+    is(&h, step, "step", "2");
+    is(&h, step, "args.solution", "7");
+    is(&h, run_of(&h, id), "steps.1.state", "refused");
+    /* The worker and the agent die: the step is offered again and refused then. */
+    stop(&h);
+    start(&h, NULL);
+    lease(&h);
+    is(&h, next(&h), "step", "2");
+    is(&h, run_of(&h, id), "steps.2.effect", "intended");
+    step = refused(&h, 2);
+    is(&h, step, "step", "7");
+    stop(&h);
+    start(&h, NULL);
+    lease(&h);
+    is(&h, next(&h), "step", "7");
+    begin_reading(&h, 7);
+    is(&h, done(&h, 7, "{'n':8}"), "action", "done");
+    bytes_t run = run_of(&h, id);
+    is(&h, run, "state", "completed");
+    is(&h, run, "simulated", "true");
+    static const char *const states[] = {"completed", "refused", "refused", "completed",
+                                         "refused",   "refused", "refused", "completed"};
+    for (int i = 0; i < 8; i++)
+        is(&h, run, arena_printf(h.arena, "steps.%d.state", i), states[i]);
+    is(&h, run, "calls", "2");
+    is(&h, run, "steps.3.result.skipped", "true");
+    is(&h, run, "refused.0.name", "write");
+    is(&h, run, "refused.0.args.VALUE_1", "tea");
+    is(&h, run, "refused.1.tool", "brain_store");
+    is(&h, run, "refused.1.args.solution", "7");
+    is(&h, run, "refused.1.why", "it writes");
+    has(&h, run, "refused.2.args", "Send tea?");
+    has(&h, run, "refused.3.why", "step 'write' was refused");
+    is(&h, run, "refused.3.args.query", "{{steps.write.result.stdout}}");
+    is(&h, run, "refused.4.args", "Think about tea.");
+    is(&h, run, "refused.5", "");
+    bytes_t task = good(&h, "task_get", arena_printf(h.arena, "{'id':'%s'}", id));
+    is(&h, task, "task.result.simulated", "true");
+    is(&h, task, "task.result.refused.1.tool", "brain_store");
+    is(&h, task, "task.result.result.n", "8");
+    ck_assert_str_eq(file_text(&h, "sop_logs.ndjson"), "");
+    close_house(&h);
+}
+END_TEST
+
+START_TEST(a_simulated_run_is_no_experience)
+{
+    house_t h;
+    open_house(&h, NULL);
+    put_file(&h, "one", "# One\n1. **A**\n   ```sh\n   true\n   ```\n");
+    client_reply_t reply;
+    const char *id =
+        execute(&h, "{'name':'one','wait_ms':0,'simulate':true,'idempotency_key':'k'}");
+    bad(&h, "sop_execute", "{'name':'one','wait_ms':0,'idempotency_key':'k'}", ERR_STATE,
+        "which is simulated: give another key");
+    lease(&h);
+    is(&h, next(&h), "action", "done");
+    reply = ask(&h, "run_get", arena_printf(h.arena, "{'id':'%s'}", id));
+    ck_assert_str_eq(reply.text, "SOP 'One' was simulated: outside effects were refused.\nSummary:"
+                                 "\nStep 1 refused: A: would do {\"script\":\"true\\n\"}");
+    put_file(&h, "real", "# Real\n1. **A**\n   ```sh\n   true\n   ```\n");
+    execute(&h, "{'name':'real','wait_ms':0,'idempotency_key':'r'}");
+    bad(&h, "sop_execute", "{'name':'real','wait_ms':0,'idempotency_key':'r','simulate':true}",
+        ERR_STATE, "which is real: give another key");
+    lease(&h);
+    is(&h, next(&h), "kind", "sh");
+    bad(&h, "step_done", leased(&h, ",'step':0,'outcome':'refused'"), ERR_STATE,
+        "only a step of a simulated run");
+    begin(&h, 0);
+    done(&h, 0, "{}");
+    until_told(&h, 1);
+    ck_assert_ptr_nonnull(strstr(told.last, "success real: Real"));
+    close_house(&h);
+}
+END_TEST
+
+START_TEST(a_failing_look_fails_the_simulation)
+{
+    house_t h;
+    open_house(&h, NULL);
+    put_file(&h, "look",
+             "# Look\n1. **A**\n   ```tool\n   brain_query {\"query\": \"x\"}\n   ```\n"
+             "2. **B**\n   ```tool\n   brain_query {\"query\": "
+             "\"{{steps.a.result.no}}\"}\n   ```\n");
+    const char *id = execute(&h, "{'name':'look','wait_ms':0,'simulate':true}");
+    lease(&h);
+    next(&h);
+    begin_reading(&h, 0);
+    /* A field that is missing is a mistake of the procedure, refusals or not. */
+    has(&h, done(&h, 0, "{'n':1}"), "why", "there is no 'no'");
+    is(&h, run_of(&h, id), "state", "failed");
+    is(&h, run_of(&h, id), "simulated", "true");
+    close_house(&h);
+}
+END_TEST
+
+START_TEST(a_model_in_a_simulated_run_only_reads)
+{
+    house_t h;
+    open_house(&h, "agent.llm=true");
+    put_file(&h, "think", "# Think\n1. **Judge**: Is {{input}} good?\n");
+    const char *id = execute(&h, "{'name':'think','input':'tea','wait_ms':0,'simulate':true}");
+    lease(&h);
+    is(&h, next(&h), "action", "done"); /* the setting does not allow it */
+    is(&h, run_of(&h, id), "refused.0.args", "Is tea good?");
+    close_house(&h);
+    /* A second house would be another host in one process: the same one, with other settings. */
+    h = (house_t){.arena = arena_new()};
+    snprintf(h.data, sizeof(h.data), "/tmp/test-runs-XXXXXX");
+    ck_assert_ptr_nonnull(mkdtemp(h.data));
+    start_with(&h, "agent.llm=true", "agent.simulate_llm=true");
+    put_file(&h, "think", "# Think\n1. **Judge**: Is {{input}} good?\n");
+    id = execute(&h, "{'name':'think','input':'tea','wait_ms':0,'simulate':true}");
+    lease(&h);
+    bytes_t step = next(&h);
+    is(&h, step, "kind", "llm");
+    has(&h, step, "prompt", "This run is simulated");
+    begin(&h, 0);
+    const char *write = ",'step':0,'index':1,'tool':'brain_store','args':{'a':1}";
+    is(&h, good(&h, "effect_begin", leased(&h, write)), "state", "refused");
+    bad(&h, "step_start", leased(&h, ",'step':0,'index':1"), ERR_STATE, "refused, not intended");
+    /* After a lost worker it is refused still. */
+    lease(&h);
+    next(&h);
+    begin(&h, 0);
+    is(&h, good(&h, "effect_begin", leased(&h, write)), "state", "refused");
+    step = good(&h, "effect_begin",
+                leased(&h, ",'step':0,'index':2,'tool':'brain_query','replay':'safe'"));
+    is(&h, step, "state", "intended");
+    good(&h, "step_start", leased(&h, ",'step':0,'index':2"));
+    good(&h, "effect_done", leased(&h, ",'step':0,'index':2,'outcome':'ok','result':{'n':1}"));
+    is(&h, done(&h, 0, "'good'"), "action", "done");
+    bytes_t run = run_of(&h, id);
+    is(&h, run, "state", "completed");
+    is(&h, run, "result", "good");
+    is(&h, run, "refused.0.tool", "brain_store");
+    is(&h, run, "refused.0.args.a", "1");
+    is(&h, run, "refused.1", "");
+    close_house(&h);
+}
+END_TEST
+
 int main(void)
 {
     Suite *suite = suite_create("runs");
@@ -909,6 +1100,10 @@ int main(void)
     tcase_add_test(all, the_protocol_is_strict);
     tcase_add_test(all, experience_is_told_in_the_end);
     tcase_add_test(all, companies_are_apart);
+    tcase_add_test(all, a_simulated_run_refuses_effects);
+    tcase_add_test(all, a_simulated_run_is_no_experience);
+    tcase_add_test(all, a_failing_look_fails_the_simulation);
+    tcase_add_test(all, a_model_in_a_simulated_run_only_reads);
     suite_add_tcase(suite, all);
     SRunner *runner = srunner_create(suite);
     srunner_run_all(runner, CK_ENV);

@@ -30,10 +30,12 @@ static bytes_t packed(arena_t *arena, const char *json)
 static void open_given(given_t *given)
 {
     arena_t *arena = given->arena = arena_new();
-    given->steps[0] = (value_step_t){
-        "count", packed(arena, "{\"stdout\":\"42\\n\",\"exit_code\":0,\"list\":[\"a\",{\"b\":"
-                               "1.5}],\"odd key\":true,\"none\":null}")};
-    given->steps[1] = (value_step_t){"empty", {0}};
+    given->steps[0] =
+        (value_step_t){"count",
+                       packed(arena, "{\"stdout\":\"42\\n\",\"exit_code\":0,\"list\":[\"a\",{\"b\":"
+                                     "1.5}],\"odd key\":true,\"none\":null}"),
+                       .refused = false};
+    given->steps[1] = (value_step_t){.name = "empty"};
     given->values = (values_t){.input = packed(arena, "{\"name\":\"it's\",\"big\":"
                                                       "9223372036854775807,\"deep\":[[1,2],[3]]}"),
                                .run_id = "run-1",

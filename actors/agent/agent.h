@@ -25,7 +25,9 @@
     F(INT, forget_every_ms, opt(60000), 100, 86400000,                                             \
       "How often finished tasks are looked through.")                                              \
     F(INT, sop_wait_ms, opt(50000), 0, 3600000, "How long sop_execute waits for its run.")         \
-    F(BOOL, llm, opt(false), 0, 0, "A worker can run steps of prose (AGENCY_LLM_URL is set).")
+    F(BOOL, llm, opt(false), 0, 0, "A worker can run steps of prose (AGENCY_LLM_URL is set).")     \
+    F(BOOL, simulate_llm, opt(false), 0, 0,                                                        \
+      "The model does the steps of prose in simulated runs, which costs tokens; else refused.")
 RECORD_STRUCT(agent_settings, agent_settings_FIELDS)
 extern const record_t agent_settings_record;
 

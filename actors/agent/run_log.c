@@ -48,8 +48,9 @@ RECORD(experience_row, experience_row_FIELDS)
     F(STR, sop, must, 0, 0, "Name of the procedure.")                                              \
     F(STR, step, must, 0, 0, "Name of the step.")                                                  \
     F(INT, number, must, 1, 0, "Place of the step, from 1.")                                       \
-    F(STR, state, must, 0, 0, "completed or failed.")                                              \
+    F(STR, state, must, 0, 0, "completed, failed or refused.")                                     \
     F(STR, words, opt(), 0, 0, "A few words about the result, or the error.")                      \
+    F(BOOL, simulated, opt(false), 0, 0, "Outside effects are refused.")                           \
     F(INT, duration_ms, must, 0, 0, "Time spent.")
 RECORD(step_event, step_event_FIELDS)
 
@@ -58,7 +59,8 @@ RECORD(step_event, step_event_FIELDS)
     F(STR, run, must, 0, 0, "Id of the run.")                                                      \
     F(STR, sop, must, 0, 0, "Name of the procedure.")                                              \
     F(STR, outcome, must, 0, 0, "completed or failed.")                                            \
-    F(STR, error, opt(), 0, 0, "Why it failed.")
+    F(STR, error, opt(), 0, 0, "Why it failed.")                                                   \
+    F(BOOL, simulated, opt(false), 0, 0, "Outside effects were refused.")
 RECORD(run_event, run_event_FIELDS)
 
 /* ---- the log file ------------------------------------------------------------------------- */
@@ -113,7 +115,9 @@ err_t run_log_step(run_t *run, size_t index, const step_row_t *row)
 {
     const sop_step_t *step = &run->sop->steps[index];
     bool good = row->state == STEP_COMPLETED;
-    const char *words = good ? run_words(run->arena, row->result) : row->error;
+    const char *words = good                         ? run_words(run->arena, row->result)
+                        : row->state == STEP_REFUSED ? row->why
+                                                     : row->error;
     step_event_t event = {.company = call_company(run->call),
                           .run = run->id,
                           .sop = run->row.sop,
@@ -122,11 +126,14 @@ err_t run_log_step(run_t *run, size_t index, const step_row_t *row)
                           .has_number = true,
                           .state = run_step_state_names[row->state],
                           .words = words,
+                          .simulated = run->row.simulate,
+                          .has_simulated = run->row.simulate,
                           .duration_ms = row->duration_ms,
                           .has_duration_ms = true};
     counts_step(run->call, row->state, row->duration_ms);
     call_publish(run->call, "run.step", &step_event_record, &event);
-    log_line(run, step, good, words ? words : "");
+    if (!run->row.simulate) /* the file is a record of real work */
+        log_line(run, step, good, words ? words : "");
     return err_ok();
 }
 
@@ -283,9 +290,13 @@ err_t run_log_finish(run_t *run)
                          .run = run->id,
                          .sop = row->sop,
                          .outcome = row->outcome,
-                         .error = row->error};
-    counts_run(run->call, good, row->tokens);
+                         .error = row->error,
+                         .simulated = row->simulate,
+                         .has_simulated = row->simulate};
     call_publish(run->call, "run.finished", &run_event_record, &event);
+    if (row->simulate) /* no experience, good or bad, comes of what was not done */
+        return err_ok();
+    counts_run(run->call, good, row->tokens);
     /* A run that was retried by a person is told once more: it is another experience. */
     const char *id = row->finishes > 1
                          ? arena_printf(run->arena, "%s.%d", run->id, (int)row->finishes)

@@ -15,6 +15,7 @@ static const record_t step_row_record = {"step", step_row_rows, sizeof(step_row_
 RECORD_ROWS_(effect_row, effect_row_FIELDS)
 static const record_t effect_row_record = {"effect", effect_row_rows, sizeof(effect_row_t)};
 RECORD_DEFINE(run_step, run_step_FIELDS)
+RECORD_DEFINE(run_refusal, run_refusal_FIELDS)
 
 static store_key_t run_key(const char *id)
 {
@@ -81,7 +82,7 @@ err_t run_save(run_t *run)
     store_key_t key = run_key(run->id);
     run_row_t *row = &run->row;
     row->has_created_ms = row->has_at = row->has_started = row->has_tokens = row->has_calls = true;
-    row->has_finishes = row->has_asked = true;
+    row->has_finishes = row->has_asked = row->has_simulate = true;
     row->has_finished_ms = row->finished_ms > 0;
     return rows_put(run->txn, TABLE_runs, &key, &run_row_record, run->arena, row);
 }
@@ -228,6 +229,59 @@ static err_t show_step(run_t *run, size_t index, run_step_t *out)
     return err;
 }
 
+/* ---- what a simulated run refused ---------------------------------------------------------- */
+
+enum { REFUSALS_MOST = 1000 };
+
+static void add_refusal(run_t *run, run_refusal_list_t *list, size_t index, run_refusal_t refusal)
+{
+    run_refusal_t *items = (run_refusal_t *)list->items;
+    const sop_step_t *step = &run->sop->steps[index];
+    if (list->count == REFUSALS_MOST)
+        return;
+    refusal.number = (int64_t)index + 1;
+    refusal.has_number = true;
+    refusal.name = step->name;
+    refusal.kind = sop_kind_info(step->kind)->name;
+    items[list->count++] = refusal;
+}
+
+/* The tools that a model was refused in a step of prose. */
+static err_t add_inner(run_t *run, run_refusal_list_t *list, size_t index, int64_t attempt)
+{
+    for (int64_t i = 1; attempt; i++) {
+        effect_row_t effect;
+        err_t err = effect_load(run, index, attempt, i, &effect);
+        if (err.code == ERR_NOT_FOUND)
+            break;
+        if (err_is(err))
+            return err;
+        if (effect.state == EFFECT_REFUSED)
+            add_refusal(
+                run, list, index,
+                (run_refusal_t){.tool = effect.tool, .args = effect.result, .why = effect.error});
+    }
+    return err_ok();
+}
+
+err_t run_refusals(run_t *run, run_refusal_list_t *out)
+{
+    *out = (run_refusal_list_t){ARENA_ARRAY(run->arena, run_refusal_t, REFUSALS_MOST), 0};
+    for (size_t i = 0; i < run->sop->step_count; i++) {
+        const sop_step_t *step = &run->sop->steps[i];
+        step_row_t row;
+        err_t err = step_load(run, i, &row);
+        if (!err_is(err) && step->kind == SOP_LLM)
+            err = add_inner(run, out, i, row.attempt);
+        if (err_is(err))
+            return err;
+        if (row.state == STEP_REFUSED)
+            add_refusal(run, out, i,
+                        (run_refusal_t){.tool = step->tool, .args = row.input, .why = row.why});
+    }
+    return err_ok();
+}
+
 err_t run_show(run_t *run, run_view_t *view)
 {
     const run_row_t *row = &run->row;
@@ -253,11 +307,13 @@ err_t run_show(run_t *run, run_view_t *view)
                          .has_tokens = true,
                          .calls = row->calls,
                          .has_calls = true,
-                         .experience = row->experience};
+                         .experience = row->experience,
+                         .simulated = row->simulate,
+                         .has_simulated = true};
     view->steps = (run_step_list_t){steps, run->sop->step_count};
     if (done && run->sop->step_count)
         view->result = steps[run->sop->step_count - 1].result;
     if (!row->outcome)
         view->why = run->task.why;
-    return err_ok();
+    return row->simulate ? run_refusals(run, &view->refused) : err_ok();
 }

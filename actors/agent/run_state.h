@@ -10,7 +10,8 @@
     V(STEP_WAITING, "waiting")                                                                     \
     V(STEP_UNKNOWN, "unknown")                                                                     \
     V(STEP_COMPLETED, "completed")                                                                 \
-    V(STEP_FAILED, "failed")
+    V(STEP_FAILED, "failed")                                                                       \
+    V(STEP_REFUSED, "refused")
 RECORD_ENUM(run_step_state, run_step_state_VALUES)
 
 #define effect_state_VALUES(V)                                                                     \
@@ -18,7 +19,8 @@ RECORD_ENUM(run_step_state, run_step_state_VALUES)
     V(EFFECT_DISPATCHED, "dispatched")                                                             \
     V(EFFECT_COMMITTED, "committed")                                                               \
     V(EFFECT_FAILED, "failed")                                                                     \
-    V(EFFECT_UNKNOWN, "unknown")
+    V(EFFECT_UNKNOWN, "unknown")                                                                   \
+    V(EFFECT_REFUSED, "refused")
 RECORD_ENUM(effect_state, effect_state_VALUES)
 
 /* Table runs, key: id. */
@@ -37,7 +39,8 @@ RECORD_ENUM(effect_state, effect_state_VALUES)
     F(STR, outcome, opt(), 0, 0, "completed or failed; absent while it goes on.")                  \
     F(STR, error, opt(), 0, 0, "Why it failed.")                                                   \
     F(BOOL, asked, must, 0, 0, "The brain was asked for experience.")                              \
-    F(ANY, experience, opt(), 0, 0, "What the brain remembered of such runs.")
+    F(ANY, experience, opt(), 0, 0, "What the brain remembered of such runs.")                     \
+    F(BOOL, simulate, opt(false), 0, 0, "Outside effects are refused.")
 RECORD_STRUCT(run_row, run_row_FIELDS)
 
 /* Table run_steps, key: id, index. */
@@ -66,7 +69,9 @@ RECORD_STRUCT(step_row, step_row_FIELDS)
     F(STR, args_hash, must, 0, 0, "SHA-256 of what was to be done.")                               \
     F(TIME, intended_ms, must, 0, 0, "When it was written down first.")                            \
     F(TIME, finished_ms, opt(), 0, 0, "When its outcome was known.")                               \
-    F(ANY, result, opt(), 0, 0, "What came of it; of the step's own effect see the step.")         \
+    F(ANY, result, opt(), 0, 0,                                                                    \
+      "What came of it (of the step's own effect see the step); refused: what it would have "      \
+      "done.")                                                                                     \
     F(STR, error, opt(), 0, 0, "Why it failed.")
 RECORD_STRUCT(effect_row, effect_row_FIELDS)
 
@@ -110,7 +115,8 @@ err_t note_drop(run_t *run, size_t step);
     F(STR, name, must, 0, 0, "Name in references.")                                                \
     F(STR, title, must, 0, 0, "Name for people.")                                                  \
     F(STR, kind, must, 0, 0, "llm, tool, sh, wait or approve.")                                    \
-    F(STR, state, must, 0, 0, "pending, running, waiting, unknown, completed or failed.")          \
+    F(STR, state, must, 0, 0,                                                                      \
+      "pending, running, waiting, unknown, completed, failed, or (simulated) refused.")            \
     F(INT, attempt, must, 0, 0, "How often it was begun.")                                         \
     F(STR, effect_id, opt(), 0, 0, "Name of its effect.")                                          \
     F(STR, effect, opt(), 0, 0, "State of its effect.")                                            \
@@ -127,6 +133,16 @@ err_t note_drop(run_t *run, size_t step);
 RECORD_STRUCT(run_step, run_step_FIELDS)
 extern const record_t run_step_record;
 
+#define run_refusal_FIELDS(F)                                                                      \
+    F(INT, number, must, 1, 0, "Place of the step in the procedure, from 1.")                      \
+    F(STR, name, must, 0, 0, "Name of the step.")                                                  \
+    F(STR, kind, must, 0, 0, "llm, tool, sh or approve.")                                          \
+    F(STR, tool, opt(), 0, 0, "Tool that would have been called.")                                 \
+    F(ANY, args, opt(), 0, 0, "What it would have been given, as far as the values were known.")   \
+    F(STR, why, opt(), 0, 0, "Why it was refused.")
+RECORD_STRUCT(run_refusal, run_refusal_FIELDS)
+extern const record_t run_refusal_record;
+
 #define RUN_VIEW_ROWS(F)                                                                           \
     F(STR, id, must, 0, 0, "Id of the run, which is the id of its task.")                          \
     F(STR, state, must, 0, 0, "State of the task: ready, running, input_required, completed ...")  \
@@ -142,10 +158,15 @@ extern const record_t run_step_record;
     F(INT, tokens, must, 0, 0, "Tokens used.")                                                     \
     F(INT, calls, must, 0, 0, "Tool calls and scripts.")                                           \
     F(ANY, experience, opt(), 0, 0, "What the brain remembered of such runs.")                     \
+    F(BOOL, simulated, must, 0, 0, "Outside effects were refused: nothing was changed by it.")     \
+    F(LIST(run_refusal), refused, opt(), 0, 0, "simulated: what it would have done.")              \
     F(LIST(run_step), steps, must, 0, 0, "Every step.")
 RECORD_STRUCT(run_view, RUN_VIEW_ROWS)
 
 err_t run_show(run_t *run, run_view_t *view);
+
+/* A simulated run: what was refused so far. */
+err_t run_refusals(run_t *run, run_refusal_list_t *out);
 
 /* A few words about a value, for people. */
 const char *run_words(arena_t *arena, bytes_t value);

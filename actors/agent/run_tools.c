@@ -18,6 +18,8 @@
       "How long to wait for the end; absent: as the setting sop_wait_ms says, 0: not at all.")     \
     F(INT, priority, opt(5), 0, 9, "9 is the most urgent.")                                        \
     F(STR, idempotency_key, opt(), 1, 128, "The same key again gives the first run.")              \
+    F(BOOL, simulate, opt(false), 0, 0,                                                            \
+      "Refuse outside effects: only tools that read are called; the rest is listed as refused.")   \
     COMPANY_ROW(F)
 #define sop_execute_REPLY(F) RUN_VIEW_ROWS(F)
 
@@ -79,6 +81,21 @@ enum {
 
 /* ---- answers ------------------------------------------------------------------------------ */
 
+static void say_simulated(run_t *run, const run_view_t *view, buf_t *out)
+{
+    buf_printf(out, "SOP '%s' was simulated: outside effects were refused.\nSummary:", view->title);
+    for (size_t i = 0; i < view->steps.count; i++) {
+        const run_step_t *step = &view->steps.items[i];
+        bool refused = !strcmp(step->state, "refused");
+        const char *words = run_words(run->arena, refused ? step->input : step->result);
+        buf_printf(out, "\nStep %zu %s: %s%s%s", i + 1, step->state, step->title,
+                   !*words   ? ""
+                   : refused ? ": would do "
+                             : ": ",
+                   words);
+    }
+}
+
 static void say_completed(run_t *run, const run_view_t *view, buf_t *out)
 {
     buf_printf(out, "SOP '%s' executed successfully.\nSummary:", view->title);
@@ -107,7 +124,7 @@ static void say(run_t *run, const run_view_t *view)
     buf_open(&out, run->arena);
     const char *outcome = run->row.outcome;
     if (outcome && !strcmp(outcome, "completed"))
-        say_completed(run, view, &out);
+        (run->row.simulate ? say_simulated : say_completed)(run, view, &out);
     else if (outcome || run->task.state == TASK_FAILED)
         buf_printf(&out, "Error executing SOP '%s': %s\nRun: %s", view->title,
                    view->error ? view->error : "it failed", view->id);
@@ -157,6 +174,18 @@ static int64_t patience_ms(const agent_t *self, call_t *call, const sop_execute_
     return wait < left ? wait : left;
 }
 
+/* A simulated run must not pass for a real one because of its key, nor the other way round. */
+static err_t same_reality(agent_t *self, call_t *call, const char *id, bool simulate)
+{
+    run_t run;
+    err_t err = run_load(self, call, id, true, &run);
+    if (err_is(err) || run.row.simulate == simulate)
+        return err;
+    return err_make(call_arena(call), ERR_STATE,
+                    "the idempotency key belongs to the run %s, which is %s: give another key", id,
+                    simulate ? "real" : "simulated");
+}
+
 static err_t submit(agent_t *self, call_t *call, const sop_execute_args_t *args,
                     const sops_version_t *version, bytes_t input, const char **id)
 {
@@ -173,6 +202,8 @@ static err_t submit(agent_t *self, call_t *call, const sop_execute_args_t *args,
     if (!task.idempotency_key)
         task.idempotency_key = call_identity(call);
     err_t err = tasks_submit(self->tasks, call, &task, id, &existed);
+    if (!err_is(err) && existed)
+        err = same_reality(self, call, *id, args->simulate);
     if (err_is(err) || existed)
         return err;
     run_t run = {.agent = self, .call = call, .arena = call_arena(call), .id = *id, .sop = sop};
@@ -180,6 +211,7 @@ static err_t submit(agent_t *self, call_t *call, const sop_execute_args_t *args,
                           .hash = version->hash,
                           .title = sop->title,
                           .input = input,
+                          .simulate = args->simulate,
                           .created_ms = call_now_ms(call)};
     err = call_write(call, call_company(call), &run.txn);
     return err_is(err) ? err : run_save(&run);

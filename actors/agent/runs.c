@@ -23,7 +23,8 @@
     F(INT, step, must, 0, SOP_STEPS_CEILING, "Index of the step, as run_next gave it.")            \
     F(INT, index, opt(0), 0, 100000, "0: the step's own effect; from 1: those inside a prose step.")
 
-#define run_outcome_VALUES(V) V(OUTCOME_OK, "ok") V(OUTCOME_ERROR, "error")
+#define run_outcome_VALUES(V)                                                                      \
+    V(OUTCOME_OK, "ok") V(OUTCOME_ERROR, "error") V(OUTCOME_REFUSED, "refused")
 RECORD_ENUM(run_outcome, run_outcome_VALUES)
 
 #define run_variable_FIELDS(F)                                                                     \
@@ -50,6 +51,7 @@ RECORD(run_variable, run_variable_FIELDS)
     F(STRS, env_pass, opt(), 0, 0, "sh: variables of the worker that the script may see.")         \
     F(INT, output_limit, opt(), 0, 0, "sh: bytes kept of each output stream.")                     \
     F(STR, cwd, opt(), 0, 0, "sh: folder, absolute or below the workspace; absent: the latter.")   \
+    F(BOOL, simulate, opt(false), 0, 0, "Only what reads may happen.")                             \
     F(STR, prompt, opt(), 0, 0, "llm: what to do.")                                                \
     F(ANY, transcript, opt(), 0, 0, "llm: the conversation so far, from step_note.")               \
     F(INT, tokens_left, opt(), 0, 0, "llm: budget of the run; absent: none.")
@@ -57,14 +59,17 @@ RECORD(run_variable, run_variable_FIELDS)
 #define run_next_ARGS(F) LEASE_ROWS(F)
 #define run_next_REPLY(F) PERFORM_ROWS(F)
 
-#define step_start_ARGS(F) STEP_ROWS(F)
+#define step_start_ARGS(F)                                                                         \
+    STEP_ROWS(F)                                                                                   \
+    F(BOOL, reads, opt(false), 0, 0, "The tool only reads; simulated runs start no other.")
 #define step_start_REPLY(F) F(STR, effect_id, must, 0, 0, "Idempotency key of the effect.")
 
 #define step_done_ARGS(F)                                                                          \
     STEP_ROWS(F)                                                                                   \
-    F(ENUM(run_outcome), outcome, must, 0, 0, "ok or error.")                                      \
+    F(ENUM(run_outcome), outcome, must, 0, 0,                                                      \
+      "ok, error, or in a simulated run, without step_start: refused.")                            \
     F(ANY, result, opt(), 0, 0, "ok: what came of it.")                                            \
-    F(STR, error, opt(), 0, 0, "error: the sentence.")                                             \
+    F(STR, error, opt(), 0, 0, "error, refused: the sentence.")                                    \
     F(BOOL, retryable, opt(false), 0, 0, "error: it may pass, for example a peer was away.")       \
     F(INT, tokens, opt(0), 0, 0, "Tokens used.")                                                   \
     F(INT, duration_ms, opt(0), 0, 0, "Time spent.")
@@ -84,7 +89,7 @@ RECORD(run_variable, run_variable_FIELDS)
     F(STR, effect_id, must, 0, 0, "Idempotency key of the effect.")                                \
     F(STR, state, must, 0, 0,                                                                      \
       "intended: do it (after step_start). committed, failed: it was done, this came of it. "      \
-      "unknown: the lease is over, a person is asked.")                                            \
+      "unknown: the lease is over, a person is asked. refused: the run is simulated.")             \
     F(ANY, result, opt(), 0, 0, "committed: what came of it.")                                     \
     F(STR, error, opt(), 0, 0, "failed: why.")
 
@@ -135,7 +140,7 @@ static err_t values_of(run_t *run, size_t self, values_t *values)
         err_t err = step_load(run, i, &row);
         if (err_is(err))
             return err;
-        steps[i] = (value_step_t){run->sop->steps[i].name, row.result};
+        steps[i] = (value_step_t){run->sop->steps[i].name, row.result, row.state == STEP_REFUSED};
     }
     *values = (values_t){.input = run->row.input,
                          .run_id = run->id,
@@ -164,6 +169,28 @@ static bytes_t text_value(arena_t *arena, const char *text)
 
 /* ---- ends --------------------------------------------------------------------------------- */
 
+/* What a simulated run ends with: it says in every view what it is. */
+static err_t simulated_result(run_t *run, bytes_t last, bytes_t *result)
+{
+    run_refusal_list_t list;
+    buf_t out;
+    err_t err = run_refusals(run, &list);
+    if (err_is(err))
+        return err;
+    buf_open(&out, run->arena);
+    mp_put_map(&out, 3);
+    mp_put_str(&out, "simulated");
+    mp_put_bool(&out, true);
+    mp_put_str(&out, "refused");
+    mp_put_array(&out, (uint32_t)list.count);
+    for (size_t i = 0; i < list.count; i++)
+        mp_put_raw(&out, call_encode(run->call, &run_refusal_record, &list.items[i]));
+    mp_put_str(&out, "result");
+    mp_put_raw(&out, last);
+    *result = buf_bytes(&out);
+    return err;
+}
+
 static err_t finish(run_t *run, const char *error)
 {
     run_row_t *row = &run->row;
@@ -183,6 +210,10 @@ static err_t finish(run_t *run, const char *error)
     if (err_is(err))
         return err;
     bytes_t result = last.result.size ? last.result : text_value(run->arena, "");
+    if (run->row.simulate)
+        err = simulated_result(run, result, &result);
+    if (err_is(err))
+        return err;
     return tasks_complete(run->agent->tasks, run->call, &run->task, result);
 }
 
@@ -227,6 +258,45 @@ static err_t step_completed(run_t *run, size_t index, step_row_t *row, bytes_t r
     if (!err_is(err))
         err = note_drop(run, index);
     return err_is(err) ? err : run_log_step(run, index, row);
+}
+
+/* A simulated run goes on behind what it must not do. `input`: what would have been done. */
+static err_t step_refused(run_t *run, size_t index, step_row_t *row, bytes_t input, const char *why)
+{
+    row->state = STEP_REFUSED;
+    row->input = input;
+    row->result = (bytes_t){0};
+    row->error = NULL;
+    row->why = why;
+    row->finished_ms = call_now_ms(run->call);
+    if (!row->started_ms)
+        row->started_ms = row->finished_ms;
+    run->row.at = (int64_t)index + 1;
+    err_t err = step_save(run, index, row);
+    if (!err_is(err))
+        err = note_drop(run, index);
+    if (!err_is(err))
+        err = run_save(run);
+    return err_is(err) ? err : run_log_step(run, index, row);
+}
+
+/* The values do not fit the step; in a simulated run perhaps only because of an earlier refusal. */
+static bool misfit(const run_t *run, err_t err)
+{
+    return err.code == ERR_NOT_FOUND || err.code == ERR_ARGUMENT || err.code == ERR_TOO_LARGE ||
+           (err.code == ERR_STATE && run->row.simulate);
+}
+
+static err_t fail_misfit(run_t *run, size_t index, step_row_t *row, err_t problem, perform_t *reply)
+{
+    const sop_step_t *step = &run->sop->steps[index];
+    if (problem.code != ERR_STATE)
+        return fail_at(run, index, row, err_what(problem), reply);
+    bytes_t raw = step->kind == SOP_TOOL  ? step->args
+                  : step->kind == SOP_LLM ? text_value(run->arena, step->prose)
+                                          : text_value(run->arena, step->body);
+    run->row.started++;
+    return step_refused(run, index, row, raw, err_what(problem));
 }
 
 /* A person is needed; the lease is over. */
@@ -372,6 +442,10 @@ static err_t fill_prompt(run_t *run, size_t index, const values_t *values, perfo
     buf_printf(&out, "\n\nYour step, number %zu of %zu: %s\n\n", index + 1, run->sop->step_count,
                step->title);
     buf_puts(&out, text);
+    if (run->row.simulate)
+        buf_puts(&out, "\n\nThis run is simulated: tools that change anything are refused. Call "
+                       "them all the same where the step needs them, it is kept what you wanted; "
+                       "then complete the step with what would have come of it.");
     buf_puts(&out, "\n\nWhen it is done call complete_step with what came of it; if it cannot be "
                    "done call fail_step and say why. Do only this step, and never claim what you "
                    "did not do.\n");
@@ -433,6 +507,8 @@ static void describe(run_t *run, size_t index, const step_row_t *row, const effe
     reply->has_attempt = true;
     reply->effect_id = effect->effect_id;
     reply->replay = effect->replay;
+    reply->simulate = run->row.simulate;
+    reply->has_simulate = run->row.simulate;
 }
 
 /* From now on the lease is on disk. */
@@ -457,7 +533,7 @@ static err_t begin(run_t *run, size_t index, step_row_t *row, perform_t *reply)
     run->row.started++;
     run->row.calls += step->kind != SOP_LLM;
     effect_row_t effect = {.state = EFFECT_INTENDED,
-                           .replay = replay_of(step),
+                           .replay = run->row.simulate ? "safe" : replay_of(step),
                            .effect_id = effect_name(run, index, row->attempt, 0),
                            .tool = step->tool ? step->tool : sop_kind_info(step->kind)->name,
                            .args_hash = digest_hex(run->arena, input),
@@ -473,6 +549,20 @@ static err_t begin(run_t *run, size_t index, step_row_t *row, perform_t *reply)
     return err;
 }
 
+static bytes_t wait_result(run_t *run, const step_row_t *row, bool skipped)
+{
+    buf_t result;
+    buf_open(&result, run->arena);
+    mp_put_map(&result, skipped ? 2 : 1);
+    mp_put_str(&result, "until");
+    mp_put_str(&result, record_time_text(run->arena, row->until_ms));
+    if (skipped) {
+        mp_put_str(&result, "skipped");
+        mp_put_bool(&result, true);
+    }
+    return buf_bytes(&result);
+}
+
 static err_t begin_wait(run_t *run, size_t index, step_row_t *row, perform_t *reply)
 {
     const sop_step_t *step = &run->sop->steps[index];
@@ -483,14 +573,16 @@ static err_t begin_wait(run_t *run, size_t index, step_row_t *row, perform_t *re
         err = filled(run, &values, step->body, &text);
     if (!err_is(err))
         err = sop_wait(run->arena, text, call_now_ms(run->call), &row->until_ms);
-    if (err.code == ERR_NOT_FOUND || err.code == ERR_ARGUMENT || err.code == ERR_TOO_LARGE)
-        return fail_at(run, index, row, err_what(err), reply);
+    if (misfit(run, err))
+        return fail_misfit(run, index, row, err, reply);
     if (err_is(err))
         return err;
     row->state = STEP_WAITING;
     row->started_ms = call_now_ms(run->call);
     row->input = text_value(run->arena, text);
     run->row.started++;
+    if (run->row.simulate)
+        return step_completed(run, index, row, wait_result(run, row, true));
     const char *until = record_time_text(run->arena, row->until_ms);
     return sleep_until(run, index, row, arena_printf(run->arena, "waits until %s", until), reply);
 }
@@ -504,20 +596,44 @@ static err_t begin_question(run_t *run, size_t index, step_row_t *row, perform_t
     err_t err = values_of(run, index, &values);
     if (!err_is(err))
         err = filled(run, &values, approve ? step->body : step->prose, &text);
-    if (err.code == ERR_NOT_FOUND || err.code == ERR_ARGUMENT || err.code == ERR_TOO_LARGE)
-        return fail_at(run, index, row, err_what(err), reply);
+    if (misfit(run, err))
+        return fail_misfit(run, index, row, err, reply);
     if (err_is(err))
         return err;
-    row->state = STEP_WAITING;
     row->started_ms = call_now_ms(run->call);
-    row->input = text_value(run->arena, text);
     run->row.started++;
+    if (run->row.simulate)
+        return step_refused(run, index, row, text_value(run->arena, text),
+                            approve
+                                ? "a person would be asked to approve"
+                                : "prose: somebody would do it, with effects nobody can refuse");
+    row->state = STEP_WAITING;
+    row->input = text_value(run->arena, text);
     const char *how = approve ? "needs approval (approve or reject)"
                               : "is prose and no model is configured: someone must do it "
                                 "(step_complete or step_fail)";
     return ask(run, index, row,
                arena_printf(run->arena, "step %zu (%s) %s: %s", index + 1, step->name, how, text),
                reply);
+}
+
+/* In a simulated run: why the step is refused before any worker sees it. NULL: it is not; of a
+ * tool of ours the worker knows whether it only reads. */
+static const char *refusal(const run_t *run, const sop_step_t *step)
+{
+    if (!run->row.simulate)
+        return NULL;
+    if (step->kind == SOP_SH)
+        return "a script: nobody knows what it changes";
+    if (step->kind == SOP_TOOL && strchr(step->tool, '/'))
+        return "a tool outside of Agency";
+    return NULL;
+}
+
+static bool by_model(const run_t *run)
+{
+    const agent_settings_t *settings = run->agent->settings;
+    return settings->llm && (!run->row.simulate || settings->simulate_llm);
 }
 
 /* A step that was not begun, or is to be begun again. */
@@ -531,14 +647,22 @@ static err_t start(run_t *run, size_t index, step_row_t *row, perform_t *reply)
         return sleep_until(run, index, row, "pauses before it tries again", reply);
     if (step->kind == SOP_WAIT)
         return begin_wait(run, index, row, reply);
-    if (step->kind == SOP_APPROVE || (step->kind == SOP_LLM && !run->agent->settings->llm))
+    if (step->kind == SOP_APPROVE || (step->kind == SOP_LLM && !by_model(run)))
         return begin_question(run, index, row, reply);
     err_t err = fill(run, index, reply);
-    if (err.code == ERR_NOT_FOUND || err.code == ERR_ARGUMENT || err.code == ERR_TOO_LARGE) {
+    if (misfit(run, err)) {
         *reply = (perform_t){.action = NULL};
-        return fail_at(run, index, row, err_what(err), reply);
+        return fail_misfit(run, index, row, err, reply);
     }
-    return err_is(err) ? err : begin(run, index, row, reply);
+    if (err_is(err))
+        return err;
+    const char *why = refusal(run, step);
+    if (!why)
+        return begin(run, index, row, reply);
+    bytes_t input = given(run, reply);
+    *reply = (perform_t){.action = NULL};
+    run->row.started++;
+    return step_refused(run, index, row, input, why);
 }
 
 /* ---- after a lost lease ------------------------------------------------------------------- */
@@ -591,14 +715,8 @@ static err_t wake(run_t *run, size_t index, step_row_t *row, perform_t *reply)
     const sop_step_t *step = &run->sop->steps[index];
     if (step->kind == SOP_WAIT && row->until_ms > call_now_ms(run->call))
         return sleep_until(run, index, row, row->why, reply);
-    if (step->kind == SOP_WAIT) {
-        buf_t result;
-        buf_open(&result, run->arena);
-        mp_put_map(&result, 1);
-        mp_put_str(&result, "until");
-        mp_put_str(&result, record_time_text(run->arena, row->until_ms));
-        return step_completed(run, index, row, buf_bytes(&result));
-    }
+    if (step->kind == SOP_WAIT)
+        return step_completed(run, index, row, wait_result(run, row, false));
     if (step->kind == SOP_LLM && run->agent->settings->llm)
         return start(run, index, row, reply); /* there is a model now */
     return ask(run, index, row, row->why, reply);
@@ -642,6 +760,7 @@ static err_t advance(run_t *run, perform_t *reply)
             err = ask(run, index, &row, row.why, reply);
             break;
         case STEP_COMPLETED:
+        case STEP_REFUSED:
             run->row.at++;
             break;
         default:
@@ -800,6 +919,10 @@ static err_t step_start(agent_t *self, call_t *call, const step_start_args_t *ar
     if (effect.state != EFFECT_INTENDED)
         return err_make(call_arena(call), ERR_STATE, "the effect is %s, not intended",
                         effect_state_names[effect.state]);
+    if (run.row.simulate && !args->index && !args->reads &&
+        run.sop->steps[args->step].kind != SOP_LLM)
+        return err_of(ERR_STATE, "the run is simulated: say `reads` when the tool only reads, else "
+                                 "end the step with the outcome refused");
     reply->effect_id = effect.effect_id;
     if (bug(BUG_EFFECT_BEFORE_INTENT))
         return err_ok();
@@ -874,6 +997,21 @@ static err_t on_error(run_t *run, size_t index, step_row_t *row, const char *err
                        reply);
 }
 
+/* The worker found that the step of a simulated run would change something. */
+static err_t on_refused(run_t *run, size_t index, step_row_t *row, effect_row_t *effect,
+                        const char *why, perform_t *next)
+{
+    if (!run->row.simulate || effect->state != EFFECT_INTENDED)
+        return err_of(ERR_STATE, "only a step of a simulated run is refused, before step_start");
+    effect->state = EFFECT_REFUSED;
+    effect->finished_ms = call_now_ms(run->call);
+    run->row.calls--; /* begun, and not made */
+    err_t err = effect_save(run, index, row->attempt, 0, effect);
+    if (!err_is(err))
+        err = step_refused(run, index, row, row->input, why ? why : "it would change something");
+    return err_is(err) ? err : advance(run, next);
+}
+
 static err_t step_done(agent_t *self, call_t *call, const step_done_args_t *args,
                        step_done_reply_t *out)
 {
@@ -887,6 +1025,11 @@ static err_t step_done(agent_t *self, call_t *call, const step_done_args_t *args
                             &effect);
     if (err_is(err))
         return no_effect(err);
+    if (args->outcome == OUTCOME_REFUSED && !args->index) {
+        err = on_refused(&run, index, &row, &effect, args->error, &next);
+        memcpy(out, &next, sizeof(*out));
+        return err;
+    }
     if (args->index || !started(&effect))
         return err_of(ERR_STATE, "a step is done after step_start, with index 0");
     bool good = args->outcome == OUTCOME_OK;
@@ -953,8 +1096,10 @@ static err_t effect_again(run_t *run, size_t step, step_row_t *row, int64_t inde
     if (dispatched)
         effect->state = EFFECT_INTENDED;
     reply->state = effect_state_names[effect->state];
-    reply->result = effect->result;
-    reply->error = effect->error;
+    if (effect->state != EFFECT_REFUSED) {
+        reply->result = effect->result;
+        reply->error = effect->error;
+    }
     return effect_save(run, step, row->attempt, index, effect);
 }
 
@@ -982,15 +1127,21 @@ static err_t effect_begin(agent_t *self, call_t *call, const effect_begin_args_t
     if (run.sop->max_calls && run.row.calls >= run.sop->max_calls)
         return err_make(call_arena(call), ERR_QUOTA, "the budget max_calls: %" PRId64 " is used up",
                         run.sop->max_calls);
-    run.row.calls++;
+    bool refused = run.row.simulate && strcmp(args->replay, "safe") != 0;
+    run.row.calls += !refused;
     effect = (effect_row_t){.state = EFFECT_INTENDED,
                             .replay = args->replay,
                             .tool = args->tool,
                             .effect_id = effect_name(&run, step, row.attempt, args->index),
                             .args_hash = hash,
                             .intended_ms = call_now_ms(call)};
+    if (refused) {
+        effect.state = EFFECT_REFUSED;
+        effect.result = args->args;
+        effect.error = "a model wanted to call a tool that changes something";
+    }
     reply->effect_id = effect.effect_id;
-    reply->state = "intended";
+    reply->state = effect_state_names[effect.state];
     err = run_save(&run);
     return err_is(err) ? err : effect_save(&run, step, row.attempt, args->index, &effect);
 }

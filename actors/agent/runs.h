@@ -17,6 +17,11 @@
  *                          ├──▶ waiting ─▶ completed, failed     └ may run   unknown
  *                          └──▶ unknown ─▶ completed, failed, pending
  *
+ * A simulated run refuses outside effects: a tool that only reads is really called (the worker, who
+ * knows the tools, says so with `reads` in step_start), everything else becomes `refused` without
+ * being dispatched; the worker says so with the outcome refused, instead of step_start. What such a
+ * run ends with is no experience.
+ *
  * After a lost lease: an effect that was only intended is performed; one that was dispatched is
  * performed again with the same effect id when it is safe or keyed (and younger than the day that
  * receivers remember keys); otherwise it is unknown, and a person is asked. What is finished is

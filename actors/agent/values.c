@@ -388,6 +388,11 @@ static err_t root_value(arena_t *arena, const values_t *values, const value_ref_
         if (!step)
             return err_make(arena, ERR_NOT_FOUND, "{{%s}}: step '%s' has no result yet", ref->text,
                             ref->step);
+        if (step->refused)
+            return err_make(arena, ERR_STATE,
+                            "{{%s}}: step '%s' was refused because the run is simulated, so it has "
+                            "no result",
+                            ref->text, ref->step);
         *value = step->result.size ? step->result : nil_value(arena);
         return err_ok();
     }

@@ -36,6 +36,7 @@ enum {
 typedef struct value_step {
     const char *name; /* slug */
     bytes_t result;   /* msgpack */
+    bool refused;     /* in a simulated run: it has no result */
 } value_step_t;
 
 /* What references may name. */
@@ -82,11 +83,11 @@ err_t value_next(arena_t *arena, const char *text, size_t size, size_t *at, valu
 const char *value_slug(arena_t *arena, const char *text, size_t size);
 
 /* The value of a reference, its own type; filters applied (json and shell make a str).
- * ERR_NOT_FOUND names the reference and what is missing. */
+ * ERR_NOT_FOUND names the reference and what is missing; ERR_STATE: it is of a refused step. */
 err_t value_get(arena_t *arena, const values_t *values, const value_ref_t *ref, bytes_t *value);
 
 /* Appends the text with every reference replaced: a str as it is, null as nothing, anything else
- * as JSON. ERR_ARGUMENT, ERR_NOT_FOUND, ERR_TOO_LARGE. */
+ * as JSON. ERR_ARGUMENT, ERR_NOT_FOUND, ERR_STATE, ERR_TOO_LARGE. */
 err_t values_text(arena_t *arena, const values_t *values, const char *text, size_t size,
                   buf_t *out);
 

@@ -45,6 +45,7 @@ extern const record_t variable_record;
     F(STRS, env_pass, opt(), 0, 0, "sh: variables of the worker that it may see.")                 \
     F(INT, output_limit, opt(), 0, 0, "sh: bytes kept of each output.")                            \
     F(STR, cwd, opt(), 0, 0, "sh: folder.")                                                        \
+    F(BOOL, simulate, opt(false), 0, 0, "Only what reads may happen.")                             \
     F(STR, prompt, opt(), 0, 0, "llm: what to do.")                                                \
     F(ANY, transcript, opt(), 0, 0, "llm: the conversation so far.")                               \
     F(INT, tokens_left, opt(), 0, 0, "llm: budget; absent: none.")
@@ -86,6 +87,8 @@ typedef struct step {
  * return value. `result` msgpack. */
 err_t slot_step_ok(call_t *call, step_t *step, bytes_t result);
 err_t slot_step_error(call_t *call, step_t *step, const char *error, bool retryable);
+/* Of a simulated run, before step_start: the step would change something. */
+err_t slot_step_refused(call_t *call, step_t *step, const char *why);
 /* A call to the agent that states company, id, fence, step and index; `more` further pairs
  * (count of them) as msgpack. */
 void slot_ask(call_t *call, step_t *step, const char *method, int64_t index, uint32_t more_count,
@@ -95,6 +98,9 @@ err_t slot_give_up(call_t *call, slot_t *slot, int64_t pause_ms);
 
 /* The kinds: each begins after step_start and ends with slot_step_ok or slot_step_error. */
 err_t step_tool_perform(call_t *call, step_t *step);
+/* Of a simulated run, before step_start: goes on with fn when the tool only reads (or is unknown,
+ * which is an error when it is performed), otherwise the step is refused. */
+err_t step_tool_simulate(call_t *call, step_t *step, err_t (*fn)(call_t *call, step_t *step));
 err_t step_sh_perform(call_t *call, step_t *step);
 err_t step_llm_perform(call_t *call, step_t *step);
 

@@ -371,6 +371,9 @@ static err_t on_begun(void *self, call_t *call, void *reply, const peer_answer_t
         return answered(call, chat,
                         arena_printf(call_arena(call), "error: %s", error ? error : "it failed"));
     }
+    if (mp_equals(state, "refused"))
+        return answered(call, chat,
+                        "refused: this run is simulated, and the tool changes something");
     if (!mp_equals(state, "intended")) /* unknown: a person is asked, the lease is over */
         return slot_give_up(call, chat->step->slot, 0);
     if (mp_get(got->body, "effect_id", &field))

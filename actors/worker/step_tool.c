@@ -23,6 +23,9 @@ static err_t call_found(call_t *call, void *ctx)
         return slot_step_error(
             call, step, arena_printf(call_arena(call), "there is no tool '%s'", perform->tool),
             false);
+    if (perform->simulate && !tool->reads)
+        return slot_step_error(call, step, "the run is simulated and the tool changes something",
+                               false);
     const char **companies = ARENA_ARRAY(call_arena(call), const char *, 1);
     companies[0] = arena_strdup(call_arena(call), step->slot->company);
     peer_call_t request = {.peer = tool->pillar,
@@ -52,4 +55,38 @@ err_t step_tool_perform(call_t *call, step_t *step)
     if (!step->perform.tool)
         return slot_step_error(call, step, "the step names no tool", false);
     return tools_then(call, step->slot->worker, false, look_again, step);
+}
+
+/* ---- Simulated runs ---- */
+
+typedef struct simulated {
+    step_t *step;
+    err_t (*fn)(call_t *call, step_t *step);
+    bool asked; /* the pillars, once more */
+} simulated_t;
+
+static err_t judge(call_t *call, void *ctx)
+{
+    simulated_t *simulated = ctx;
+    step_t *step = simulated->step;
+    worker_t *worker = step->slot->worker;
+    const tool_t *tool = tools_find(worker->tools, step->perform.tool);
+    if (!tool && !simulated->asked) {
+        simulated->asked = true;
+        return tools_then(call, worker, true, judge, simulated);
+    }
+    if (tool && !tool->reads)
+        return slot_step_refused(
+            call, step,
+            arena_printf(call_arena(call), "the tool %s changes something", tool->name));
+    return simulated->fn(call, step);
+}
+
+err_t step_tool_simulate(call_t *call, step_t *step, err_t (*fn)(call_t *call, step_t *step))
+{
+    if (!step->perform.tool)
+        return slot_step_refused(call, step, "the step names no tool");
+    simulated_t *simulated = ARENA_NEW(call_arena(call), simulated_t);
+    *simulated = (simulated_t){.step = step, .fn = fn};
+    return tools_then(call, step->slot->worker, false, judge, simulated);
 }

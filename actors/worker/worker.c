@@ -280,6 +280,24 @@ static err_t on_started(void *state, call_t *call, void *reply, const peer_answe
     return perform_now(call, step);
 }
 
+static err_t start_step(call_t *call, step_t *step)
+{
+    buf_t more;
+    buf_open(&more, call_arena(call));
+    bool reads = step->perform.simulate;
+    if (reads) {
+        mp_put_str(&more, "reads");
+        mp_put_bool(&more, true);
+    }
+    slot_ask(call, step, "step_start", 0, reads, buf_bytes(&more), on_started, step);
+    return call_park(call);
+}
+
+static bool is_kind(const step_t *step, const char *kind)
+{
+    return step->perform.kind && !strcmp(step->perform.kind, kind);
+}
+
 /* What run_next and step_done answered. */
 static err_t follow(call_t *call, slot_t *slot, bytes_t body)
 {
@@ -295,8 +313,12 @@ static err_t follow(call_t *call, slot_t *slot, bytes_t body)
     if (actor_draining(slot->worker->actor))
         return give_back(call, slot);
     slot->performing = call;
-    slot_ask(call, step, "step_start", 0, 0, (bytes_t){0}, on_started, step);
-    return call_park(call);
+    step->began_ms = call_now_ms(call);
+    if (step->perform.simulate && is_kind(step, "tool"))
+        return step_tool_simulate(call, step, start_step);
+    if (step->perform.simulate && !is_kind(step, "llm"))
+        return slot_step_refused(call, step, "it would change something");
+    return start_step(call, step);
 }
 
 static err_t on_next(void *state, call_t *call, void *reply, const peer_answer_t *got, void *ctx)
@@ -405,6 +427,17 @@ err_t slot_step_error(call_t *call, step_t *step, const char *error, bool retrya
     mp_put_str(&more, "retryable");
     mp_put_bool(&more, retryable);
     return report(call, step, 3, &more);
+}
+
+err_t slot_step_refused(call_t *call, step_t *step, const char *why)
+{
+    buf_t more;
+    buf_open(&more, call_arena(call));
+    mp_put_str(&more, "outcome");
+    mp_put_str(&more, "refused");
+    mp_put_str(&more, "error");
+    mp_put_str(&more, why);
+    return report(call, step, 2, &more);
 }
 
 /* ---- Life ---- */
