@@ -121,6 +121,9 @@ void *call_self(call_t *call);
 actor_t *call_actor(call_t *call);
 /* The authorised company; NULL only for ANY_COMPANY methods and internal work. */
 const char *call_company(const call_t *call);
+/* Internal work only: whose data what follows in this entry is about. `company` lives in the arena.
+ */
+void call_for_company(call_t *call, const char *company);
 /* "local" for the single user of this machine; never NULL. "" for internal work. */
 const char *call_principal(const call_t *call);
 role_t call_role(const call_t *call);

@@ -26,6 +26,12 @@ const char *call_company(const call_t *call)
     return call->company;
 }
 
+void call_for_company(call_t *call, const char *company)
+{
+    if (call->internal)
+        call->company = company;
+}
+
 const char *call_principal(const call_t *call)
 {
     if (call->internal)

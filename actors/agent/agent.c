@@ -759,12 +759,15 @@ static err_t agent_open(void *state, call_t *call)
     self->counts = counts_new();
     self->tasks = tasks_new(self, call_actor(call));
     err_t err = tasks_open(self->tasks, call);
-    return err_is(err) ? err : runs_open(self, call);
+    if (!err_is(err))
+        err = runs_open(self, call);
+    return err_is(err) ? err : schedules_open(self, call);
 }
 
 static void agent_close(void *state)
 {
     agent_t *self = state;
+    schedules_close(self);
     runs_close(self);
     tasks_destroy(&self->tasks);
     counts_destroy(&self->counts);
@@ -776,7 +779,8 @@ static const store_table_t agent_tables[] = {
 #undef AGENT_TABLE_ROW
         {NULL}};
 
-static const method_t *const more_methods[] = {sops_methods, run_tools_methods, runs_methods, NULL};
+static const method_t *const more_methods[] = {sops_methods, run_tools_methods, runs_methods,
+                                               schedule_methods, NULL};
 
 RECORD_DEFINE(agent_settings, agent_settings_FIELDS)
 

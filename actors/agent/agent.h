@@ -6,6 +6,7 @@
 
 #include "actors/agent/counts.h"
 #include "actors/agent/runs.h"
+#include "actors/agent/schedule.h"
 #include "actors/agent/sops.h"
 #include "actors/agent/tasks.h"
 #include "bus/actor.h"
@@ -25,6 +26,10 @@
     F(INT, forget_every_ms, opt(60000), 100, 86400000,                                             \
       "How often finished tasks are looked through.")                                              \
     F(INT, sop_wait_ms, opt(50000), 0, 3600000, "How long sop_execute waits for its run.")         \
+    F(STR, zoneinfo, opt(), 1, 255, "Folder of tzdata; absent: that of Debian.")                   \
+    F(INT, schedule_grace_ms, opt(60000), 0, 86400000,                                             \
+      "With catch_up none a due time is served when it is not later than this.")                   \
+    F(INT, catch_up_most, opt(100), 1, 1000, "With catch_up all so many due times are made up.")   \
     F(BOOL, llm, opt(false), 0, 0, "A worker can run steps of prose (AGENCY_LLM_URL is set).")     \
     F(BOOL, simulate_llm, opt(false), 0, 0,                                                        \
       "The model does the steps of prose in simulated runs, which costs tokens; else refused.")
@@ -32,7 +37,7 @@ RECORD_STRUCT(agent_settings, agent_settings_FIELDS)
 extern const record_t agent_settings_record;
 
 /* Tables in each company's store; TABLE_<name> is the index. */
-#define AGENT_TABLES(T) TASKS_TABLES(T) SOPS_TABLES(T) RUNS_TABLES(T)
+#define AGENT_TABLES(T) TASKS_TABLES(T) SOPS_TABLES(T) RUNS_TABLES(T) SCHEDULE_TABLES(T)
 #define TASKS_TABLES(T)                                                                            \
     T(tasks) T(task_states) T(task_results) T(task_keys) T(ready) T(delayed) T(running) T(meta)
 enum {
@@ -46,6 +51,7 @@ typedef struct agent {
     const agent_settings_t *settings; /* first: the skeleton fills it in */
     tasks_t *tasks;
     sops_t *sops;
+    schedules_t *schedules;
     counts_t *counts;
 } agent_t;
 

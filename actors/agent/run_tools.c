@@ -217,6 +217,22 @@ static err_t submit(agent_t *self, call_t *call, const sop_execute_args_t *args,
     return err_is(err) ? err : run_save(&run);
 }
 
+err_t runs_submit(agent_t *agent, call_t *call, const char *name, bytes_t given, int64_t priority,
+                  const char *key, const char **id)
+{
+    sops_version_t version;
+    bytes_t input;
+    sop_execute_args_t args = {.name = name, .priority = priority, .idempotency_key = key};
+    err_t err = sops_current(call, name, &version);
+    if (err_is(err))
+        return err;
+    if (!version.sop)
+        return err_make(call_arena(call), version.err.code, "the procedure '%s' cannot run: %s",
+                        version.name, err_what(version.err));
+    err = sop_input(call_arena(call), version.sop, given, &input);
+    return err_is(err) ? err : submit(agent, call, &args, &version, input, id);
+}
+
 static err_t sop_execute(agent_t *self, call_t *call, const sop_execute_args_t *args,
                          sop_execute_reply_t *reply)
 {

@@ -46,6 +46,11 @@ extern const method_t run_tools_methods[];
 err_t runs_open(agent_t *agent, call_t *call);
 void runs_close(agent_t *agent);
 
+/* Submits a run of the current version; the same key gives the first one. From a WRITES entry or
+ * internal work for a company. Errors of sops_current, sop_input and tasks_submit. */
+err_t runs_submit(agent_t *agent, call_t *call, const char *name, bytes_t input, int64_t priority,
+                  const char *key, const char **id);
+
 /* When a task is forgotten, its run is too. Nothing to do for a task of another kind. */
 err_t runs_forget(call_t *call, const char *company, const char *id);
 
