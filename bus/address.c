@@ -49,13 +49,22 @@ static err_t private_dir(const char *path, arena_t *arena)
 
 err_t host_default_run_dir(const char *data_dir, arena_t *arena, const char **out)
 {
+    /* Containers of a pod share their sockets through a volume beside the data. */
+    const char *given = getenv("AGENCY_RUN");
+    enum { LONGEST_NAME = 40 }; /* "/<instance>.event" */
+    if (given && *given) {
+        if (strlen(given) + LONGEST_NAME > ADDRESS_IPC_LONGEST)
+            return err_make(arena, ERR_ARGUMENT, "AGENCY_RUN: use at most %d characters",
+                            ADDRESS_IPC_LONGEST - LONGEST_NAME);
+        *out = arena_strdup(arena, given);
+        return private_dir(given, arena);
+    }
     char real[PATH_MAX];
     if (!realpath(data_dir, real))
         return err_make(arena, ERR_UNAVAILABLE,
                         "there is no data directory %s; start with `agency up`, or name it with "
                         "--data",
                         data_dir);
-    enum { LONGEST_NAME = 40 }; /* "/<instance>.event" */
     const char *run = arena_printf(arena, "%s/run", real);
     if (strlen(run) + LONGEST_NAME > ADDRESS_IPC_LONGEST)
         run = arena_printf(arena, "/tmp/agency-%u-%016" PRIx64, (unsigned)geteuid(), hash(real));

@@ -44,8 +44,8 @@ void *host_zmq_context(host_t *host);
 const char *host_inproc_prefix(host_t *host);
 /* The number of times an actor of that name was started here; 0: never. Thread-safe. */
 unsigned host_generation(host_t *host, const char *instance);
-/* The directory for sockets below data_dir, or /tmp/agency-<uid>-<hash> when an ipc path would be
- * longer than 107 bytes. Created 0700. */
+/* The directory for sockets: that of AGENCY_RUN, else below data_dir, or /tmp/agency-<uid>-<hash>
+ * when an ipc path would be longer than 107 bytes. Created 0700. */
 err_t host_default_run_dir(const char *data_dir, arena_t *arena, const char **out);
 
 #endif
