@@ -192,7 +192,8 @@ static bool sound_schema(bytes_t schema)
     return true;
 }
 
-extern const actor_def_t agent_actor, brain_actor, worker_actor, gateway_actor, elastic_actor;
+extern const actor_def_t agent_actor, brain_actor, worker_actor, gateway_actor, elastic_actor,
+    swarm_actor;
 
 static int check_methods(const method_t *methods)
 {
@@ -213,8 +214,8 @@ static int check_methods(const method_t *methods)
 
 START_TEST(all_tools_have_sound_schemas)
 {
-    const actor_def_t *const actors[] = {&agent_actor, &brain_actor, &worker_actor, &gateway_actor,
-                                         &elastic_actor};
+    const actor_def_t *const actors[] = {&agent_actor,   &brain_actor,   &worker_actor,
+                                         &gateway_actor, &elastic_actor, &swarm_actor};
     int count = 0;
     for (size_t i = 0; i < sizeof(actors) / sizeof(*actors); i++) {
         count += check_methods(actors[i]->methods);

@@ -569,7 +569,8 @@ START_TEST(checks_rows)
 }
 END_TEST
 
-extern const actor_def_t agent_actor, brain_actor, worker_actor, gateway_actor, elastic_actor;
+extern const actor_def_t agent_actor, brain_actor, worker_actor, gateway_actor, elastic_actor,
+    swarm_actor;
 
 static void check_methods(const char *actor, const method_t *methods)
 {
@@ -584,8 +585,8 @@ static void check_methods(const char *actor, const method_t *methods)
 
 START_TEST(all_actors_have_sound_rows)
 {
-    const actor_def_t *const actors[] = {&agent_actor, &brain_actor, &worker_actor, &gateway_actor,
-                                         &elastic_actor};
+    const actor_def_t *const actors[] = {&agent_actor,   &brain_actor,   &worker_actor,
+                                         &gateway_actor, &elastic_actor, &swarm_actor};
     for (size_t i = 0; i < sizeof(actors) / sizeof(*actors); i++) {
         err_t err = actors[i]->settings ? record_check(actors[i]->settings, arena) : err_ok();
         ck_assert_msg(!err_is(err), "%s: %s", actors[i]->name, err_what(err));
