@@ -1073,6 +1073,96 @@ START_TEST(a_model_in_a_simulated_run_only_reads)
 }
 END_TEST
 
+static const char branches[] = "# Branches\n1. **Look**\n   ```sh\n   true\n   ```\n"
+                               "2. **Many**\n   ```if\n   {{steps.look.result.stdout}} > 10\n"
+                               "   else: few\n   ```\n"
+                               "3. **Sort**\n   ```sh\n   true\n   ```\n"
+                               "4. **Over**\n   ```if\n   true\n   then: report\n   ```\n"
+                               "5. **Few**\n   ```sh\n   true\n   ```\n"
+                               "6. **Report**\n   ```sh\n   echo {{steps.sort.result.stdout "
+                               "| default(unsorted)}}\n   ```\n"
+                               "7. **Rest**\n   ```if\n   {{steps.report.result.exit}} == 0\n"
+                               "   then: end\n   ```\n"
+                               "8. **Never**\n   ```sh\n   true\n   ```\n";
+
+START_TEST(a_branch_goes_one_way)
+{
+    house_t h;
+    open_house(&h, NULL);
+    put_file(&h, "branches", branches);
+    for (int many = 0; many < 2; many++) {
+        const char *id = execute(&h, "{'name':'branches','wait_ms':0}");
+        lease(&h);
+        next(&h);
+        begin(&h, 0);
+        bytes_t step = done(&h, 0, many ? "{'exit':0,'stdout':'11'}" : "{'exit':0,'stdout':'9'}");
+        is(&h, step, "step", many ? "2" : "4");
+        /* Killed at the branch: what was decided stays decided. */
+        stop(&h);
+        start(&h, NULL);
+        lease(&h);
+        is(&h, next(&h), "step", many ? "2" : "4");
+        is(&h, run_of(&h, id), many ? "steps.2.state" : "steps.4.state", "running");
+        begin(&h, many ? 2 : 4);
+        step = done(&h, many ? 2 : 4, "{'exit':0,'stdout':'sorted'}");
+        is(&h, step, "step", "5");
+        is(&h, step, "env.0.value", many ? "sorted" : "unsorted");
+        begin(&h, 5);
+        is(&h, done(&h, 5, "{'exit':0,'stdout':'end'}"), "action", "done");
+        bytes_t run = run_of(&h, id);
+        is(&h, run, "state", "completed");
+        is(&h, run, "result.stdout", "end");
+        is(&h, run, "steps.1.result.holds", many ? "true" : "false");
+        is(&h, run, "steps.1.result.next", many ? "sort" : "few");
+        is(&h, run, "steps.2.state", many ? "completed" : "skipped");
+        is(&h, run, "steps.3.state", many ? "completed" : "skipped");
+        is(&h, run, "steps.4.state", many ? "skipped" : "completed");
+        is(&h, run, "steps.6.result.next", "end");
+        is(&h, run, "steps.7.state", "skipped");
+        is(&h, run, "steps.7.why", "step 7 (rest) is true");
+    }
+    close_house(&h);
+}
+END_TEST
+
+START_TEST(a_person_takes_the_branch_again)
+{
+    house_t h;
+    open_house(&h, NULL);
+    put_file(&h, "b",
+             "# B\n1. **A**\n   ```sh\n   true\n   ```\n2. **C**\n   ```if\n"
+             "   {{steps.a.result.exit}} == 0\n   else: z\n   ```\n3. **M**\n   "
+             "```sh\n   true\n   ```\n4. **Z**\n   ```sh\n   true\n   ```\n");
+    const char *id = execute(&h, "{'name':'b','wait_ms':0}");
+    lease(&h);
+    next(&h);
+    begin(&h, 0);
+    is(&h, done(&h, 0, "{'exit':1}"), "step", "3");
+    begin(&h, 3);
+    is(&h, broken(&h, 3, "no", false), "action", "done");
+    good(&h, "run_retry_from", arena_printf(h.arena, "{'id':'%s','step':'a'}", id));
+    is(&h, run_of(&h, id), "steps.2.state", "pending");
+    lease(&h);
+    next(&h);
+    begin(&h, 0);
+    is(&h, done(&h, 0, "{'exit':0}"), "step", "2");
+    close_house(&h);
+}
+END_TEST
+
+START_TEST(a_condition_that_cannot_be_fails_the_step)
+{
+    house_t h;
+    open_house(&h, NULL);
+    put_file(&h, "b", "# B\n1. **C**\n   ```if\n   {{input.n}} > 3\n   then: end\n   ```\n2. x\n");
+    const char *id = execute(&h, "{'name':'b','input':{'m':1},'wait_ms':0}");
+    lease(&h);
+    has(&h, next(&h), "why", "step 1 (c): {{input.n}}: there is no 'n'");
+    is(&h, run_of(&h, id), "state", "failed");
+    close_house(&h);
+}
+END_TEST
+
 int main(void)
 {
     Suite *suite = suite_create("runs");
@@ -1101,6 +1191,9 @@ int main(void)
     tcase_add_test(all, experience_is_told_in_the_end);
     tcase_add_test(all, companies_are_apart);
     tcase_add_test(all, a_simulated_run_refuses_effects);
+    tcase_add_test(all, a_branch_goes_one_way);
+    tcase_add_test(all, a_person_takes_the_branch_again);
+    tcase_add_test(all, a_condition_that_cannot_be_fails_the_step);
     tcase_add_test(all, a_simulated_run_is_no_experience);
     tcase_add_test(all, a_failing_look_fails_the_simulation);
     tcase_add_test(all, a_model_in_a_simulated_run_only_reads);

@@ -342,6 +342,36 @@ START_TEST(warns_of_words)
 }
 END_TEST
 
+START_TEST(reads_branches)
+{
+    parsed_t parsed = good("# T\n1. **A**\n   ```if\n   {{input.n}} > 3\n   and true\n"
+                           "   then: c d\n   else: end\n   ```\n2. b\n3. **C d** x\n");
+    const sop_step_t *step = parsed.sop->steps;
+    ck_assert_int_eq(step->kind, SOP_IF);
+    ck_assert_str_eq(step->condition, "{{input.n}} > 3\nand true\n");
+    ck_assert_uint_eq(step->then_at, 2);
+    ck_assert_uint_eq(step->else_at, 3);
+    arena_destroy(&parsed.arena);
+}
+END_TEST
+
+START_TEST(tells_of_branches)
+{
+    bad("# T\n1. a\n   ```if\n   true\n   ```\n2. b\n", 4, "needs a line `then: STEP`");
+    bad("# T\n1. a\n   ```if\n   true\n   then: nowhere\n   ```\n2. b\n", 5,
+        "there is no step 'nowhere'");
+    bad("# T\n1. **A** a\n2. **B**\n   ```if\n   true\n   else: a\n   ```\n", 6,
+        "only goes forward");
+    bad("# T\n1. **B**\n   ```if\n   true\n   else: b\n   ```\n", 5, "this step itself");
+    bad("# T\n1. a\n   ```if\n   true\n   then: end\n   then: end\n   ```\n", 6, "twice");
+    bad("# T\n1. a\n   ```if\n   true\n   then: end\n   false\n   ```\n", 6, "stands before");
+    bad("# T\n1. a\n   ```if\n   {{input.n}}\n   > tea\n   then: end\n   ```\n", 5, "at 'tea'");
+    bad("# T\n1. a\n   ```if\n   {{steps.z.result}} == 1\n   then: end\n   ```\n", 4,
+        "there is no step 'z'");
+    bad("# T\n1. a\n   ```if\n   ```\n", 3, "the ```if block is empty");
+}
+END_TEST
+
 START_TEST(tells_of_kinds_to_come)
 {
     static const char text[] = "# T\n1. a\n   ```each\n   {{input.list}}\n   ```\n";
@@ -613,6 +643,8 @@ int main(void)
     tcase_add_test(tells_case, tells_of_fences);
     tcase_add_test(tells_case, warns_of_words);
     tcase_add_test(tells_case, tells_of_kinds_to_come);
+    tcase_add_test(tells_case, reads_branches);
+    tcase_add_test(tells_case, tells_of_branches);
     tcase_add_test(tells_case, tells_of_bodies);
     tcase_add_test(tells_case, tells_of_references);
     tcase_add_test(tells_case, tells_of_two_lists);

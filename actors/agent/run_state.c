@@ -282,6 +282,23 @@ err_t run_refusals(run_t *run, run_refusal_list_t *out)
     return err_ok();
 }
 
+err_t run_result(run_t *run, bytes_t *result)
+{
+    *result = (bytes_t){0};
+    for (size_t i = run->sop->step_count; i > 0; i--) {
+        step_row_t row;
+        err_t err = step_load(run, i - 1, &row);
+        if (err_is(err))
+            return err;
+        bool branch = run->sop->steps[i - 1].kind == SOP_IF;
+        if (row.state == STEP_COMPLETED && !branch) {
+            *result = row.result;
+            return err;
+        }
+    }
+    return err_ok();
+}
+
 err_t run_show(run_t *run, run_view_t *view)
 {
     const run_row_t *row = &run->row;
@@ -311,8 +328,9 @@ err_t run_show(run_t *run, run_view_t *view)
                          .simulated = row->simulate,
                          .has_simulated = true};
     view->steps = (run_step_list_t){steps, run->sop->step_count};
-    if (done && run->sop->step_count)
-        view->result = steps[run->sop->step_count - 1].result;
+    err_t err = done ? run_result(run, &view->result) : err_ok();
+    if (err_is(err))
+        return err;
     if (!row->outcome)
         view->why = run->task.why;
     return row->simulate ? run_refusals(run, &view->refused) : err_ok();

@@ -11,7 +11,8 @@
     V(STEP_UNKNOWN, "unknown")                                                                     \
     V(STEP_COMPLETED, "completed")                                                                 \
     V(STEP_FAILED, "failed")                                                                       \
-    V(STEP_REFUSED, "refused")
+    V(STEP_REFUSED, "refused")                                                                     \
+    V(STEP_SKIPPED, "skipped")
 RECORD_ENUM(run_step_state, run_step_state_VALUES)
 
 #define effect_state_VALUES(V)                                                                     \
@@ -114,9 +115,9 @@ err_t note_drop(run_t *run, size_t step);
     F(INT, number, must, 1, 0, "Place in the procedure, from 1.")                                  \
     F(STR, name, must, 0, 0, "Name in references.")                                                \
     F(STR, title, must, 0, 0, "Name for people.")                                                  \
-    F(STR, kind, must, 0, 0, "llm, tool, sh, wait or approve.")                                    \
+    F(STR, kind, must, 0, 0, "llm, tool, sh, wait, approve or if.")                                \
     F(STR, state, must, 0, 0,                                                                      \
-      "pending, running, waiting, unknown, completed, failed, or (simulated) refused.")            \
+      "pending, running, waiting, unknown, completed, failed, skipped or refused.")                \
     F(INT, attempt, must, 0, 0, "How often it was begun.")                                         \
     F(STR, effect_id, opt(), 0, 0, "Name of its effect.")                                          \
     F(STR, effect, opt(), 0, 0, "State of its effect.")                                            \
@@ -167,6 +168,9 @@ err_t run_show(run_t *run, run_view_t *view);
 
 /* A simulated run: what was refused so far. */
 err_t run_refusals(run_t *run, run_refusal_list_t *out);
+
+/* The last result: of the last step that was not skipped or refused. */
+err_t run_result(run_t *run, bytes_t *result);
 
 /* A few words about a value, for people. */
 const char *run_words(arena_t *arena, bytes_t value);

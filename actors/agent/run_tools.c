@@ -102,8 +102,8 @@ static void say_completed(run_t *run, const run_view_t *view, buf_t *out)
     for (size_t i = 0; i < view->steps.count; i++) {
         const run_step_t *step = &view->steps.items[i];
         const char *words = run_words(run->arena, step->result);
-        buf_printf(out, "\nStep %zu completed: %s%s%s", i + 1, step->title, *words ? ": " : "",
-                   words);
+        buf_printf(out, "\nStep %zu %s: %s%s%s", i + 1, step->state, step->title,
+                   *words ? ": " : "", words);
     }
 }
 

@@ -4,6 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "actors/agent/condition.h"
 #include "actors/agent/rows.h"
 #include "actors/agent/run_state.h"
 #include "actors/agent/values.h"
@@ -205,11 +206,12 @@ static err_t finish(run_t *run, const char *error)
         return err;
     if (error)
         return tasks_fail(run->agent->tasks, run->call, &run->task, error, false, 0);
-    step_row_t last = {0};
-    err = step_load(run, run->sop->step_count - 1, &last);
+    bytes_t result;
+    err = run_result(run, &result);
     if (err_is(err))
         return err;
-    bytes_t result = last.result.size ? last.result : text_value(run->arena, "");
+    if (!result.size)
+        result = text_value(run->arena, "");
     if (run->row.simulate)
         err = simulated_result(run, result, &result);
     if (err_is(err))
@@ -587,6 +589,62 @@ static err_t begin_wait(run_t *run, size_t index, step_row_t *row, perform_t *re
     return sleep_until(run, index, row, arena_printf(run->arena, "waits until %s", until), reply);
 }
 
+/* Steps between a branch and where it goes. */
+static err_t skip_steps(run_t *run, size_t from, size_t to, const char *why)
+{
+    err_t err = err_ok();
+    for (size_t i = from; i < to && !err_is(err); i++) {
+        step_row_t row;
+        err = step_load(run, i, &row);
+        row.state = STEP_SKIPPED;
+        row.why = why;
+        row.finished_ms = call_now_ms(run->call);
+        if (!err_is(err))
+            err = step_save(run, i, &row);
+    }
+    return err;
+}
+
+static bytes_t branch_result(run_t *run, bool holds, size_t to)
+{
+    buf_t out;
+    buf_open(&out, run->arena);
+    mp_put_map(&out, 2);
+    mp_put_str(&out, "holds");
+    mp_put_bool(&out, holds);
+    mp_put_str(&out, "next");
+    mp_put_str(&out, to < run->sop->step_count ? run->sop->steps[to].name : "end");
+    return buf_bytes(&out);
+}
+
+/* Decided here: what it says, what it skips and where the run goes on are one commit. */
+static err_t take_branch(run_t *run, size_t index, step_row_t *row, perform_t *reply)
+{
+    const sop_step_t *step = &run->sop->steps[index];
+    values_t values;
+    bool holds = false;
+    size_t at;
+    err_t err = values_of(run, index, &values);
+    if (!err_is(err))
+        err = condition_holds(run->arena, &values, step->condition, strlen(step->condition), &at,
+                              &holds);
+    if (misfit(run, err))
+        return fail_misfit(run, index, row, err, reply);
+    if (err_is(err))
+        return err;
+    size_t to = holds ? step->then_at : step->else_at;
+    row->started_ms = call_now_ms(run->call);
+    row->input = text_value(run->arena, step->condition);
+    run->row.started++;
+    err = step_completed(run, index, row, branch_result(run, holds, to));
+    if (!err_is(err))
+        err = skip_steps(run, index + 1, to,
+                         arena_printf(run->arena, "step %zu (%s) is %s", index + 1, step->name,
+                                      holds ? "true" : "false"));
+    run->row.at = (int64_t)to;
+    return err_is(err) ? err : run_save(run);
+}
+
 static err_t begin_question(run_t *run, size_t index, step_row_t *row, perform_t *reply)
 {
     const sop_step_t *step = &run->sop->steps[index];
@@ -647,6 +705,8 @@ static err_t start(run_t *run, size_t index, step_row_t *row, perform_t *reply)
         return sleep_until(run, index, row, "pauses before it tries again", reply);
     if (step->kind == SOP_WAIT)
         return begin_wait(run, index, row, reply);
+    if (step->kind == SOP_IF)
+        return take_branch(run, index, row, reply);
     if (step->kind == SOP_APPROVE || (step->kind == SOP_LLM && !by_model(run)))
         return begin_question(run, index, row, reply);
     err_t err = fill(run, index, reply);
@@ -761,6 +821,7 @@ static err_t advance(run_t *run, perform_t *reply)
             break;
         case STEP_COMPLETED:
         case STEP_REFUSED:
+        case STEP_SKIPPED:
             run->row.at++;
             break;
         default:

@@ -7,6 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "actors/agent/condition.h"
 #include "actors/agent/values.h"
 #include "proto/json.h"
 #include "proto/mp.h"
@@ -1096,6 +1097,71 @@ static void script_body(parse_t *parse, sop_step_t *step)
         wrong(parse, step->body_line + newlines(step->body, script.at), "%s", err_what(err));
 }
 
+/* `then: NAME` or `else: NAME`, a line of its own? `*name` is what stands behind. */
+static bool is_target(span_t line, const char *word, span_t *name)
+{
+    size_t size = strlen(word);
+    line = trim(line);
+    if (line.size < size || memcmp(line.text, word, size) != 0)
+        return false;
+    *name = trim((span_t){line.text + size, line.size - size});
+    return true;
+}
+
+/* The step that a branch names, behind the branch itself. */
+static size_t target(parse_t *parse, size_t self, unsigned line, span_t name)
+{
+    const char *slug = value_slug(parse->arena, name.text, name.size);
+    const char **names = ARENA_ARRAY(parse->arena, const char *, parse->count + 1);
+    for (size_t i = 0; i < parse->count; i++) {
+        names[i] = parse->items[i].step.name;
+        if (strcmp(names[i], slug) != 0)
+            continue;
+        if (i <= self)
+            wrong(parse, line, "a branch only goes forward, and '%s' is %s: name a later step",
+                  slug, i == self ? "this step itself" : "an earlier one");
+        return i;
+    }
+    if (strcmp(slug, "end") != 0)
+        wrong(parse, line, "there is no step '%s'%s", slug, hint(parse->arena, slug, names));
+    return parse->count;
+}
+
+/* A condition, then at least one of the lines `then: STEP`, `else: STEP`. */
+static void branch_body(parse_t *parse, size_t self, bool sound)
+{
+    sop_step_t *step = &parse->items[self].step;
+    span_t rest = span_of(step->body), name;
+    size_t condition = step->body_size, at = 0;
+    unsigned then_line = 0, else_line = 0, line = step->body_line;
+    bool holds;
+    step->then_at = step->else_at = self + 1;
+    for (; rest.size; line++) {
+        size_t start = (size_t)(rest.text - step->body);
+        span_t text = split(&rest, '\n');
+        bool then = is_target(text, "then:", &name);
+        if (!then && !is_target(text, "else:", &name)) {
+            if ((then_line || else_line) && trim(text).size)
+                wrong(parse, line, "the condition stands before `then:` and `else:`");
+            continue;
+        }
+        unsigned *seen = then ? &then_line : &else_line;
+        condition = start < condition ? start : condition;
+        if (*seen)
+            wrong(parse, line, "this line is there twice (first on line %u): keep one", *seen);
+        *seen = line;
+        *(then ? &step->then_at : &step->else_at) = target(parse, self, line, name);
+    }
+    if (!then_line && !else_line)
+        wrong(parse, step->body_line,
+              "an ```if needs a line `then: STEP` or `else: STEP`: the later step to go on with "
+              "(`end`: none)");
+    step->condition = arena_strndup(parse->arena, step->body, condition);
+    err_t err = condition_holds(parse->arena, NULL, step->condition, condition, &at, &holds);
+    if (err_is(err) && sound) /* else the references are told of already */
+        wrong(parse, step->body_line + newlines(step->condition, at), "%s", err_what(err));
+}
+
 static void check_body(parse_t *parse, sop_step_t *step)
 {
     bool blank = is_blank(step->body);
@@ -1187,6 +1253,9 @@ static void check_references(parse_t *parse)
             check_text(parse, i, step->body, step->body_line);
         if (step->kind == SOP_SH && parse->problem_count == before)
             script_body(parse, step);
+        if (step->kind == SOP_IF && !is_blank(step->body))
+            branch_body(parse, i,
+                        parse->problem_count == before); /* here all steps have their names */
     }
 }
 

@@ -26,7 +26,7 @@
     K(WAIT, "wait", true, "A pause: for a duration or until a time.")                              \
     K(APPROVE, "approve", true, "A person must approve before the run goes on.")                   \
     K(EACH, "each", false, "The same step for each item of a list.")                               \
-    K(IF, "if", false, "A branch.")                                                                \
+    K(IF, "if", true, "A branch: a condition, and the later step to go to.")                       \
     K(SOP, "sop", false, "Another procedure, run inside this one.")
 
 typedef enum sop_kind {
@@ -104,6 +104,10 @@ typedef struct sop_step {
     /* tool */
     const char *tool;
     bytes_t args; /* msgpack map; strings may hold references */
+
+    /* if */
+    const char *condition;
+    size_t then_at, else_at; /* index of the step to go on with; step_count: the end */
 
     /* attributes; 0 and empty mean: not said */
     sop_replay_t replay;

@@ -1,9 +1,9 @@
 // What blocks of procedures do, over MCP, with real workers.
 import { test } from 'node:test';
 import assert from 'node:assert/strict';
-import { access } from 'node:fs/promises';
+import { access, mkdir, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
-import { startAgency, legacyCall } from './agency.mjs';
+import { startAgency, legacyCall, source } from './agency.mjs';
 
 const call = async (agency, name, args) => {
   const answer = await legacyCall(agency.url(), name, args);
@@ -60,4 +60,25 @@ inputs: subject
   assert.equal(real.simulated, false);
   assert.equal(real.steps[1].state, 'completed', real.text);
   await access(file);
+});
+
+test('the example with a branch goes both ways', async (t) => {
+  const agency = await startAgency();
+  t.after(() => agency.stop());
+  const made = await agency.cli('sop', 'create', join(source, 'examples/sops/policy-check.md'));
+  assert.equal(made.code, 0, made.stderr);
+  const folder = join(agency.data, 'hand over');
+  await mkdir(folder);
+  await writeFile(join(folder, 'small'), 'x');
+  const small = await call(agency, 'sop_execute', { name: 'policy-check', input: { folder, largest: 1 } });
+  assert.equal(small.state, 'completed', small.text);
+  assert.deepEqual(small.steps.map((step) => step.state),
+    ['completed', 'completed', 'skipped', 'skipped', 'completed']);
+  assert.equal(small.result.stdout, 'files over the limit: 0\nnone');
+  await writeFile(join(folder, 'large'), Buffer.alloc(3 << 20));
+  const large = await call(agency, 'sop_execute', { name: 'policy-check', input: { folder, largest: 1 } });
+  assert.equal(large.state, 'completed', large.text);
+  assert.ok(large.steps.every((step) => step.state === 'completed'), large.text);
+  assert.equal(large.result.stdout, `files over the limit: 1\n${join(folder, 'large')}`);
+  assert.match((await call(agency, 'brain_query', { query: 'files too large' })).text, /large/);
 });
