@@ -70,6 +70,8 @@ static const command_t commands[] = {
     {"brain", "WORD …", "query TEXT, store, get ID, list …", NULL, "brain"},
     {"bus", "tap|lat PILLAR", "Watch events; measure the way to a pillar.", cli_bus, NULL},
     {"store", "stat|check [PILLAR]", "Look at the files; nothing may be running.", cli_store, NULL},
+    {"import", "DIR", "Bring over an .agent folder of the earlier system; --dry-run only looks.",
+     cli_import, NULL},
     {"version", "", "Which version this is.", show_version, NULL},
     {"help", "", "This page.", show_help, NULL},
     {NULL, NULL, NULL, NULL, NULL}};
@@ -81,6 +83,7 @@ static int show_help(cli_t *cli)
     for (const command_t *at = commands; at->name; at++)
         printf("  agency %-7s %-20s %s\n", at->name, at->arguments, at->doc);
     puts("\nFlags:\n"
+         "  --dry-run         import: say what would be brought over\n"
          "  --data DIR        where everything is kept (AGENCY_DATA, else .agent)\n"
          "  --company NAME    whose data (AGENCY_COMPANY or COMPANY, else default)\n"
          "  --port-offset N   added to the ports 3000, 3002, …\n"
@@ -111,9 +114,10 @@ static bool number_flag(const char *name, const char *text, int64_t least, int64
     return true;
 }
 
-static const char *const flag_names[] = {
-    "--data",    "--company", "--port-offset", "--workers",  "--bind", "--tokens", "--behind-proxy",
-    "--timeout", "--output",  "--read-only",   "--markdown", "--help", NULL};
+static const char *const flag_names[] = {"--data",   "--company",   "--port-offset",  "--workers",
+                                         "--bind",   "--tokens",    "--behind-proxy", "--timeout",
+                                         "--output", "--read-only", "--markdown",     "--dry-run",
+                                         "--help",   NULL};
 
 /* Flags without a value. */
 static bool plain_flag(cli_t *cli, const char *flag)
@@ -126,6 +130,8 @@ static bool plain_flag(cli_t *cli, const char *flag)
         cli->markdown = true;
     else if (!strcmp(flag, "--behind-proxy"))
         cli->behind_proxy = true;
+    else if (!strcmp(flag, "--dry-run"))
+        cli->dry_run = true;
     else
         return false;
     return true;
@@ -265,6 +271,8 @@ static int run_command(cli_t *cli, const char *name)
             return cli_usage("'%.64s' is no company name: use 1 to 64 letters, digits, '-' or "
                              "'_', beginning with a letter or digit",
                              cli->company);
+        if (cli->dry_run && at->run != cli_import)
+            return cli_usage("--dry-run is for import; %s would act all the same", name);
         return at->run ? at->run(cli) : cli_words(cli, at->group);
     }
     names[count] = NULL;

@@ -34,7 +34,7 @@ typedef struct cli {
     int port_offset;
     int workers;
     int64_t timeout_ms;
-    bool json, help, read_only, markdown, behind_proxy;
+    bool json, help, read_only, markdown, behind_proxy, dry_run;
 } cli_t;
 
 int cli_main(const cli_house_t *house, int argc, char **argv);
@@ -48,6 +48,7 @@ int cli_call(cli_t *cli);
 int cli_tools(cli_t *cli);
 int cli_bus(cli_t *cli);
 int cli_store(cli_t *cli);
+int cli_import(cli_t *cli);
 /* `agency <group> <word> …` is the tool <group>_<word>, or the one the alias names. */
 int cli_words(cli_t *cli, const char *group);
 

@@ -1,0 +1,85 @@
+// An `.agent` folder of the earlier system comes over: all of it once, the rest named.
+import test from 'node:test';
+import assert from 'node:assert/strict';
+import { spawn } from 'node:child_process';
+import { mkdir, mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { binary, source, startAgency } from './agency.mjs';
+
+const folder = join(source, 'tests', 'corpus', 'agent-folder');
+
+test('a folder comes over, and a second time nothing does', async () => {
+  const agency = await startAgency();
+  try {
+    const dry = JSON.parse((await agency.cli('import', folder, '--dry-run', '-o', 'json')).stdout);
+    assert.equal(dry.dry_run, true);
+    assert.notEqual((await agency.cli('brain', 'get', 'e1')).code, 0, 'a dry run writes nothing');
+
+    const first = await agency.cli('import', folder, '-o', 'json');
+    assert.equal(first.code, 1, 'something was left');
+    const told = JSON.parse(first.stdout);
+    assert.deepEqual(told.brought, { memories: 4, nodes: 2, edges: 1, procedures: 1, metrics: 2 });
+    assert.deepEqual(told.brought, dry.brought);
+    assert.deepEqual(told.left.map(({ file, where }) => [file, where]), [
+      ['brain/acme/episodes.json', '[1]'], ['brain/episodes.jsonl', 'line 3'],
+      ['brain/graph.json', 'nodes[2]'], ['hr/proposals/p1.json', ''],
+      ['metrics/2026-01-02.ndjson', 'line 2']]);
+
+    const memory = JSON.parse((await agency.cli('brain', 'get', 'e1', '-o', 'json')).stdout).memory;
+    assert.equal(memory.request, 'Why was the invoice late?');
+    assert.deepEqual(memory.metadata, { mood: 'calm' });
+    assert.equal((await agency.cli('brain', 'get', 'a1', '--company', 'acme')).code, 0);
+    assert.notEqual((await agency.cli('brain', 'get', 'a1')).code, 0, 'it is of acme alone');
+    const graph = JSON.parse((await agency.cli('call', 'brain_query_graph', 'query=', '-o', 'json')).stdout);
+    assert.deepEqual(graph.nodes.find(({ id }) => id === 'billing').properties, { owner: 'ada', tier: 1 });
+    assert.equal(graph.edges.length, 1);
+    assert.match((await agency.cli('sop', 'list')).stdout, /release/);
+    const lines = await readFile(join(agency.data, 'metrics', '2026-01-02.ndjson'), 'utf8');
+    assert.equal(lines.trim().split('\n').length, 2);
+
+    const again = JSON.parse((await agency.cli('import', folder, '-o', 'json')).stdout);
+    assert.equal(again.brought.memories + again.brought.procedures + again.brought.metrics, 0);
+    assert.deepEqual([again.already.memories, again.already.procedures, again.already.metrics], [4, 1, 2]);
+  } finally {
+    await agency.stop();
+  }
+});
+
+test('an import that is killed goes on where it stopped', async () => {
+  const many = 1500;
+  const agency = await startAgency();
+  const dir = await mkdtemp(join(tmpdir(), 'agency-import-'));
+  try {
+    await mkdir(join(dir, 'brain'));
+    await writeFile(join(dir, 'brain', 'episodes.jsonl'), Array.from({ length: many }, (_, i) =>
+      JSON.stringify({ id: `m${i}`, taskId: 't', request: `question ${i}`, solution: `answer ${i}` })).join('\n'));
+    const child = spawn(binary, ['import', dir, '--data', agency.data], { stdio: 'ignore' });
+    const gone = new Promise((resolve) => child.once('exit', (code, signal) => resolve(signal)));
+    const deadline = Date.now() + 20000;
+    while ((await agency.cli('brain', 'get', 'm20')).code !== 0)
+      assert.ok(Date.now() < deadline, 'the import makes no progress');
+    child.kill('SIGKILL');
+    assert.equal(await gone, 'SIGKILL', 'it was killed in the middle');
+
+    const again = await agency.cli('import', dir, '-o', 'json');
+    assert.equal(again.code, 0, again.stderr);
+    const { brought, already } = JSON.parse(again.stdout);
+    assert.ok(already.memories > 20 && brought.memories > 0, JSON.stringify({ brought, already }));
+    assert.equal(brought.memories + already.memories, many);
+    const ids = new Set();
+    let cursor, count = 0;
+    do {
+      const page = JSON.parse((await agency.cli('brain', 'list', 'limit=1000',
+        ...(cursor ? [`cursor=${cursor}`] : []), '-o', 'json')).stdout);
+      page.memories.forEach(({ id }) => ids.add(id));
+      count += page.memories.length;
+      cursor = page.cursor;
+    } while (cursor);
+    assert.equal(count, many);
+    assert.equal(ids.size, many);
+  } finally {
+    await rm(dir, { recursive: true, force: true });
+    await agency.stop();
+  }
+});
