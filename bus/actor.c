@@ -561,7 +561,11 @@ static err_t run_function(entry_t *entry)
     case ENTRY_HTTP:
         return entry->fn.http(self, call, call->reply, &entry->with.http, entry->ctx);
     case ENTRY_READ:
-        return call->read_err;
+        if (call->read_err.code != ERR_PARKED)
+            return call->read_err;
+        call->moved = true;
+        call->reply = arena_alloc(call->arena, call->method->reply->size);
+        return call->method->fn(self, call, call->args, call->reply);
     }
     return err_of(ERR_INTERNAL, "an entry of no kind");
 }
@@ -576,7 +580,7 @@ static err_t finish_call(call_t *call, entry_t *entry)
             return err_ok(); /* a remembered outcome */
     output_t *output = inside_output(call, OUTPUT_REPLY);
     output->topic = call->text;
-    if (entry->kind == ENTRY_READ) {
+    if (entry->kind == ENTRY_READ && !call->moved) {
         output->body = call->read_body;
         return err_ok();
     }

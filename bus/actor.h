@@ -175,6 +175,11 @@ err_t call_park(call_t *call);
 /* Runs when a parked call ends without its continuation (deadline, cancel, caller gone, stop):
  * take it off your lists. Not a batch entry: memory only. */
 void call_on_gone(call_t *call, void (*fn)(void *self, call_t *call, void *ctx), void *ctx);
+/* Is this a reader thread? */
+bool call_on_reader(const call_t *call);
+/* From a reader thread, before anything else was done: return this, and the handler runs again on
+ * the actor's thread, where it may park. */
+err_t call_move(call_t *call);
 /* Makes the continuation of a parked call run. May be called from any entry of this actor, for
  * another call too; leaves after the commit of the calling entry. */
 void call_resume(call_t *by, call_t *parked, resume_fn_t *fn, void *ctx);

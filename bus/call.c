@@ -349,6 +349,17 @@ void call_child(call_t *call, const child_request_t *request, child_fn_t *fn, vo
     output->ctx = ctx;
 }
 
+bool call_on_reader(const call_t *call)
+{
+    return call->state == CALL_READING;
+}
+
+err_t call_move(call_t *call)
+{
+    (void)call;
+    return err_of(ERR_PARKED, NULL);
+}
+
 void call_http(call_t *call, const http_call_request_t *request, http_fn_t *fn, void *ctx)
 {
     output_t *output = inside_output(call, OUTPUT_HTTP);

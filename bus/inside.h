@@ -59,6 +59,7 @@ struct call {
     operation_t *operations;
     timer_t_ *timers;
     /* Answer of a reader thread: */
+    bool moved; /* from a reader thread to the actor's: call_move */
     err_t read_err;
     store_txn_t *read_txn;
     bytes_t read_body;

@@ -6,7 +6,9 @@
 #include <string.h>
 
 #include "actors/brain/care.h"
+#include "actors/brain/endpoint.h"
 #include "actors/brain/experience.h"
+#include "actors/brain/fill.h"
 #include "actors/brain/filter.h"
 #include "actors/brain/graph.h"
 #include "actors/brain/memory.h"
@@ -75,7 +77,9 @@ RECORD_ENUM(graph_operation, graph_operation_VALUES)
     F(REAL, half_life_days, opt(30), 1, 100000, "Age at which recency is worth half.")             \
     F(BOOL, explain, opt(false), 0, 0, "Also tell why each was found.")                            \
     COMPANY_ROW(F)
-#define brain_query_REPLY(F) F(LIST(memory), memories, must, 0, 0, "Best first.")
+#define brain_query_REPLY(F)                                                                       \
+    F(LIST(memory), memories, must, 0, 0, "Best first.")                                           \
+    F(STR, words_only, opt(), 0, 0, "Why vectors took no part; absent: they did.")
 
 #define brain_get_ARGS(F)                                                                          \
     F(STR, id, must, 1, 256, "Id of the memory.")                                                  \
@@ -219,6 +223,13 @@ RECORD_ENUM(brain_action, brain_action_VALUES)
     COMPANY_ROW(F)
 #define brain_forget_REPLY(F) F(INT, deleted, must, 0, 0, "Memories that are gone.")
 
+#define brain_reembed_ARGS(F)                                                                      \
+    F(BOOL, again, opt(false), 0, 0, "Also when the model is the same.")                           \
+    COMPANY_ROW(F)
+#define brain_reembed_REPLY(F)                                                                     \
+    F(BOOL, started, must, 0, 0, "False: it has these vectors, or they are on their way.")         \
+    F(STR, model, must, 0, 0, "What will make the vectors.")
+
 #define brain_stat_ARGS(F) COMPANY_ROW(F)
 #define brain_stat_REPLY(F)                                                                        \
     F(INT, memories, must, 0, 0, "Memories.")                                                      \
@@ -227,6 +238,9 @@ RECORD_ENUM(brain_action, brain_action_VALUES)
     F(INT, edges, must, 0, 0, "Edges of the graph.")                                               \
     F(STR, model, opt(), 0, 0, "What makes the vectors.")                                          \
     F(INT, dims, opt(), 0, 0, "Dimensions of the vectors.")                                        \
+    F(INT, pending, opt(), 0, 0, "Memories whose vectors are still to be made.")                   \
+    F(STR, next_model, opt(), 0, 0, "What will make the vectors once all have theirs.")            \
+    F(STR, trouble, opt(), 0, 0, "Why making vectors failed last, while some are to be made.")     \
     F(STR, language, opt(), 0, 0, "Language of stems and stop words.")                             \
     F(BOOL, loaded, must, 0, 0, "The vectors are in memory.")                                      \
     F(INT, indexed, opt(), 0, 0, "Vectors in the approximate index; the rest is scanned.")         \
@@ -261,6 +275,8 @@ RECORD_ENUM(brain_action, brain_action_VALUES)
       "Take lines that brain_export gave, from here or elsewhere.")                                \
     M(brain_t, brain_forget, TOOL | WRITES | DESTRUCTIVE | IDEMPOTENT | UNREMEMBERED,              \
       "Delete all memories that match, or everything.")                                            \
+    M(brain_t, brain_reembed, TOOL | WRITES | IDEMPOTENT,                                          \
+      "Move to the vectors of the model that is set, in the background; searches go on.")          \
     M(brain_t, brain_stat, TOOL | READS, "How much is remembered, and with what.")
 METHODS(brain_methods, BRAIN_METHODS)
 
@@ -487,10 +503,9 @@ static const char *as_json(arena_t *arena, const memory_list_t *memories)
     return json.data;
 }
 
-static err_t brain_query(brain_t *self, call_t *call, const brain_query_args_t *args,
-                         brain_query_reply_t *reply)
+static memory_query_t query_of(const brain_query_args_t *args)
 {
-    memory_query_t query = {.text = args->query,
+    return (memory_query_t){.text = args->query,
                             .limit = (size_t)args->limit,
                             .type = args->type,
                             .has_since = args->has_since,
@@ -501,13 +516,123 @@ static err_t brain_query(brain_t *self, call_t *call, const brain_query_args_t *
                             .explain = args->explain,
                             .recency_weight = args->recency_weight,
                             .half_life_days = args->half_life_days};
-    err_t err = memory_find(self, call, call_company(call), &query, &reply->memories);
+}
 
+/* The vector of a query on its way from the endpoint. */
+typedef struct asking {
+    const brain_query_args_t *args;
+    uint32_t dims; /* of the company's vectors */
+} asking_t;
+
+/* `vector` NULL: words alone, or the built-in embedder. */
+static err_t answer_query(brain_t *self, call_t *call, const brain_query_args_t *args,
+                          brain_query_reply_t *reply, const float *vector, uint32_t dims)
+{
+    arena_t *arena = call_arena(call);
+    memory_query_t query = query_of(args);
+
+    query.vector = vector;
+    query.dims = dims;
+    err_t err = memory_find(self, call, call_company(call), &query, &reply->memories);
     if (err_is(err))
         return err;
-    call_say_text(call, args->format == QUERY_JSON ? as_json(call_arena(call), &reply->memories)
-                                                   : as_blocks(call_arena(call), &reply->memories));
+    const char *text = args->format == QUERY_JSON ? as_json(arena, &reply->memories)
+                                                  : as_blocks(arena, &reply->memories);
+    if (reply->words_only && args->format == QUERY_TEXT)
+        text = arena_printf(arena, "%s\n\n(Found by words alone: %s.)", text, reply->words_only);
+    call_say_text(call, text);
     return err_ok();
+}
+
+enum { ENDPOINT_REST_MS = 5000 };
+
+static void on_endpoint_failed(void *state, void *until)
+{
+    brain_t *self = state;
+
+    self->endpoint_rest_ms = *(const int64_t *)until;
+}
+
+/* The next queries do not wait for it. */
+static const char *rest(call_t *call, const http_call_outcome_t *outcome)
+{
+    int64_t *until = ARENA_NEW(call_arena(call), int64_t);
+    int64_t pause = outcome->retry_after_ms > 60000 ? 60000
+                    : outcome->retry_after_ms >= 0  ? outcome->retry_after_ms
+                                                    : ENDPOINT_REST_MS;
+
+    *until = call_now_ms(call) + pause;
+    call_after_commit(call, on_endpoint_failed, until);
+    if (err_is(outcome->err))
+        return arena_printf(call_arena(call), "the embedding endpoint does not answer: %s",
+                            err_what(outcome->err));
+    return arena_printf(call_arena(call), "the embedding endpoint answers %d", outcome->status);
+}
+
+static err_t on_query_embedded(void *state, call_t *call, void *out,
+                               const http_call_outcome_t *outcome, void *ctx)
+{
+    const asking_t *asking = ctx;
+    brain_query_reply_t *reply = out;
+    float *vector = NULL;
+    uint32_t dims = 0;
+
+    if (err_is(outcome->err) || outcome->status != 200) {
+        reply->words_only = rest(call, outcome);
+    } else {
+        err_t err = endpoint_read(call_arena(call), outcome->body, 1, &vector, &dims);
+        if (err_is(err))
+            reply->words_only = err_what(err);
+        else if (dims != asking->dims)
+            reply->words_only = arena_printf(
+                call_arena(call), "the endpoint answers %u dimensions, the memories have %u", dims,
+                asking->dims);
+    }
+    return answer_query(state, call, asking->args, reply, reply->words_only ? NULL : vector, dims);
+}
+
+/* Asks for the vector of the query and parks; or says in the reply why words must do. */
+static err_t ask_endpoint(brain_t *self, call_t *call, const brain_query_args_t *args,
+                          brain_query_reply_t *reply, const memory_counts_t *counts)
+{
+    arena_t *arena = call_arena(call);
+    const brain_settings_t *settings = self->settings;
+    http_call_request_t request;
+    asking_t *asking = ARENA_NEW(arena, asking_t);
+
+    *asking = (asking_t){args, (uint32_t)counts->dims};
+    if (!settings->embed_url)
+        reply->words_only = arena_printf(
+            arena, "the vectors are by %s and brain.embed_url is not set", counts->model);
+    else if (strcmp(endpoint_model(arena, settings->embed_model), counts->model) != 0)
+        reply->words_only = arena_printf(
+            arena, "the vectors are by %s and brain.embed_model is %s: call brain_reembed",
+            counts->model, settings->embed_model);
+    else if (call_now_ms(call) < self->endpoint_rest_ms)
+        reply->words_only = "the embedding endpoint failed a moment ago";
+    if (reply->words_only)
+        return answer_query(self, call, args, reply, NULL, 0);
+    err_t err = endpoint_request(settings, arena, &args->query, 1, &request);
+    if (err_is(err)) {
+        reply->words_only = err_what(err);
+        return answer_query(self, call, args, reply, NULL, 0);
+    }
+    request.timeout_ms = settings->embed_query_ms;
+    if (call_left_ms(call) / 2 < request.timeout_ms)
+        request.timeout_ms = call_left_ms(call) / 2 + 1;
+    call_http(call, &request, on_query_embedded, asking);
+    return call_park(call);
+}
+
+static err_t brain_query(brain_t *self, call_t *call, const brain_query_args_t *args,
+                         brain_query_reply_t *reply)
+{
+    memory_counts_t counts;
+    err_t err = memory_counts(self, call, call_company(call), &counts);
+
+    if (err_is(err) || !endpoint_makes(counts.model))
+        return answer_query(self, call, args, reply, NULL, 0);
+    return call_on_reader(call) ? call_move(call) : ask_endpoint(self, call, args, reply, &counts);
 }
 
 static err_t brain_get(brain_t *self, call_t *call, const brain_get_args_t *args,
@@ -1001,6 +1126,28 @@ static err_t brain_forget(brain_t *self, call_t *call, const brain_forget_args_t
     return forget_on(self, call, reply, forgetting);
 }
 
+static err_t brain_reembed(brain_t *self, call_t *call, const brain_reembed_args_t *args,
+                           brain_reembed_reply_t *reply)
+{
+    return fill_reembed(self, call, call_company(call), args->again, &reply->started,
+                        &reply->model);
+}
+
+/* NULL: none. */
+static const char *trouble_of(const brain_t *self, call_t *call, const memory_counts_t *counts)
+{
+    const char *model = counts->next_model ? counts->next_model : counts->model;
+    const brain_settings_t *settings = self->settings;
+
+    if (!counts->pending || !endpoint_makes(model))
+        return NULL;
+    if (!settings->embed_url ||
+        strcmp(endpoint_model(call_arena(call), settings->embed_model), model) != 0)
+        return arena_printf(call_arena(call),
+                            "%s is not what the settings name: call brain_reembed", model);
+    return *fill_trouble(self) ? arena_strdup(call_arena(call), fill_trouble(self)) : NULL;
+}
+
 static err_t brain_stat(brain_t *self, call_t *call, const brain_stat_args_t *args,
                         brain_stat_reply_t *reply)
 {
@@ -1023,6 +1170,11 @@ static err_t brain_stat(brain_t *self, call_t *call, const brain_stat_args_t *ar
     reply->dims = counts.dims;
     reply->has_dims = true;
     reply->language = counts.language;
+    reply->pending = counts.pending;
+    reply->has_pending = counts.has_pending;
+    reply->next_model = counts.next_model;
+    if (counts.has_pending)
+        reply->trouble = trouble_of(self, call, &counts);
     reply->loaded = !err_is(indexes_stats(self->indexes, call_company(call), &stats));
     if (!reply->loaded)
         return err_ok();
@@ -1051,7 +1203,11 @@ static err_t brain_open(void *state, call_t *call)
         return err_make(call_arena(call), ERR_ARGUMENT, "brain.language = %s: %s",
                         self->settings->language, err_what(err));
     words_destroy(&words);
+    if (self->settings->embed_url && !self->settings->embed_model)
+        return err_of(ERR_ARGUMENT, "brain.embed_url needs brain.embed_model");
     err = indexes_new(&self->indexes, &options);
+    if (!err_is(err))
+        fill_start(self, call);
     return err_is(err) ? err_make(call_arena(call), err.code, "brain.index = %s: %s",
                                   self->settings->index, err_what(err))
                        : err;
@@ -1061,6 +1217,7 @@ static void brain_close(void *state)
 {
     brain_t *self = state;
 
+    fill_stop(self);
     indexes_destroy(&self->indexes);
 }
 

@@ -22,6 +22,15 @@
     F(REAL, neighbour_weight, opt(0.25), 0, 1,                                                     \
       "What a memory gets of the score of those before and after it in its thread.")               \
     F(INT, memories_max, opt(20000000), 1, 1000000000, "Most memories of one company.")            \
+    F(STR, embed_url, opt(), 1, 2048,                                                              \
+      "An OpenAI-compatible endpoint, as http://host/v1/embeddings; absent: built-in vectors.")    \
+    F(STR, embed_model, opt(), 1, 100, "Model of the endpoint; must be set with embed_url.")       \
+    F(STR, embed_key_file, opt(), 1, 4096, "File with the endpoint's key; absent: none is sent.")  \
+    F(INT, embed_timeout_ms, opt(30000), 100, 600000, "For one request that fills vectors.")       \
+    F(INT, embed_query_ms, opt(2000), 50, 60000,                                                   \
+      "For the vector of a query; later than that words answer alone.")                            \
+    F(INT, embed_batch, opt(32), 1, 200, "Texts in one request.")                                  \
+    F(INT, embed_text, opt(8000), 200, 1000000, "Bytes of a text that are embedded.")              \
     F(INT, nodes_max, opt(20000000), 1, 1000000000, "Most nodes and edges of one company's graph.")
 RECORD_STRUCT(brain_settings, brain_settings_FIELDS)
 extern const record_t brain_settings_record;
@@ -63,6 +72,8 @@ enum {
 typedef struct brain {
     const brain_settings_t *settings; /* first: the skeleton fills it in */
     indexes_t *indexes;
+    struct filler *filler;    /* fill.c: what gives memories their vectors */
+    int64_t endpoint_rest_ms; /* the endpoint failed a query: not asked again before this time */
 } brain_t;
 
 extern const actor_def_t brain_actor;

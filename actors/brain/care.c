@@ -4,6 +4,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "actors/brain/endpoint.h"
 #include "actors/brain/episode.h"
 #include "actors/brain/experience.h"
 #include "actors/brain/filter.h"
@@ -53,9 +54,9 @@ static err_t audit_rows(audit_t *audit, arena_t *arena, uint64_t number, const e
                              &value)))
             return wrong(arena, episode->id, "it is missing in its thread");
     }
-    if (!head.model)
+    if (!head_has_vector(&head, (uint32_t)audit->config.model_number))
         return err_ok();
-    vector_key(&key, head.model, number);
+    vector_key(&key, (uint32_t)audit->config.model_number, number);
     if (err_is(store_get(audit->txn, TABLE_vectors, key_bytes(&key), &value)) ||
         value.size != (size_t)audit->config.dims * 4)
         return wrong(arena, episode->id, "its vector is missing");
@@ -85,6 +86,24 @@ static err_t audit_memory(audit_t *audit, uint64_t number)
     return err_ok();
 }
 
+/* Of the model in use. Others are those of a move to another model, or what it left. */
+static uint64_t count_vectors(const audit_t *audit)
+{
+    store_scan_t scan;
+    store_key_t key;
+    bytes_t at, value;
+    uint64_t count = 0;
+
+    vector_key(&key, (uint32_t)audit->config.model_number, 0);
+    bytes_t prefix = {key.data, key.size - 8};
+    if (err_is(store_scan_open(&scan, audit->txn, TABLE_vectors, prefix, (bytes_t){0}, false)))
+        return UINT64_MAX;
+    while (store_scan_next(&scan, &at, &value))
+        count++;
+    store_scan_close(&scan);
+    return count;
+}
+
 static err_t audit_totals(const audit_t *audit, const postings_sum_t *words)
 {
     meta_counts_t counts;
@@ -96,7 +115,7 @@ static err_t audit_totals(const audit_t *audit, const postings_sum_t *words)
     if (store_count(audit->txn, TABLE_heads) != (int64_t)counts.memories ||
         store_count(audit->txn, TABLE_episode_ids) != (int64_t)counts.memories ||
         store_count(audit->txn, TABLE_threads) != audit->threads ||
-        store_count(audit->txn, TABLE_vectors) != (int64_t)counts.vectors)
+        count_vectors(audit) != counts.vectors)
         return err_of(ERR_CORRUPT, "there are rows that belong to no memory");
     if (words->postings != audit->postings || words->sum != audit->sum)
         return err_of(ERR_CORRUPT, "the words index is not that of the memories: run "
@@ -159,6 +178,32 @@ static err_t open_config(mending_t *mending)
     return err;
 }
 
+static bool has_row(store_txn_t *txn, uint32_t model, uint64_t number)
+{
+    store_key_t key;
+    bytes_t value;
+
+    vector_key(&key, model, number);
+    return !err_is(store_get(txn, TABLE_vectors, key_bytes(&key), &value));
+}
+
+/* Vectors that were made in the background are not made again. */
+static err_t mend_marks(mending_t *mending, uint64_t number)
+{
+    meta_fill_t fill;
+    uint32_t current = (uint32_t)mending->config.model_number;
+    err_t err = err_ok();
+
+    if (endpoint_makes(mending->config.model) && has_row(mending->txn, current, number)) {
+        err = episode_mark_vector(mending->txn, number, current, current);
+        mending->rebuild.vectors++;
+    }
+    if (!err_is(err) && meta_fill(mending->txn, &fill) && fill.number != current &&
+        has_row(mending->txn, fill.number, number))
+        err = episode_mark_vector(mending->txn, number, current, fill.number);
+    return err;
+}
+
 static err_t mend_rows(mending_t *mending, uint64_t number, const episode_t *episode,
                        const float *vector)
 {
@@ -167,6 +212,8 @@ static err_t mend_rows(mending_t *mending, uint64_t number, const episode_t *epi
     uint32_t model = vector ? (uint32_t)mending->config.model_number : 0;
     err_t err = episode_put_rows(mending->txn, mending->scratch, number, episode, model);
 
+    if (!err_is(err))
+        err = mend_marks(mending, number);
     if (err_is(err) || !vector)
         return err;
     vector_key(&key, model, number);
@@ -245,11 +292,14 @@ static err_t mend_rest(mending_t *mending)
 static err_t switch_over(mending_t *mending)
 {
     meta_counts_t counts;
+    meta_fill_t fill;
     meta_config_t config = mending->config;
 
     meta_counts(mending->txn, &counts);
     counts.memories = mending->rebuild.memories;
     counts.vectors = mending->rebuild.vectors;
+    if (meta_fill(mending->txn, &fill) && fill.number == config.model_number)
+        counts.vectors = fill.vectors; /* some came after their memory was mended */
     memcpy(counts.lengths, mending->rebuild.lengths, sizeof counts.lengths);
     config.generation = mending->rebuild.generation;
     config.words_version = WORDS_VERSION;

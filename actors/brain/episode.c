@@ -5,6 +5,7 @@
 #include <time.h>
 
 #include "actors/brain/embedder.h"
+#include "actors/brain/endpoint.h"
 #include "proto/mp.h"
 
 RECORD_DEFINE(episode, episode_FIELDS)
@@ -185,7 +186,7 @@ err_t episode_analyse(arena_t *arena, const meta_config_t *config, const episode
     analyse_field(words, arena, out, EPISODE_DATES, date_words(arena, episode->timestamp), &list);
     words_destroy(&words);
     posting_doc_finish(&out->doc);
-    if (!with_vector)
+    if (!with_vector || endpoint_makes(config->model))
         return err_ok();
     word_list_t both = joined(arena, &request, &solution);
     float *vector = ARENA_ARRAY(arena, float, (size_t)config->dims);
@@ -313,6 +314,25 @@ err_t episode_del_rows(store_txn_t *txn, uint64_t number, const episode_t *episo
     if (err.code == ERR_NOT_FOUND)
         return err_of(ERR_CORRUPT, "a row of a memory is missing");
     return err;
+}
+
+err_t episode_mark_vector(store_txn_t *txn, uint64_t number, uint32_t current, uint32_t model)
+{
+    store_key_t key;
+    bytes_t value;
+    head_row_t head;
+    err_t err = store_get(txn, TABLE_heads, episode_number_key(&key, number), &value);
+
+    if (err_is(err))
+        return err;
+    if (!head_row_read(value, &head))
+        return err_of(ERR_CORRUPT, "the head of a memory cannot be read");
+    if (head.model == current && current != model)
+        head.flags = (head.flags & ((1U << HEAD_MODEL_SHIFT) - 1)) | model << HEAD_MODEL_SHIFT;
+    else
+        head.model = model;
+    return store_put(txn, TABLE_heads, key_bytes(&key),
+                     (bytes_t){(const uint8_t *)&head, sizeof head});
 }
 
 err_t episode_put_vector(store_txn_t *txn, const meta_config_t *config, uint64_t number,

@@ -41,6 +41,8 @@ err_t episode_get(store_txn_t *txn, arena_t *arena, uint64_t number, episode_t *
 err_t episode_put_rows(store_txn_t *txn, arena_t *arena, uint64_t number, const episode_t *episode,
                        uint32_t model);
 err_t episode_del_rows(store_txn_t *txn, uint64_t number, const episode_t *episode);
+/* In its head: it has a vector of `model`; that it has one of `current` stays. */
+err_t episode_mark_vector(store_txn_t *txn, uint64_t number, uint32_t current, uint32_t model);
 err_t episode_put_vector(store_txn_t *txn, const meta_config_t *config, uint64_t number,
                          const float *vector);
 

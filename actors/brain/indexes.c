@@ -218,8 +218,10 @@ static bool next_number(void *ctx, uint64_t *number)
     while (store_scan_next(&reading->scan, &key, &value)) {
         if (!key_read_u64(&key, number))
             continue;
+        if (*number > reading->of->newest)
+            break; /* its vector may still come */
         reading->newest = *number;
-        if (head_row_read(value, &head) && head.model == reading->of->number)
+        if (head_row_read(value, &head) && head_has_vector(&head, reading->of->number))
             return true;
     }
     return false;

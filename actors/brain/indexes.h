@@ -77,7 +77,13 @@ typedef struct head_row {
     uint32_t flags;
 } head_row_t;
 
-enum { HEAD_HAS_THREAD = 1 };
+/* Above the low byte of flags: a second model it has a vector of, while the company moves. */
+enum { HEAD_HAS_THREAD = 1, HEAD_MODEL_SHIFT = 8 };
+
+static inline bool head_has_vector(const head_row_t *head, uint32_t model)
+{
+    return model && (head->model == model || head->flags >> HEAD_MODEL_SHIFT == model);
+}
 
 /* False when the value is no such row. */
 bool head_row_read(bytes_t value, head_row_t *row);

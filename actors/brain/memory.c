@@ -5,7 +5,9 @@
 #include <string.h>
 
 #include "actors/brain/embedder.h"
+#include "actors/brain/endpoint.h"
 #include "actors/brain/episode.h"
+#include "actors/brain/fill.h"
 #include "actors/brain/filter.h"
 #include "actors/brain/meta.h"
 #include "actors/brain/postings.h"
@@ -68,6 +70,27 @@ static err_t remove_words(store_txn_t *txn, arena_t *arena, const meta_config_t 
     return err_is(err) ? err : meta_put_rebuild(txn, &rebuild);
 }
 
+/* Also from the vectors that are made in the background. */
+static err_t remove_next_vector(store_txn_t *txn, const meta_config_t *config, uint64_t number)
+{
+    meta_fill_t fill;
+    store_key_t key;
+    head_row_t head;
+    bytes_t value;
+
+    if (!meta_fill(txn, &fill) ||
+        err_is(store_get(txn, TABLE_heads, episode_number_key(&key, number), &value)) ||
+        !head_row_read(value, &head) || !head_has_vector(&head, fill.number))
+        return err_ok();
+    fill.vectors--;
+    err_t err = meta_put_fill(txn, &fill);
+    if (err_is(err) || fill.number == config->model_number)
+        return err;
+    vector_key(&key, fill.number, number);
+    err = store_del(txn, TABLE_vectors, key_bytes(&key));
+    return err.code == ERR_NOT_FOUND ? err_ok() : err;
+}
+
 static err_t remove_vector(store_txn_t *txn, const meta_config_t *config, uint64_t number,
                            bool *had)
 {
@@ -76,7 +99,9 @@ static err_t remove_vector(store_txn_t *txn, const meta_config_t *config, uint64
     vector_key(&key, (uint32_t)config->model_number, number);
     err_t err = store_del(txn, TABLE_vectors, key_bytes(&key));
     *had = !err_is(err);
-    return err.code == ERR_NOT_FOUND ? err_ok() : err;
+    return err.code == ERR_NOT_FOUND ? remove_next_vector(txn, config, number)
+           : err_is(err)             ? err
+                                     : remove_next_vector(txn, config, number);
 }
 
 static void drop_after_commit(call_t *call, const char *company, uint64_t number)
@@ -192,6 +217,9 @@ err_t memory_put(brain_t *self, call_t *call, const char *company, episode_t *ep
             return err;
     }
     err = add_number(call, txn, &config, &counts, episode);
+    meta_fill_t fill;
+    if (!err_is(err) && meta_fill(txn, &fill))
+        fill_wake(self, call, company);
     return err_is(err) ? err : meta_put_counts(txn, &counts);
 }
 
@@ -467,7 +495,16 @@ static err_t find_candidates(search_t *search)
 
     if (err_is(err))
         return err;
-    bool embedded = !err_is(embedder_terms(search->arena, &search->words, NULL, of.dims, vector));
+    bool embedded = false;
+    meta_fill_t fill;
+    if (!endpoint_makes(of.model)) {
+        embedded = !err_is(embedder_terms(search->arena, &search->words, NULL, of.dims, vector));
+    } else if (search->query->vector && search->query->dims == of.dims) {
+        vector = (float *)search->query->vector;
+        embedded = true;
+    }
+    if (meta_fill(search->txn, &fill) && fill.number == of.number)
+        of.newest = fill.done;
     if (embedded && search->counts.vectors)
         err = indexes_view(search->self->indexes, search->company, search->txn, &of, search->arena,
                            &view);
@@ -749,5 +786,12 @@ err_t memory_counts(brain_t *self, call_t *call, const char *company, memory_cou
                              .model = config.model,
                              .dims = config.dims,
                              .language = config.language};
+    meta_fill_t fill;
+    if (!meta_fill(txn, &fill))
+        return err_ok();
+    out->pending = (int64_t)(counts.next_number - 1 - fill.done);
+    out->has_pending = true;
+    if (fill.number != config.model_number)
+        out->next_model = arena_strdup(call_arena(call), fill.model);
     return err_ok();
 }

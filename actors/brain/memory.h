@@ -94,6 +94,8 @@ typedef struct memory_query {
     bool explain;
     double recency_weight; /* 0: time does not matter */
     double half_life_days;
+    const float *vector; /* of the text, by the endpoint; NULL: words alone, or built-in vectors */
+    uint32_t dims;       /* of it */
 } memory_query_t;
 
 /* Best first. ERR_ARGUMENT (filter). A company that has nothing gives nothing. */
@@ -105,6 +107,8 @@ err_t memory_find(brain_t *self, call_t *call, const char *company, const memory
     F(INT, vectors, must, 0, 0, "Of them with a vector.")                                          \
     F(STR, model, must, 0, 0, "What makes the vectors.")                                           \
     F(INT, dims, must, 0, 0, "Dimensions of the vectors.")                                         \
+    F(INT, pending, opt(), 0, 0, "Memories whose vectors are still to be made.")                   \
+    F(STR, next_model, opt(), 0, 0, "What will make the vectors once all have theirs.")            \
     F(STR, language, must, 0, 0, "Language of stems and stop words.")
 RECORD_STRUCT(memory_counts, memory_counts_FIELDS)
 extern const record_t memory_counts_record;

@@ -1,8 +1,10 @@
 #include "actors/brain/meta.h"
 
+#include <stdio.h>
 #include <string.h>
 
 #include "actors/brain/embedder.h"
+#include "actors/brain/endpoint.h"
 #include "actors/brain/words.h"
 
 RECORD_DEFINE(meta_config, meta_config_FIELDS)
@@ -50,7 +52,45 @@ err_t meta_open(brain_t *self, store_txn_t *txn, arena_t *arena, meta_config_t *
                            .model = embedder_name(arena, dims, language),
                            .model_number = 1,
                            .dims = dims};
-    return meta_put_config(txn, arena, out);
+    err = meta_put_config(txn, arena, out);
+    if (err_is(err) || !self->settings->embed_url)
+        return err;
+    meta_fill_t fill = meta_fill_wanted(self, arena, language);
+    fill.number = 2;
+    return meta_put_fill(txn, &fill);
+}
+
+bool meta_fill(store_txn_t *txn, meta_fill_t *out)
+{
+    bytes_t value;
+
+    if (err_is(store_get(txn, TABLE_meta, key_of("fill"), &value)) || value.size != sizeof *out)
+        return false;
+    memcpy(out, value.data, sizeof *out);
+    return true;
+}
+
+err_t meta_put_fill(store_txn_t *txn, const meta_fill_t *fill)
+{
+    if (fill)
+        return store_put(txn, TABLE_meta, key_of("fill"),
+                         (bytes_t){(const uint8_t *)fill, sizeof *fill});
+    err_t err = store_del(txn, TABLE_meta, key_of("fill"));
+    return err.code == ERR_NOT_FOUND ? err_ok() : err;
+}
+
+meta_fill_t meta_fill_wanted(brain_t *self, arena_t *arena, const char *language)
+{
+    meta_fill_t fill;
+    bool endpoint = self->settings->embed_url != NULL;
+    uint32_t dims = endpoint ? 0 : (uint32_t)self->settings->dims;
+
+    memset(&fill, 0, sizeof fill); /* also what lies between the fields: it is stored */
+    fill.dims = dims;
+    snprintf(fill.model, sizeof fill.model, "%s",
+             endpoint ? endpoint_model(arena, self->settings->embed_model)
+                      : embedder_name(arena, dims, language));
+    return fill;
 }
 
 void meta_counts(store_txn_t *txn, meta_counts_t *out)

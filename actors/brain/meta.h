@@ -48,6 +48,20 @@ bool meta_rebuild(store_txn_t *txn, meta_rebuild_t *out);
 /* NULL: there is none any more. */
 err_t meta_put_rebuild(store_txn_t *txn, const meta_rebuild_t *rebuild);
 
+/* Vectors that are made in the background: of the model in use (number is the configuration's), or
+ * of the next one. Not there: vectors are made with the memory. */
+typedef struct meta_fill {
+    uint64_t done;         /* memories up to this number have what they can have */
+    uint64_t vectors;      /* of this number */
+    uint32_t number, dims; /* dims 0: not known yet */
+    char model[128];
+} meta_fill_t;
+bool meta_fill(store_txn_t *txn, meta_fill_t *out);
+/* NULL: there is none any more. */
+err_t meta_put_fill(store_txn_t *txn, const meta_fill_t *fill);
+/* A fill from the beginning to the model that the settings name; its number is the caller's. */
+meta_fill_t meta_fill_wanted(brain_t *self, arena_t *arena, const char *language);
+
 /* Zeros, and next_number 1, when there is nothing. */
 void meta_counts(store_txn_t *txn, meta_counts_t *out);
 err_t meta_put_counts(store_txn_t *txn, const meta_counts_t *counts);
