@@ -59,7 +59,7 @@ typedef struct gateway {
     int exchanges;         /* not over yet */
     struct exchange *live; /* those */
     bool flush_armed;
-    bool began; /* the pillar has answered and the tools were known, once */
+    bool began; /* the pillar has answered once */
     seal_t seal;
     stream_t *streams;   /* open ones */
     session_t *sessions; /* latest first; only those with something to remember */

@@ -30,7 +30,7 @@ static void reply_ready(gateway_t *self, probe_t *probe, bool answers)
     buf_t out;
     bool draining = actor_draining(self->actor);
     bool known = answers && catalogue_complete(self->catalogue);
-    self->began = self->began || known;
+    self->began = self->began || answers; /* who starts later must not end this one */
     bool fine = probe->kind == PROBE_STARTED ? self->began : known && !draining;
     buf_open(&out, http_arena(probe->request));
     buf_printf(&out, "{\"%s\":%s,\"pillar\":\"%s\",\"answers\":%s,\"draining\":%s}",
