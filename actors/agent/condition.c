@@ -377,6 +377,6 @@ err_t condition_holds(arena_t *arena, const values_t *values, const char *text, 
     if (!err_is(err) && in.at < size)
         err = faulty(&in, "and, or, a comparison or the end");
     *at = in.at;
-    *holds = *holds && !err_is(err);
+    *holds = *holds && values && !err_is(err);
     return err;
 }

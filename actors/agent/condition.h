@@ -16,7 +16,7 @@
 
 /* Is it true? `values` NULL: only the form is checked. ERR_ARGUMENT: the form is wrong, or values
  * cannot be compared; ERR_NOT_FOUND, ERR_STATE as value_get. `*at` is how far it was read: after an
- * error, where it is. */
+ * error, where it is. Without values nothing holds. */
 err_t condition_holds(arena_t *arena, const values_t *values, const char *text, size_t size,
                       size_t *at, bool *holds);
 
