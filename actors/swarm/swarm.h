@@ -23,6 +23,7 @@ typedef struct swarm {
     actor_t *actor;
     bool stirred;      /* the agent said something: look soon */
     int64_t looked_us; /* when a sweep last came on; monotonic */
+    int64_t opened_ms; /* wall clock: what is older was begun in another life */
     bool sweeping;
 } swarm_t;
 

@@ -197,6 +197,13 @@ static err_t on_run(swarm_t *self, call_t *call, void *reply, tend_t *tend, byte
         return done(self, call, reply, tend,
                     err_of(ERR_VERSION, "the agent pillar told of a run without a state"));
     int before = tend->row.state;
+    if (before == AGENT_GONE && strcmp(tend->row.outcome, "never started") != 0)
+        return done(self, call, reply, tend, err_ok()); /* an older look that came late */
+    if (before == AGENT_GONE) {                         /* it did begin, and nobody wants it */
+        tend->row.wish = WISH_END;
+        tend->row.outcome = NULL;
+        tend->row.has_ended_ms = false;
+    }
     follow(self, call, &tend->row, state, member(call, run, "why"), member(call, run, "error"));
     err_t err = keep(call, tend, before,
                      tend->row.state == AGENT_GONE ? tend->row.outcome
@@ -286,7 +293,9 @@ static err_t start_failed(swarm_t *self, call_t *call, void *reply, tend_t *tend
     err_t told = err_make(arena, cause.code, "no subagent was spawned: %s", err_what(cause));
     int before = tend->row.state;
     if (!tend->first && unsure(cause))
-        return done(self, call, reply, tend, cause); /* the next sweep tries again */
+        return done(self, call, reply, tend, cause);       /* the next sweep tries again */
+    if (tend->row.state == AGENT_GONE || tend->row.run_id) /* somebody else came first */
+        return done(self, call, reply, tend, told);
     tend->row.error = err_what(cause);
     if (!tend->again && !unsure(cause)) {
         agents_end(&tend->row, "never started", err_what(cause), call_now_ms(call));
@@ -529,6 +538,13 @@ static err_t end_or_look(swarm_t *self, call_t *call, tend_t *tend)
     return look(self, call, tend);
 }
 
+/* The call that wants it sees to its start; a sweep only does so when that call is dead. */
+static bool is_fresh(const swarm_t *self, call_t *call, const agent_row_t *row)
+{
+    int64_t age = call_now_ms(call) - row->created_ms;
+    return row->created_ms >= self->opened_ms && age >= 0 && age < self->settings->call_ms * 4;
+}
+
 err_t tend_agent(swarm_t *self, call_t *call, void *reply, tend_t *tend)
 {
     self->looked_us = actor_mono_us(self->actor);
@@ -542,6 +558,8 @@ err_t tend_agent(swarm_t *self, call_t *call, void *reply, tend_t *tend)
     if (tend->row.state == AGENT_GONE)
         return tend->row.told || tend->first ? done(self, call, reply, tend, err_ok())
                                              : tell(self, call, tend);
+    if (!tend->row.run_id && !tend->first && is_fresh(self, call, &tend->row))
+        return done(self, call, reply, tend, err_ok());
     if (!tend->row.run_id)
         return tend->row.wish == WISH_LIVE ? start(self, call, reply, tend)
                                            : find_run(self, call, tend, NULL);
@@ -647,6 +665,7 @@ static err_t tick(void *state, call_t *call, void *ctx)
 void tend_open(swarm_t *self, call_t *call)
 {
     self->stirred = true;
+    self->opened_ms = call_now_ms(call);
     call_work(call, 0, tick, NULL);
 }
 
