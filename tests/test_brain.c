@@ -491,6 +491,71 @@ START_TEST(bad_input_is_refused_clearly)
 }
 END_TEST
 
+/* What JSON cannot say but the wire can. */
+static void bad_bytes(house_t *house, const char *method, const char *name, bytes_t value,
+                      const char *part)
+{
+    buf_t args;
+
+    buf_open(&args, house->arena);
+    mp_put_map(&args, 2);
+    mp_put_str(&args, "query");
+    mp_put_str(&args, "x");
+    mp_put_str(&args, name);
+    mp_put_raw(&args, value);
+    client_call_t call = {.peer = "brain",
+                          .method = method,
+                          .args = buf_bytes(&args),
+                          .role = ROLE_ADMIN,
+                          .timeout_ms = 20000};
+    client_reply_t reply = client_call(house->client, house->arena, &call);
+    ck_assert_msg(reply.err.code == ERR_ARGUMENT || reply.err.code == ERR_PARSE, "%s: %s", name,
+                  err_what(reply.err));
+    ck_assert_msg(strstr(err_what(reply.err), part) != NULL, "no '%s' in: %s", part,
+                  err_what(reply.err));
+}
+
+START_TEST(what_json_cannot_say_is_refused)
+{
+    static const uint8_t nan_real[] = {0xcb, 0x7f, 0xf8, 0, 0, 0, 0, 0, 0};
+    static const uint8_t infinite[] = {0xcb, 0x7f, 0xf0, 0, 0, 0, 0, 0, 0};
+    static const uint8_t not_utf8[] = {0xa2, 0xc3, 0x28};
+    house_t house;
+    open_house(&house);
+    bad_bytes(&house, "brain_query", "recency_weight", (bytes_t){nan_real, 9}, "recency_weight");
+    bad_bytes(&house, "brain_query", "recency_weight", (bytes_t){infinite, 9}, "recency_weight");
+    bad_bytes(&house, "brain_query", "half_life_days", (bytes_t){nan_real, 9}, "half_life_days");
+    bad_bytes(&house, "brain_query", "type", (bytes_t){not_utf8, 3}, "");
+    bad(&house, "brain_query", "{'query': 'x', 'filter': {'a': {'near': 1}}}", ERR_ARGUMENT,
+        "near");
+    bad(&house, "brain_query", "{'query': 'x', 'filter': [1]}", ERR_ARGUMENT, "");
+    bad(&house, "brain_query", "{'query': 'x', 'since': 'soon'}", ERR_ARGUMENT, "since");
+    bad(&house, "brain_list", "{'limit': 0}", ERR_ARGUMENT, "limit");
+    bad(&house, "brain_query_graph", "{'query': '', 'limit': -1}", ERR_ARGUMENT, "limit");
+    bad(&house, "brain_reembed", "{'again': 7}", ERR_ARGUMENT, "again");
+    bad(&house, "brain_reembed", "{}", ERR_NOT_FOUND, "no memory");
+    close_house(&house);
+}
+END_TEST
+
+START_TEST(a_company_has_its_most_memories)
+{
+    static const char *const settings[] = {"brain.memories_max=3", NULL};
+    house_t house;
+    open_house_with(&house, settings);
+    fill(&house, 0, 3);
+    bad(&house, "brain_store", "{'taskId': 'x', 'request': 'x', 'solution': ''}", ERR_QUOTA,
+        "brain.memories_max = 3");
+    fill(&house, 1, 2); /* in its place */
+    good(&house, "brain_store",
+         "{'company': 'other', 'taskId': 'x', 'request': 'x', 'solution': ''}");
+    good(&house, "brain_delete_episode", "{'id': 'm0'}");
+    fill(&house, 9, 10);
+    is(&house, good(&house, "brain_check", "{}").body, "memories", "3");
+    close_house(&house);
+}
+END_TEST
+
 START_TEST(companies_do_not_meet)
 {
     house_t house;
@@ -1066,6 +1131,8 @@ int main(void)
     tcase_add_test(tcase, the_same_text_is_kept_once_on_request);
     tcase_add_test(tcase, answers_have_the_old_form_too);
     tcase_add_test(tcase, bad_input_is_refused_clearly);
+    tcase_add_test(tcase, what_json_cannot_say_is_refused);
+    tcase_add_test(tcase, a_company_has_its_most_memories);
     tcase_add_test(tcase, companies_do_not_meet);
     tcase_add_test(tcase, indexes_come_and_go);
     tcase_add_test(tcase, the_graph_merges_finds_and_forgets);
