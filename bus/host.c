@@ -17,6 +17,7 @@
 
 #include "bus/address.h"
 #include "bus/child.h"
+#include "bus/curve.h"
 #include "bus/handover.h"
 #include "bus/http_client.h"
 #include "bus/log.h"
@@ -24,10 +25,20 @@
 #include "bus/watchdog.h"
 #include "proto/mp.h"
 
-enum { DRAIN_FRAMES = 256, INPROC_HWM = 20000, LONGEST_WAIT_MS = 60000, RECONNECT_MS = 20 };
+enum {
+    DRAIN_FRAMES = 256,
+    INPROC_HWM = 20000,
+    LONGEST_WAIT_MS = 60000,
+    RECONNECT_MS = 20,
+    RETRY_LEAST_MS = 100
+};
 
 typedef struct loop loop_t;
 typedef struct node node_t;
+
+#define HANDSHAKE_FAILED                                                                           \
+    (ZMQ_EVENT_HANDSHAKE_FAILED_AUTH | ZMQ_EVENT_HANDSHAKE_FAILED_PROTOCOL |                       \
+     ZMQ_EVENT_HANDSHAKE_FAILED_NO_DETAIL)
 
 /* One connection to a peer's call door. */
 typedef struct link {
@@ -36,6 +47,12 @@ typedef struct link {
     void *dealer;
     void *monitor; /* NULL for inproc */
     bool inproc;
+    /* tcp: libzmq knocks no more after it was refused, and knows one key only. So do we it. */
+    bool shaken;         /* the handshake has succeeded */
+    bool refused;        /* and it was said */
+    uint64_t keys;       /* of the peer, when it was connected */
+    unsigned attempt;    /* chooses the key; since the last handshake that succeeded */
+    int64_t retry_us;    /* 0: not planned */
     unsigned generation; /* of the peer in this host */
 } link_t;
 
@@ -102,7 +119,7 @@ struct loop {
     int wake; /* eventfd: stop, reads that are done, peers that came or went */
     atomic_bool stopping;
     atomic_int drain_ms;
-    bool polls_stale;
+    bool polls_stale, retries; /* a link is to be connected again some time */
     zmq_pollitem_t *polls;
     size_t poll_count, poll_capacity;
     /* Reader threads. The mutex guards the two lists; it is the only one in the loop, and the
@@ -133,6 +150,7 @@ struct host {
     host_options_t options;
     const char *data_dir, *run_dir, *prefix;
     void *context;
+    curve_t *curve;
     loop_t *loops;
     watchdog_t *watchdog;
     atomic_bool failed;
@@ -241,9 +259,26 @@ static void *new_socket(host_t *host, int type)
     return socket;
 }
 
+/* Its way leads to another machine. */
+static bool lives_away(host_t *host, const char *peer)
+{
+    return curve_remote(host->curve, peer) && host_generation(host, peer) == 0;
+}
+
 static bool lives_here(host_t *host, const char *peer)
 {
+    if (lives_away(host, peer))
+        return false;
     return host->options.transport == TRANSPORT_INPROC || host_generation(host, peer) > 0;
+}
+
+/* A key file that cannot be read is said; calls then end by their deadline. */
+static void connect_away(node_t *node, void *socket, const char *peer, unsigned attempt,
+                         uint64_t *keys, arena_t *arena)
+{
+    err_t err = curve_connect(node->loop->host->curve, socket, peer, attempt, keys, arena);
+    if (err_is(err))
+        log_line(STDERR_FILENO, LOG_ERROR, node->instance, err_what(err));
 }
 
 static void connect_link(node_t *node, link_t *link)
@@ -255,14 +290,19 @@ static void connect_link(node_t *node, link_t *link)
     arena_t *arena = arena_new();
     if (!link->inproc) {
         const char *name = arena_printf(arena, "inproc://monitor-%p", (void *)link);
-        zmq_socket_monitor(link->dealer, name, ZMQ_EVENT_DISCONNECTED);
+        int handshakes = ZMQ_EVENT_HANDSHAKE_SUCCEEDED | HANDSHAKE_FAILED;
+        zmq_socket_monitor(link->dealer, name,
+                           ZMQ_EVENT_DISCONNECTED |
+                               (lives_away(host, link->peer) ? handshakes : 0));
         link->monitor = zmq_socket(host->context, ZMQ_PAIR);
         zmq_connect(link->monitor, name);
     }
-    const char *address =
-        address_call(link->inproc ? host->prefix : host->run_dir,
-                     link->inproc ? TRANSPORT_INPROC : TRANSPORT_IPC, link->peer, arena);
-    zmq_connect(link->dealer, address);
+    if (lives_away(host, link->peer))
+        connect_away(node, link->dealer, link->peer, link->attempt, &link->keys, arena);
+    else
+        zmq_connect(link->dealer, address_call(link->inproc ? host->prefix : host->run_dir,
+                                               link->inproc ? TRANSPORT_INPROC : TRANSPORT_IPC,
+                                               link->peer, arena));
     arena_destroy(&arena);
     node->loop->polls_stale = true;
 }
@@ -387,9 +427,13 @@ static void env_subscribe(actor_env_t *env, const char *publisher, const char *t
     zmq_setsockopt(node->subscriber, ZMQ_SUBSCRIBE, topic, strlen(topic));
     arena_t *arena = arena_new();
     bool here = host->options.transport == TRANSPORT_INPROC;
-    zmq_connect(node->subscriber,
-                address_event(here ? host->prefix : host->run_dir,
-                              here ? TRANSPORT_INPROC : TRANSPORT_IPC, publisher, arena));
+    uint64_t keys;
+    if (lives_away(host, publisher))
+        connect_away(node, node->subscriber, publisher, CURVE_EVENTS, &keys, arena);
+    else
+        zmq_connect(node->subscriber,
+                    address_event(here ? host->prefix : host->run_dir,
+                                  here ? TRANSPORT_INPROC : TRANSPORT_IPC, publisher, arena));
     arena_destroy(&arena);
     node->loop->polls_stale = true;
 }
@@ -696,16 +740,89 @@ static void on_dealer(node_t *node, link_t *link)
     }
 }
 
+static void say_refused(const node_t *node, link_t *link)
+{
+    if (link->refused)
+        return;
+    link->refused = true;
+    arena_t *arena = arena_new();
+    log_line(STDERR_FILENO, LOG_ERROR, node->instance,
+             arena_printf(arena,
+                          "'%s' refuses the key of this process; add its public key to the allow "
+                          "list there (bus.curve_allow)",
+                          link->peer));
+    arena_destroy(&arena);
+}
+
+/* Not here: the caller may be going through the polls. */
+static void plan_retry(node_t *node, link_t *link)
+{
+    unsigned delay_ms = RETRY_LEAST_MS << (link->attempt < 4 ? link->attempt : 4);
+    if (!link->retry_us)
+        link->retry_us = clock_us(CLOCK_MONOTONIC) + (int64_t)delay_ms * 1000;
+    node->loop->retries = true;
+}
+
+static void on_handshake(node_t *node, link_t *link, uint16_t event)
+{
+    if (event == ZMQ_EVENT_HANDSHAKE_SUCCEEDED) {
+        link->shaken = true;
+        link->refused = false;
+        return;
+    }
+    if (event == ZMQ_EVENT_HANDSHAKE_FAILED_AUTH)
+        say_refused(node, link);
+    plan_retry(node, link);
+}
+
 static void on_monitor(node_t *node, link_t *link)
 {
+    host_t *host = node->loop->host;
     parts_t parts;
     bool lost = false;
     while (receive(link->monitor, &parts)) {
-        lost = true; /* DISCONNECTED is the only event asked for */
+        uint16_t event = 0;
+        if (part(&parts, 0).size >= sizeof(event))
+            memcpy(&event, part(&parts, 0).data, sizeof(event));
+        if (event == ZMQ_EVENT_DISCONNECTED)
+            lost = true;
+        else
+            on_handshake(node, link, event);
         parts_close(&parts);
     }
-    if (lost)
-        actor_on_lost(node->actor, link->peer);
+    if (!lost)
+        return;
+    /* It may come back with another key, which may be in the files by now. */
+    if (lives_away(host, link->peer) &&
+        (!link->shaken || curve_changed(host->curve, link->peer, link->keys)))
+        plan_retry(node, link);
+    actor_on_lost(node->actor, link->peer);
+}
+
+/* The next key of the peer, or the same again when there is one. */
+static void retry_link(node_t *node, link_t *link)
+{
+    link->attempt = link->shaken ? link->attempt : link->attempt + 1;
+    link->shaken = false;
+    link->retry_us = 0;
+    disconnect_link(link);
+    connect_link(node, link);
+    actor_on_lost(node->actor, link->peer);
+}
+
+/* Returns when the next one is due; INT64_MAX: none. */
+static int64_t retry_links(loop_t *loop)
+{
+    int64_t next = INT64_MAX, now = clock_us(CLOCK_MONOTONIC);
+    for (size_t i = 0; i < loop->node_count; i++)
+        for (link_t *link = loop->nodes[i].links; link; link = link->next) {
+            if (link->retry_us && link->retry_us <= now)
+                retry_link(&loop->nodes[i], link);
+            else if (link->retry_us && link->retry_us < next)
+                next = link->retry_us;
+        }
+    loop->retries = next != INT64_MAX;
+    return next;
 }
 
 static void on_subscriber(node_t *node)
@@ -830,7 +947,7 @@ static long poll_timeout(loop_t *loop)
 {
     if (loop->inbox)
         return 0;
-    int64_t next = INT64_MAX;
+    int64_t next = loop->retries ? retry_links(loop) : INT64_MAX;
     for (size_t i = 0; i < loop->node_count; i++) {
         actor_t *actor = loop->nodes[i].actor;
         if (actor_ready(actor))
@@ -859,9 +976,10 @@ static void step_all(loop_t *loop)
 
 static void turn(loop_t *loop)
 {
+    long timeout = poll_timeout(loop); /* may connect a link again */
     if (loop->polls_stale)
         renew_polls(loop);
-    int ready = zmq_poll(loop->polls, (int)loop->poll_count, poll_timeout(loop));
+    int ready = zmq_poll(loop->polls, (int)loop->poll_count, timeout);
     watched_begin(loop->watched);
     if (loop->http)
         http_client_on_time(loop->http);
@@ -934,6 +1052,10 @@ static err_t bind_doors(node_t *node, arena_t *arena)
             err =
                 bind_door(node->publisher, address_event(prefix, at, node->instance, arena), arena);
     }
+    if (!err_is(err))
+        err = curve_bind(host->curve, node->router, node->instance, false, arena);
+    if (!err_is(err))
+        err = curve_bind(host->curve, node->publisher, node->instance, true, arena);
     return err;
 }
 
@@ -1177,6 +1299,15 @@ err_t host_open(const host_options_t *options, arena_t *arena, host_t **out)
                             options->data_dir, arena, &limits);
     if (err_is(err))
         return err;
+    void *context = zmq_ctx_new();
+    zmq_ctx_set(context, ZMQ_MAX_SOCKETS, 4096);
+    curve_t *curve;
+    err = curve_open(options->settings, options->environment, options->data_dir, context, arena,
+                     &curve);
+    if (err_is(err)) {
+        zmq_ctx_term(context);
+        return err;
+    }
     host_t *host = calloc(1, sizeof(*host));
     if (!host)
         abort();
@@ -1185,8 +1316,8 @@ err_t host_open(const host_options_t *options, arena_t *arena, host_t **out)
     host->data_dir = arena_strdup(host->arena, options->data_dir);
     host->run_dir = arena_strdup(host->arena, run_dir);
     host->prefix = arena_printf(host->arena, "%p", (void *)host);
-    host->context = zmq_ctx_new();
-    zmq_ctx_set(host->context, ZMQ_MAX_SOCKETS, 4096);
+    host->context = context;
+    host->curve = curve;
     host->fail_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
     pthread_mutex_init(&host->mutex, NULL);
     host->watchdog = watchdog_start(limits.lag_ms, limits.stuck_ms);
@@ -1205,6 +1336,8 @@ void host_close(host_t **handle, int64_t drain_ms)
         stop_loop(loop, drain_ms);
     }
     watchdog_stop(&host->watchdog);
+    zmq_ctx_shutdown(host->context);
+    curve_close(&host->curve);
     zmq_ctx_term(host->context);
     while (host->generations) {
         generation_t *gone = host->generations;

@@ -7,6 +7,7 @@
 #include <unistd.h>
 
 #include "bus/client.h"
+#include "bus/curve.h"
 #include "bus/settings.h"
 
 /* ---- Saying no ---- */
@@ -51,6 +52,24 @@ static int show_version(cli_t *cli)
     return EXIT_DONE;
 }
 
+static int make_keys(cli_t *cli)
+{
+    const char *public_key;
+    if (cli->count != 1)
+        return cli_usage("name a directory for the keys: agency keygen DIR");
+    const char *dir = cli->words[0];
+    err_t err = curve_keygen(dir, cli->arena, &public_key);
+    if (err_is(err))
+        return cli_fail(err);
+    printf("%s/curve.key  secret: for this process only; set bus.curve_key to it\n"
+           "%s/curve.pub  public: copy it to where others look:\n"
+           "  as NAME.pub into the directory bus.curve_allow of each server it may connect to\n"
+           "  as PILLAR.pub into the directory bus.curve_servers of each client, if it serves\n"
+           "The public key is %s\n",
+           dir, dir, public_key);
+    return EXIT_DONE;
+}
+
 static int show_help(cli_t *cli);
 
 static const command_t commands[] = {
@@ -72,6 +91,7 @@ static const command_t commands[] = {
     {"store", "stat|check [PILLAR]", "Look at the files; nothing may be running.", cli_store, NULL},
     {"import", "DIR", "Bring over an .agent folder of the earlier system; --dry-run only looks.",
      cli_import, NULL},
+    {"keygen", "DIR", "Make a pair of keys for connections between machines.", make_keys, NULL},
     {"version", "", "Which version this is.", show_version, NULL},
     {"help", "", "This page.", show_help, NULL},
     {NULL, NULL, NULL, NULL, NULL}};
@@ -230,11 +250,12 @@ err_t cli_check_settings(cli_t *cli)
     size_t count = 0;
     while (cli->house->actors[count].def)
         count++;
-    const char **names = ARENA_ARRAY(cli->arena, const char *, count + 3);
+    const char **names = ARENA_ARRAY(cli->arena, const char *, count + 4);
     for (size_t i = 0; i < count; i++)
         names[i] = cli->house->actors[i].def->name;
     names[count] = cli->house->gateway->name;
     names[count + 1] = "limits";
+    names[count + 2] = "bus";
     return settings_check_file(cli->data_dir, names, cli->arena);
 }
 
