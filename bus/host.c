@@ -54,6 +54,7 @@ typedef struct link {
     unsigned attempt;    /* chooses the key; since the last handshake that succeeded */
     int64_t retry_us;    /* 0: not planned */
     unsigned generation; /* of the peer in this host */
+    unsigned lives;      /* how often it was connected */
 } link_t;
 
 typedef struct fd_watch {
@@ -289,7 +290,9 @@ static void connect_link(node_t *node, link_t *link)
     link->dealer = new_socket(host, ZMQ_DEALER);
     arena_t *arena = arena_new();
     if (!link->inproc) {
-        const char *name = arena_printf(arena, "inproc://monitor-%p", (void *)link);
+        /* A name of its own each time: a closed socket gives its name back only later. */
+        const char *name =
+            arena_printf(arena, "inproc://monitor-%p-%u", (void *)link, link->lives++);
         int handshakes = ZMQ_EVENT_HANDSHAKE_SUCCEEDED | HANDSHAKE_FAILED;
         zmq_socket_monitor(link->dealer, name,
                            ZMQ_EVENT_DISCONNECTED |
