@@ -5,6 +5,7 @@
 #define ACTORS_AGENT_AGENT_H
 
 #include "actors/agent/counts.h"
+#include "actors/agent/hr.h"
 #include "actors/agent/runs.h"
 #include "actors/agent/schedule.h"
 #include "actors/agent/sops.h"
@@ -30,6 +31,12 @@
     F(INT, schedule_grace_ms, opt(60000), 0, 86400000,                                             \
       "With catch_up none a due time is served when it is not later than this.")                   \
     F(INT, catch_up_most, opt(100), 1, 1000, "With catch_up all so many due times are made up.")   \
+    F(STR, review_daily, opt(), 1, 200, "cron of the daily review; off: none; absent: 06:00.")     \
+    F(STR, review_weekly, opt(), 1, 200, "cron of the weekly one; off; absent: Monday 07:00.")     \
+    F(STR, review_timezone, opt(UTC), 1, 64, "Zone of both.")                                      \
+    F(INT, review_min_failures, opt(3), 1, 1000000,                                                \
+      "A review proposes something for failures that came so often.")                              \
+    F(INT, review_most, opt(10000), 10, 1000000, "Newest tasks that an analysis looks at.")        \
     F(BOOL, llm, opt(false), 0, 0, "A worker can run steps of prose (AGENCY_LLM_URL is set).")     \
     F(BOOL, simulate_llm, opt(false), 0, 0,                                                        \
       "The model does the steps of prose in simulated runs, which costs tokens; else refused.")
@@ -37,7 +44,8 @@ RECORD_STRUCT(agent_settings, agent_settings_FIELDS)
 extern const record_t agent_settings_record;
 
 /* Tables in each company's store; TABLE_<name> is the index. */
-#define AGENT_TABLES(T) TASKS_TABLES(T) SOPS_TABLES(T) RUNS_TABLES(T) SCHEDULE_TABLES(T)
+#define AGENT_TABLES(T)                                                                            \
+    TASKS_TABLES(T) SOPS_TABLES(T) RUNS_TABLES(T) SCHEDULE_TABLES(T) HR_TABLES(T)
 #define TASKS_TABLES(T)                                                                            \
     T(tasks) T(task_states) T(task_results) T(task_keys) T(ready) T(delayed) T(running) T(meta)
 enum {

@@ -315,6 +315,8 @@ err_t run_log_finish(run_t *run)
         rows_put(run->txn, TABLE_run_logs, &key, &experience_row_record, run->arena, &experience);
     if (!err_is(err))
         tell_after_commit(run->agent, run->call, call_company(run->call), id);
+    if (!err_is(err) && !good)
+        err = schedules_want_reviews(run->agent, run->call);
     return err;
 }
 

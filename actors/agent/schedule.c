@@ -315,6 +315,9 @@ static err_t submit(agent_t *agent, call_t *call, const char *id, const schedule
 {
     bool existed;
     const char *key = arena_printf(call_arena(call), "schedule:%s:%lld", id, (long long)due_ms);
+    *task_id = NULL;
+    if (task->kind && (!strcmp(task->kind, HR_DAILY) || !strcmp(task->kind, HR_WEEKLY)))
+        return hr_review(agent, call, !strcmp(task->kind, HR_DAILY) ? 24 : 168, NULL);
     if (task->sop)
         return runs_submit(agent, call, task->sop, task->input, task->priority, key, task_id);
     task_new_t new_task = {.kind = task->kind,
@@ -346,7 +349,7 @@ static err_t serve(agent_t *agent, call_t *call, const char *id, schedule_row_t 
     row->error = err_is(err) ? err_what(err) : NULL;
     if (!err_is(err)) {
         row->last_task = task;
-        row->submitted++;
+        row->submitted += task != NULL;
     }
     schedule_event_t event = {.company = call_company(call),
                               .id = id,
@@ -417,13 +420,16 @@ static err_t find_due(call_t *call, store_txn_t *txn, const char **ids, size_t *
     return err_ok();
 }
 
-static err_t look_at(agent_t *agent, call_t *call)
+/* `repair`: for the first time since the start. */
+static err_t look_at(agent_t *agent, call_t *call, bool repair)
 {
     const char *ids[SLICE];
     size_t count;
     int64_t next;
     store_txn_t *txn;
     err_t err = call_read(call, call_company(call), &txn);
+    if (!err_is(err) && repair)
+        err = papers_repair(call, txn);
     if (!err_is(err))
         err = find_due(call, txn, ids, &count, &next);
     if (!err_is(err) && count)
@@ -456,7 +462,7 @@ static err_t tick(void *self, call_t *call, void *ctx)
     }
     if (due) {
         call_for_company(call, arena_strdup(call_arena(call), due->company));
-        err_t err = look_at(self, call);
+        err_t err = look_at(self, call, due->next_ms == 1);
         if (err_is(err)) {
             due->next_ms = now + AGAIN_MS;
             arm(all, next && next < due->next_ms ? next : due->next_ms, now);
@@ -631,6 +637,62 @@ static err_t schedule_remove(agent_t *self, call_t *call, const schedule_remove_
     reply->id = args->id;
     call_say(call, "Schedule '%s' is removed.", args->id);
     return err;
+}
+
+/* ---- reviews ------------------------------------------------------------------------------ */
+
+static err_t want_review(agent_t *agent, call_t *call, const char *id, const char *cron,
+                         const char *kind)
+{
+    store_txn_t *txn;
+    schedule_row_t row, old;
+    timing_t timing;
+    arena_t *arena = call_arena(call);
+    schedule_task_t *task = ARENA_NEW(arena, schedule_task_t);
+    bool off = !strcmp(cron, "off");
+    *task = (schedule_task_t){.kind = kind};
+    row = (schedule_row_t){.cron = cron,
+                           .timezone = agent->settings->review_timezone,
+                           .catch_up = CATCH_UP_LAST,
+                           .task = task,
+                           .author = "hr",
+                           .created_ms = call_now_ms(call)};
+    err_t err = call_write(call, call_company(call), &txn);
+    if (!err_is(err))
+        err = load(txn, arena, id, &old);
+    if (err_is(err) && err.code != ERR_NOT_FOUND)
+        return err;
+    bool there = !err_is(err);
+    if (there ? !off && same(call, &row, &old) : off)
+        return err_ok();
+    err = there ? unlist(txn, id, &old) : err_ok();
+    store_key_t key = id_key(id);
+    if (off)
+        return err_is(err) ? err : store_del(txn, TABLE_schedules, key_bytes(&key));
+    if (!err_is(err))
+        err = timing_of(agent, arena, &row, &timing);
+    if (err.code == ERR_ARGUMENT) { /* a setting; the run that ends must not suffer */
+        call_log(call, LOG_ERROR, "no review '%s': %s", id, err_what(err));
+        return err_ok();
+    }
+    if (err_is(err))
+        return err;
+    row.has_next_ms = due_after(&timing, call_now_ms(call), &row.next_ms);
+    look_after_commit(agent, call, call_now_ms(call));
+    return save(txn, arena, id, &row);
+}
+
+err_t schedules_want_reviews(agent_t *agent, call_t *call)
+{
+    const agent_settings_t *settings = agent->settings;
+    err_t err =
+        want_review(agent, call, "hr-daily",
+                    settings->review_daily ? settings->review_daily : "0 6 * * *", HR_DAILY);
+    return err_is(err)
+               ? err
+               : want_review(agent, call, "hr-weekly",
+                             settings->review_weekly ? settings->review_weekly : "0 7 * * MON",
+                             HR_WEEKLY);
 }
 
 /* ---- life --------------------------------------------------------------------------------- */

@@ -17,6 +17,10 @@ typedef struct schedules schedules_t;
 
 extern const method_t schedule_methods[];
 
+/* The reviews of agent.review_daily and agent.review_weekly, for a company where something failed;
+ * from an entry that writes there. Nothing to do when they are there already. */
+err_t schedules_want_reviews(agent_t *agent, call_t *call);
+
 /* Looks at every company, one an entry. */
 err_t schedules_open(agent_t *agent, call_t *call);
 void schedules_close(agent_t *agent);

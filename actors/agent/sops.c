@@ -10,6 +10,7 @@
 #include <unistd.h>
 
 #include "actors/agent/agent.h"
+#include "actors/agent/diff.h"
 #include "actors/agent/rows.h"
 #include "bus/digest.h"
 #include "proto/mp.h"
@@ -86,11 +87,33 @@ RECORD(sop_version_ref, sop_version_ref_FIELDS)
     F(STR, hash, must, 0, 0, "SHA-256 of the content.")                                            \
     F(LIST(sop_version_ref), versions, must, 0, 0, "Versions in the store, newest first.")
 
+#define sop_diff_ARGS(F)                                                                           \
+    NAME_ROW(F)                                                                                    \
+    F(STR, from, must, 4, 64, "Hash of a version, or its beginning; see sop_get.")                 \
+    F(STR, to, opt(), 4, 64, "Of another one; absent: the current one.")                           \
+    COMPANY_ROW(F)
+#define sop_diff_REPLY(F)                                                                          \
+    F(STR, diff, must, 0, 0, "A unified diff; empty when they are the same.")                      \
+    F(STR, from, must, 0, 0, "Hash of the one.")                                                   \
+    F(STR, to, must, 0, 0, "Hash of the other.")
+
+#define sop_rollback_ARGS(F)                                                                       \
+    NAME_ROW(F)                                                                                    \
+    F(STR, version, must, 4, 64, "Hash of the version to go back to, or its beginning.")           \
+    COMPANY_ROW(F)
+#define sop_rollback_REPLY(F)                                                                      \
+    F(STR, name, must, 0, 0, "Name of the procedure.")                                             \
+    F(STR, hash, must, 0, 0, "The version that is current now.")                                   \
+    F(STR, file, must, 0, 0, "The working copy, written anew.")
+
 #define SOPS_METHODS(M)                                                                            \
     M(agent_t, sop_list, TOOL | READS, "List the procedures (SOPs).")                              \
     M(agent_t, validate_sop, TOOL | READS,                                                         \
       "Check a procedure; every problem with its line and what to change.")                        \
     M(agent_t, sop_get, TOOL | READS, "Read a procedure, also in an earlier version.")             \
+    M(agent_t, sop_diff, TOOL | READS, "What differs between two versions of a procedure.")        \
+    M(agent_t, sop_rollback, TOOL | WRITES,                                                        \
+      "Make an earlier version of a procedure current again; nothing is lost.")                    \
     M(agent_t, sop_create, TOOL | WRITES | IDEMPOTENT,                                             \
       "Write a procedure; what was there under the name stays as an earlier version.")
 SOPS_METHODS(METHOD_DECLARE_)
@@ -134,18 +157,27 @@ err_t sops_name(arena_t *arena, const char *text, const char **name)
 
 /* ---- working copies ----------------------------------------------------------------------- */
 
-static const char *folder_of(call_t *call)
+/* Where the versions and the files of procedures and of souls are. */
+static const struct {
+    const char *folder;
+    int names, versions;
+} shelves[] = {[PAPER_SOP] = {"sops", TABLE_sops, TABLE_sop_versions},
+               [PAPER_SOUL] = {"souls", TABLE_souls, TABLE_soul_versions}};
+
+static const char *folder_of(call_t *call, paper_t paper)
 {
     const actor_t *actor = call_actor(call);
     const char *company = call_company(call);
     if (!strcmp(company, actor_default_company(actor)))
-        return arena_printf(call_arena(call), "%s/sops", actor_data_dir(actor));
-    return arena_printf(call_arena(call), "%s/agent/%s/sops", actor_data_dir(actor), company);
+        return arena_printf(call_arena(call), "%s/%s", actor_data_dir(actor),
+                            shelves[paper].folder);
+    return arena_printf(call_arena(call), "%s/agent/%s/%s", actor_data_dir(actor), company,
+                        shelves[paper].folder);
 }
 
-static const char *file_of(call_t *call, const char *name)
+static const char *file_of(call_t *call, paper_t paper, const char *name)
 {
-    return arena_printf(call_arena(call), "%s/%s.md", folder_of(call), name);
+    return arena_printf(call_arena(call), "%s/%s.md", folder_of(call, paper), name);
 }
 
 /* A procedure file as it lies on the disk. */
@@ -222,6 +254,12 @@ static void write_file(void *self, void *ctx)
     int length = snprintf(fresh, sizeof(fresh), "%s.new", job->path);
     if (length < 0 || (size_t)length >= sizeof(fresh))
         return;
+    char parent[4096];
+    snprintf(parent, sizeof(parent), "%s", job->folder);
+    char *slash = strrchr(parent, '/');
+    if (slash)
+        *slash = '\0';
+    mkdir(parent, 0700);
     mkdir(job->folder, 0700);
     unlink(fresh);
     int fd = open(fresh, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0600);
@@ -232,12 +270,13 @@ static void write_file(void *self, void *ctx)
         unlink(fresh);
 }
 
-static void write_after_commit(call_t *call, const char *name, const char *content, size_t size)
+static void write_after_commit(call_t *call, paper_t paper, const char *name, const char *content,
+                               size_t size)
 {
     arena_t *arena = call_arena(call);
     write_job_t *job = ARENA_NEW(arena, write_job_t);
-    *job = (write_job_t){folder_of(call), file_of(call, name), arena_strndup(arena, content, size),
-                         size};
+    *job = (write_job_t){folder_of(call, paper), file_of(call, paper, name),
+                         arena_strndup(arena, content, size), size};
     call_after_commit(call, write_file, job);
 }
 
@@ -251,21 +290,22 @@ typedef struct found {
     bool stale;    /* the file is older than the store */
 } found_t;
 
-static err_t load_row(call_t *call, store_txn_t *txn, const char *name, sop_row_t *row)
+static err_t load_row(call_t *call, store_txn_t *txn, paper_t paper, const char *name,
+                      sop_row_t *row)
 {
     store_key_t key = key_of(name);
     *row = (sop_row_t){0};
     if (!txn)
         return err_ok();
-    err_t err = rows_get(txn, TABLE_sops, &key, &sop_row_record, call_arena(call), row);
+    err_t err = rows_get(txn, shelves[paper].names, &key, &sop_row_record, call_arena(call), row);
     return err.code == ERR_NOT_FOUND ? err_ok() : err;
 }
 
-static err_t find(call_t *call, store_txn_t *txn, const char *name, found_t *found)
+static err_t find(call_t *call, store_txn_t *txn, paper_t paper, const char *name, found_t *found)
 {
     *found = (found_t){0};
-    found->file = read_file(call_arena(call), file_of(call, name));
-    err_t err = load_row(call, txn, name, &found->row);
+    found->file = read_file(call_arena(call), file_of(call, paper, name));
+    err_t err = load_row(call, txn, paper, name, &found->row);
     if (err_is(err) || !found->file.there)
         return err;
     const file_t *file = &found->file;
@@ -280,39 +320,47 @@ static err_t find(call_t *call, store_txn_t *txn, const char *name, found_t *fou
     return err;
 }
 
+/* A soul is any text. */
 static void parse_version(arena_t *arena, sops_version_t *version)
 {
     version->err = sop_parse(arena, version->content, version->size, NULL, &version->sop,
                              &version->problems, &version->problem_count);
 }
 
-err_t sops_by_hash(call_t *call, store_txn_t *txn, const char *hash, sops_version_t *out)
+static err_t by_hash(call_t *call, store_txn_t *txn, paper_t paper, const char *hash,
+                     sops_version_t *out)
 {
     store_key_t key = key_of(hash);
     sop_content_t row;
     err_t err =
-        rows_get(txn, TABLE_sop_versions, &key, &sop_content_record, call_arena(call), &row);
+        rows_get(txn, shelves[paper].versions, &key, &sop_content_record, call_arena(call), &row);
     if (err.code == ERR_NOT_FOUND)
         return err_make(call_arena(call), ERR_NOT_FOUND, "there is no version %s", hash);
     if (err_is(err))
         return err;
     *out = (sops_version_t){
         .name = row.name, .hash = hash, .content = row.content, .size = strlen(row.content)};
-    parse_version(call_arena(call), out);
+    if (paper == PAPER_SOP)
+        parse_version(call_arena(call), out);
     return err_ok();
 }
 
-/* The version that counts, without changing anything. ERR_NOT_FOUND without a sentence. */
-static err_t effective(call_t *call, store_txn_t *txn, const char *name, found_t *found,
-                       sops_version_t *out)
+err_t sops_by_hash(call_t *call, store_txn_t *txn, const char *hash, sops_version_t *out)
 {
-    err_t err = find(call, txn, name, found);
+    return by_hash(call, txn, PAPER_SOP, hash, out);
+}
+
+/* The version that counts, without changing anything. ERR_NOT_FOUND without a sentence. */
+static err_t effective(call_t *call, store_txn_t *txn, paper_t paper, const char *name,
+                       found_t *found, sops_version_t *out)
+{
+    err_t err = find(call, txn, paper, name, found);
     if (err_is(err))
         return err;
     if (!found->edited) {
         if (!found->row.hash)
             return err_of(ERR_NOT_FOUND, NULL);
-        err = sops_by_hash(call, txn, found->row.hash, out);
+        err = by_hash(call, txn, paper, found->row.hash, out);
         out->name = name;
         return err;
     }
@@ -320,7 +368,8 @@ static err_t effective(call_t *call, store_txn_t *txn, const char *name, found_t
                             .hash = found->file.hash,
                             .content = found->file.content,
                             .size = found->file.size};
-    parse_version(call_arena(call), out);
+    if (paper == PAPER_SOP)
+        parse_version(call_arena(call), out);
     return err_ok();
 }
 
@@ -351,7 +400,7 @@ static void add_name(arena_t *arena, names_t *names, const char *name)
 
 static void add_files(call_t *call, names_t *names)
 {
-    DIR *folder = opendir(folder_of(call));
+    DIR *folder = opendir(folder_of(call, PAPER_SOP));
     if (!folder)
         return;
     for (struct dirent *entry; (entry = readdir(folder));) {
@@ -444,13 +493,13 @@ static void push_version(arena_t *arena, sop_row_t *row, const char *hash, int64
     row->versions = (sop_version_ref_list_t){items, count};
 }
 
-static err_t put_version(call_t *call, store_txn_t *txn, const sops_version_t *version,
-                         sop_row_t *row, const char *author)
+static err_t put_version(call_t *call, store_txn_t *txn, paper_t paper,
+                         const sops_version_t *version, sop_row_t *row, const char *author)
 {
     arena_t *arena = call_arena(call);
     store_key_t key = key_of(version->hash);
     sop_content_t content = {.name = version->name, .content = version->content};
-    err_t err = rows_put(txn, TABLE_sop_versions, &key, &sop_content_record, arena, &content);
+    err_t err = rows_put(txn, shelves[paper].versions, &key, &sop_content_record, arena, &content);
     if (err_is(err))
         return err;
     push_version(arena, row, version->hash, call_now_ms(call), author);
@@ -458,7 +507,7 @@ static err_t put_version(call_t *call, store_txn_t *txn, const sops_version_t *v
     row->updated_ms = call_now_ms(call);
     row->has_updated_ms = true;
     key = key_of(version->name);
-    return rows_put(txn, TABLE_sops, &key, &sop_row_record, arena, row);
+    return rows_put(txn, shelves[paper].names, &key, &sop_row_record, arena, row);
 }
 
 err_t sops_current(call_t *call, const char *text, sops_version_t *out)
@@ -471,17 +520,17 @@ err_t sops_current(call_t *call, const char *text, sops_version_t *out)
         err = call_write(call, call_company(call), &txn);
     if (err_is(err))
         return err;
-    err = effective(call, txn, name, &found, out);
+    err = effective(call, txn, PAPER_SOP, name, &found, out);
     if (err.code == ERR_NOT_FOUND && !err.what)
         return no_such(call, txn, name);
     if (err_is(err) || !out->sop)
         return err;
     if (found.edited) {
         found.row.file_hash = found.file.hash;
-        return put_version(call, txn, out, &found.row, "file");
+        return put_version(call, txn, PAPER_SOP, out, &found.row, "file");
     }
     if (found.stale)
-        write_after_commit(call, name, out->content, out->size);
+        write_after_commit(call, PAPER_SOP, name, out->content, out->size);
     return err_ok();
 }
 
@@ -513,7 +562,7 @@ static err_t sop_list(agent_t *self, call_t *call, const sop_list_args_t *args,
     for (size_t i = 0; i < names.count; i++) {
         found_t found;
         sops_version_t version;
-        err = effective(call, txn, names.items[i], &found, &version);
+        err = effective(call, txn, PAPER_SOP, names.items[i], &found, &version);
         if (err.code == ERR_NOT_FOUND)
             continue; /* a file that went away meanwhile, or no regular one */
         if (err_is(err))
@@ -595,7 +644,7 @@ static err_t look_up(call_t *call, const char *text, store_txn_t **txn, found_t 
         err = snapshot(call, txn);
     if (err_is(err))
         return err;
-    err = effective(call, *txn, name, found, version);
+    err = effective(call, *txn, PAPER_SOP, name, found, version);
     return err.code == ERR_NOT_FOUND && !err.what ? no_such(call, *txn, name) : err;
 }
 
@@ -666,49 +715,183 @@ static err_t sop_get(agent_t *self, call_t *call, const sop_get_args_t *args,
     return err_ok();
 }
 
-static err_t sop_create(agent_t *self, call_t *call, const sop_create_args_t *args,
-                        sop_create_reply_t *reply)
+err_t papers_save(call_t *call, paper_t paper, const char *name, const char *content,
+                  const char *author, sops_version_t *out, bool *created)
 {
-    (void)self;
     arena_t *arena = call_arena(call);
     store_txn_t *txn;
     found_t found;
-    sops_version_t version = {.content = args->content, .size = strlen(args->content)};
-    err_t err = sops_name(arena, args->name, &version.name);
+    *out = (sops_version_t){.content = content, .size = strlen(content)};
+    err_t err = sops_name(arena, name, &out->name);
     if (err_is(err))
         return err;
-    parse_version(arena, &version);
-    if (!version.sop)
-        return err_make(arena, version.err.code, "SOP Invalid: %s\n%s", version.name,
-                        sop_problems_text(arena, version.problems, version.problem_count));
-    version.hash = digest_hex(arena, (bytes_t){(const uint8_t *)version.content, version.size});
+    if (paper == PAPER_SOP) {
+        parse_version(arena, out);
+        if (!out->sop)
+            return err_make(arena, out->err.code, "SOP Invalid: %s\n%s", out->name,
+                            sop_problems_text(arena, out->problems, out->problem_count));
+    }
+    out->hash = digest_hex(arena, (bytes_t){(const uint8_t *)content, out->size});
     err = call_write(call, call_company(call), &txn);
     if (!err_is(err))
-        err = find(call, txn, version.name, &found);
+        err = find(call, txn, paper, out->name, &found);
     if (err_is(err))
         return err;
-    reply->created = !found.row.hash && !found.file.there;
+    *created = !found.row.hash && !found.file.there;
     /* What a person wrote into the file meanwhile is not lost: it becomes a version. */
     if (found.edited && found.file.size <= SOP_BYTES_LARGEST) {
-        sops_version_t other = {.name = version.name,
+        sops_version_t other = {.name = out->name,
                                 .hash = found.file.hash,
                                 .content = found.file.content,
                                 .size = found.file.size};
-        parse_version(arena, &other);
-        err = other.sop ? put_version(call, txn, &other, &found.row, "file") : err;
+        if (paper == PAPER_SOP)
+            parse_version(arena, &other);
+        if (other.sop || paper != PAPER_SOP)
+            err = put_version(call, txn, paper, &other, &found.row, "file");
     }
     if (found.file.there)
         found.row.file_hash = found.file.hash;
     if (!err_is(err))
-        err = put_version(call, txn, &version, &found.row, call_principal(call));
+        err = put_version(call, txn, paper, out, &found.row, author);
+    if (!err_is(err))
+        write_after_commit(call, paper, out->name, content, out->size);
+    return err;
+}
+
+err_t papers_read(call_t *call, paper_t paper, const char *text, const char *version,
+                  sops_version_t *out)
+{
+    store_txn_t *txn;
+    found_t found;
+    const char *name, *hash;
+    err_t err = sops_name(call_arena(call), text, &name);
+    if (!err_is(err))
+        err = snapshot(call, &txn);
+    if (!err_is(err))
+        err = effective(call, txn, paper, name, &found, out);
+    if (err.code == ERR_NOT_FOUND && !err.what)
+        return paper == PAPER_SOP
+                   ? no_such(call, txn, name)
+                   : err_make(call_arena(call), ERR_NOT_FOUND, "there is no soul '%s'", name);
+    if (err_is(err) || !version || !strncmp(out->hash, version, strlen(version)))
+        return err;
+    err = find_hash(call_arena(call), &found, version, &hash);
+    if (!err_is(err))
+        err = by_hash(call, txn, paper, hash, out);
+    out->name = name;
+    return err;
+}
+
+static void unlink_file(void *self, void *ctx)
+{
+    (void)self;
+    unlink(ctx);
+}
+
+err_t papers_drop(call_t *call, paper_t paper, const char *name)
+{
+    store_txn_t *txn;
+    store_key_t key = key_of(name);
+    err_t err = call_write(call, call_company(call), &txn);
+    if (!err_is(err))
+        err = store_del(txn, shelves[paper].names, key_bytes(&key));
+    if (!err_is(err))
+        call_after_commit(call, unlink_file, (void *)(uintptr_t)file_of(call, paper, name));
+    return err;
+}
+
+void papers_write(call_t *call, const char *folder, const char *path, const char *content)
+{
+    arena_t *arena = call_arena(call);
+    write_job_t *job = ARENA_NEW(arena, write_job_t);
+    *job = (write_job_t){arena_strdup(arena, folder), arena_strdup(arena, path),
+                         arena_strdup(arena, content), strlen(content)};
+    call_after_commit(call, write_file, job);
+}
+
+static err_t repair_of(call_t *call, store_txn_t *txn, paper_t paper)
+{
+    store_scan_t scan;
+    bytes_t key, value;
+    err_t err =
+        store_scan_open(&scan, txn, shelves[paper].names, (bytes_t){0}, (bytes_t){0}, false);
+    while (!err_is(err) && store_scan_next(&scan, &key, &value)) {
+        found_t found;
+        sops_version_t version;
+        const char *name = arena_strndup(call_arena(call), (const char *)key.data, key.size);
+        err = find(call, txn, paper, name, &found);
+        if (err_is(err) || (found.file.there && !found.stale))
+            continue;
+        err = by_hash(call, txn, paper, found.row.hash, &version);
+        if (!err_is(err))
+            write_after_commit(call, paper, name, version.content, version.size);
+    }
+    store_scan_close(&scan);
+    return err;
+}
+
+err_t papers_repair(call_t *call, store_txn_t *txn)
+{
+    err_t err = repair_of(call, txn, PAPER_SOUL);
+    return err_is(err) ? err : repair_of(call, txn, PAPER_SOP);
+}
+
+static err_t sop_create(agent_t *self, call_t *call, const sop_create_args_t *args,
+                        sop_create_reply_t *reply)
+{
+    (void)self;
+    sops_version_t version;
+    err_t err = papers_save(call, PAPER_SOP, args->name, args->content, call_principal(call),
+                            &version, &reply->created);
     if (err_is(err))
         return err;
-    write_after_commit(call, version.name, version.content, version.size);
     reply->name = version.name;
     reply->hash = version.hash;
     reply->has_created = true;
-    reply->file = file_of(call, version.name);
-    reply->problems = issues_of(arena, &version);
-    call_say(call, "SOP '%s' created successfully in %s.", version.name, folder_of(call));
+    reply->file = file_of(call, PAPER_SOP, version.name);
+    reply->problems = issues_of(call_arena(call), &version);
+    call_say(call, "SOP '%s' created successfully in %s.", version.name,
+             folder_of(call, PAPER_SOP));
+    return err_ok();
+}
+
+static err_t sop_diff(agent_t *self, call_t *call, const sop_diff_args_t *args,
+                      sop_diff_reply_t *reply)
+{
+    (void)self;
+    sops_version_t from, to;
+    arena_t *arena = call_arena(call);
+    err_t err = papers_read(call, PAPER_SOP, args->name, args->from, &from);
+    if (!err_is(err))
+        err = papers_read(call, PAPER_SOP, args->name, args->to, &to);
+    if (err_is(err))
+        return err;
+    if (!mp_utf8(to.content, to.size) || memchr(to.content, 0, to.size))
+        return err_make(arena, ERR_ARGUMENT, "the file of '%s' is no UTF-8 text", to.name);
+    reply->diff = diff_make(arena, from.content, to.content,
+                            arena_printf(arena, "sops/%s.md %.12s", from.name, from.hash),
+                            arena_printf(arena, "sops/%s.md %.12s", to.name, to.hash));
+    reply->from = from.hash;
+    reply->to = to.hash;
+    call_say_text(call, *reply->diff ? reply->diff : "They are the same.");
+    return err_ok();
+}
+
+static err_t sop_rollback(agent_t *self, call_t *call, const sop_rollback_args_t *args,
+                          sop_rollback_reply_t *reply)
+{
+    (void)self;
+    sops_version_t version, saved;
+    bool created;
+    err_t err = papers_read(call, PAPER_SOP, args->name, args->version, &version);
+    if (!err_is(err))
+        err = papers_save(call, PAPER_SOP, version.name, version.content, call_principal(call),
+                          &saved, &created);
+    if (err_is(err))
+        return err;
+    reply->name = saved.name;
+    reply->hash = saved.hash;
+    reply->file = file_of(call, PAPER_SOP, saved.name);
+    call_say(call, "SOP '%s' is as it was in version %.12s.", saved.name, saved.hash);
     return err_ok();
 }

@@ -13,7 +13,7 @@
 #include "actors/agent/sop.h"
 #include "bus/actor.h"
 
-#define SOPS_TABLES(T) T(sop_versions) T(sops)
+#define SOPS_TABLES(T) T(sop_versions) T(sops) T(soul_versions) T(souls)
 
 typedef struct agent agent_t;
 typedef struct sops sops_t; /* see runs.h */
@@ -38,6 +38,23 @@ typedef struct sops_version {
  * ERR_NOT_FOUND lists what there is, ERR_ARGUMENT: a bad name. A version with errors is returned
  * with them and not imported. */
 err_t sops_current(call_t *call, const char *name, sops_version_t *out);
+
+/* Procedures and souls are kept alike; a soul is any text, in souls/AGENT.md. */
+typedef enum paper { PAPER_SOP, PAPER_SOUL } paper_t;
+
+/* The current version, or the one whose hash begins so. ERR_NOT_FOUND, ERR_ARGUMENT. */
+err_t papers_read(call_t *call, paper_t paper, const char *name, const char *version,
+                  sops_version_t *out);
+/* A new current version; the file is written after the commit. `content` lives in the arena. A
+ * procedure with errors is ERR_ARGUMENT. From a WRITES entry. */
+err_t papers_save(call_t *call, paper_t paper, const char *name, const char *content,
+                  const char *author, sops_version_t *out, bool *created);
+/* The name is gone, and its file; versions stay. */
+err_t papers_drop(call_t *call, paper_t paper, const char *name);
+/* A file, replaced as a whole after the commit; makes the folder. */
+void papers_write(call_t *call, const char *folder, const char *path, const char *content);
+/* Files that are older than the store, or absent, are written anew after the commit. */
+err_t papers_repair(call_t *call, store_txn_t *txn);
 
 /* A version that was imported before, by its hash. ERR_NOT_FOUND. */
 err_t sops_by_hash(call_t *call, store_txn_t *txn, const char *hash, sops_version_t *out);
