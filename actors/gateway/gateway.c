@@ -18,7 +18,7 @@ enum { ASK_AGAIN_MS = 200, LOOK_AGAIN_MS = 30000, PING_MS = 1000, TEND_MS = 2000
 #define METADATA_ROOT "/.well-known/oauth-protected-resource"
 #define METADATA METADATA_ROOT "/mcp"
 
-static const char *const all_pillars[] = {"agent", "brain", "swarm", "elastic"};
+static const char *const all_pillars[] = {"agent", "brain", "health", "swarm", "elastic"};
 
 void exchange_unref(exchange_t *exchange)
 {

@@ -1,0 +1,107 @@
+/* health: watches everything that is measured. Points come by track_metric and from the files on
+ * the shared volume (tail.c), are rolled up (series.c), looked at for alerts (alerts.c) and for
+ * what is unusual (detect.c). Every company has its own; the agency's own metrics belong to the
+ * default company. */
+#ifndef ACTORS_HEALTH_HEALTH_H
+#define ACTORS_HEALTH_HEALTH_H
+
+#include "bus/actor.h"
+
+#define health_settings_FIELDS(F)                                                                  \
+    F(INT, poll_ms, opt(1000), 50, 600000, "Pause between two looks at the metrics files.")        \
+    F(INT, observe_ms, opt(15000), 0, 3600000,                                                     \
+      "Pause between two looks at the pillars' own metrics; 0: never.")                            \
+    F(INT, max_series, opt(10000), 1, 1000000, "Metrics of one company, by agent and name.")       \
+    F(INT, max_alerts, opt(1000), 1, 100000, "Alert rules of one company.")                        \
+    F(INT, stale_ms, opt(300000), 1000, 86400000,                                                  \
+      "A value older than this changes no alert: it neither fires nor resolves.")                  \
+    F(STR, webhook_url, opt(), 1, 4096,                                                            \
+      "Where alerts without a contact of their own go, in the form of Alertmanager's webhooks.")   \
+    F(STR, alertmanager_url, opt(), 1, 4096,                                                       \
+      "An Alertmanager, e.g. http://localhost:9093: it gets all alerts of all companies.")         \
+    F(INT, webhook_timeout_ms, opt(10000), 100, 120000, "Longest time one delivery may take.")     \
+    F(INT, webhook_backoff_ms, opt(1000), 10, 3600000, "Pause before the second try; doubles.")    \
+    F(INT, webhook_give_up_ms, opt(86400000), 1000, 604800000,                                     \
+      "A message that nobody took for so long is dropped, and that is logged.")                    \
+    F(INT, export_series, opt(200), 0, 10000,                                                      \
+      "Tracked metrics of the default company that GET /metrics shows at most.")
+RECORD_STRUCT(health_settings, health_settings_FIELDS)
+
+#define HEALTH_TABLES(T) T(series) T(spans) T(files) T(lines) T(alerts) T(messages) T(history)
+enum {
+#define HEALTH_TABLE_INDEX(name) TABLE_##name,
+    HEALTH_TABLES(HEALTH_TABLE_INDEX)
+#undef HEALTH_TABLE_INDEX
+        HEALTH_TABLE_COUNT
+};
+
+/* What is kept in memory of a company; all of it can be rebuilt. */
+typedef struct watched_company {
+    struct watched_company *next;
+    char name[65];
+    uint64_t written;   /* lines up to this number are in the file */
+    uint64_t next_line; /* 0: not known yet */
+    int broken;         /* errno of the last attempt to write the file; 0: it went well */
+    bool lines_left;    /* the store holds lines that are not in the file, or not forgotten */
+    bool alerts_wait;   /* an alert is pending: look again without new points */
+    bool messages_wait, delivering;
+} watched_company_t;
+
+typedef struct tail tail_t;
+
+typedef struct health {
+    const health_settings_t *settings; /* first: the skeleton fills it in */
+    actor_t *actor;
+    watched_company_t *companies;
+    tail_t *tail;
+    uint64_t points, refused_lines, files_read, messages_sent, messages_failed;
+    int64_t observed_ms, all_files_ms, trimmed_ms;
+    int64_t firing; /* of all companies, since the start */
+} health_t;
+
+extern const actor_def_t health_actor;
+
+watched_company_t *health_company(health_t *self, const char *name);
+/* metrics/ of the company on the shared volume. */
+const char *health_metrics_dir(health_t *self, arena_t *arena, const char *company);
+
+/* ---- tail.c: the files on the shared volume ---- */
+
+/* A point that was tracked here also goes into the file of the day, after the commit. ERR_IO when
+ * that file cannot be written. */
+err_t tail_append(health_t *self, call_t *call, store_txn_t *txn, const char *line_begin);
+/* Work entry: reads what was appended, for every company; comes back by itself. */
+void tail_open(health_t *self, call_t *call);
+void tail_close(health_t *self);
+
+/* ---- alerts.c ---- */
+
+extern const method_t alerts_methods[];
+/* After points came, or when somebody waits: fires and resolves. In a write transaction. */
+err_t alerts_look(health_t *self, call_t *call, const char *company, store_txn_t *txn);
+void alerts_open(health_t *self, call_t *call);
+
+#define alert_FIELDS(F)                                                                            \
+    F(STR, id, must, 0, 0, "Id of the rule.")                                                      \
+    F(STR, metric, must, 0, 0, "Name of the metric, or agent:metric.")                             \
+    F(STR, operator, must, 0, 0, "> >= < <= == or !=.")                                            \
+    F(REAL, threshold, must, 0, 0, "What the last value is held against.")                         \
+    F(INT, for_ms, must, 0, 0, "It must hold for so long before it fires.")                        \
+    F(STR, contact, opt(), 0, 0, "URL that is told; absent: the one of the settings.")             \
+    F(STR, state, must, 0, 0, "ok, pending or firing.")                                            \
+    F(STR, series, opt(), 0, 0, "agent:metric that made it so.")                                   \
+    F(REAL, value, opt(), 0, 0, "Its value.")                                                      \
+    F(TIME, since, opt(), 0, 0, "In this state since then.")                                       \
+    F(INT, fired, must, 0, 0, "How often it has fired.")                                           \
+    F(TIME, silenced_until, opt(), 0, 0, "Nobody is told until then.")
+RECORD_STRUCT(alert, alert_FIELDS)
+extern const record_t alert_record;
+
+/* All rules; with only_firing those that fire. */
+err_t alerts_list(store_txn_t *txn, arena_t *arena, bool only_firing, alert_list_t *out);
+
+/* ---- own.c: the pillars' own metrics ---- */
+
+void own_open(health_t *self, call_t *call);
+
+#endif

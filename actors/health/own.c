@@ -1,0 +1,92 @@
+/* own: what the pillars count and measure becomes metrics of the default company, so that reports,
+ * alerts and predictions know it: agent is the actor, metric the name without agency_. */
+#include <string.h>
+
+#include "actors/health/health.h"
+#include "actors/health/series.h"
+
+enum { PILLAR_MS = 3000 };
+
+static const char *const pillars[] = {"agent", "brain", "elastic"};
+
+#define measured_FIELDS(F) F(LIST(metric_family), families, must, 0, 0, "What it measures.")
+RECORD(measured, measured_FIELDS)
+
+static err_t observe(void *state, call_t *call, void *ctx);
+
+/* One value a name: no labels but the actor. NULL: this sample is of another kind. */
+static const char *agent_of(const metric_sample_t *sample, const char *pillar)
+{
+    if (sample->suffix)
+        return NULL;
+    if (!sample->labels.count)
+        return pillar;
+    return sample->labels.count == 2 && !strcmp(sample->labels.items[0], "actor")
+               ? sample->labels.items[1]
+               : NULL;
+}
+
+static err_t keep(health_t *self, call_t *call, const metric_family_list_t *list,
+                  const char *pillar)
+{
+    store_txn_t *txn;
+    const char *company = actor_default_company(self->actor);
+    err_t err = call_write(call, company, &txn);
+    if (err_is(err))
+        return err;
+    series_batch_t *batch = series_batch_new(call, txn, self->settings->max_series);
+    for (size_t i = 0; i < list->count; i++) {
+        const metric_family_t *family = &list->items[i];
+        const char *name = family->name;
+        if (!strncmp(name, "agency_", 7))
+            name += 7;
+        for (size_t j = 0; j < family->samples.count && !err_is(err); j++) {
+            const metric_sample_t *sample = &family->samples.items[j];
+            point_t point = {agent_of(sample, pillar), name, sample->value, call_now_ms(call)};
+            if (point.agent)
+                err = series_batch_add(batch, &point);
+        }
+    }
+    if (!err_is(err))
+        err = series_batch_write(batch);
+    return err_is(err) ? err : alerts_look(self, call, company, txn);
+}
+
+static err_t on_measured(void *state, call_t *call, void *reply, const peer_answer_t *got,
+                         void *ctx)
+{
+    health_t *self = state;
+    const char *pillar = ctx;
+    measured_t measured;
+    (void)reply;
+    if (err_is(got->err))
+        return err_ok(); /* it is away: its series has a gap */
+    err_t err = record_decode(&measured_record, got->body, call_arena(call), "field", &measured);
+    return err_is(err) ? err : keep(self, call, &measured.families, pillar);
+}
+
+static err_t ask(void *state, call_t *call, void *ctx)
+{
+    const char *pillar = ctx;
+    (void)state;
+    peer_call_t request = {.peer = pillar,
+                           .method = arena_printf(call_arena(call), "%s.metrics", pillar),
+                           .timeout_ms = PILLAR_MS};
+    call_peer(call, &request, on_measured, ctx);
+    return call_park(call);
+}
+
+static err_t observe(void *state, call_t *call, void *ctx)
+{
+    health_t *self = state;
+    for (size_t i = 0; i < sizeof(pillars) / sizeof(*pillars); i++)
+        call_work(call, 0, ask, (void *)pillars[i]);
+    call_work(call, self->settings->observe_ms, observe, ctx);
+    return err_ok();
+}
+
+void own_open(health_t *self, call_t *call)
+{
+    if (self->settings->observe_ms)
+        call_work(call, 0, observe, NULL);
+}

@@ -1,0 +1,524 @@
+/* tail: the metrics files on the shared volume, metrics/YYYY-MM-DD.ndjson. Whoever likes appends
+ * lines; each is read once. How far a file was read is written in the transaction that keeps what
+ * was in it, so a crash neither loses nor doubles a point. */
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "actors/health/health.h"
+#include "actors/health/series.h"
+
+enum {
+    SLICE_BYTES = 1 << 18,
+    ALL_FILES_MS = 60000,
+    FILES_MOST = 4096,
+    LOOK_BACK_BYTES = 1 << 20,
+    LINES_AT_ONCE = 4096
+};
+
+const char *health_metrics_dir(health_t *self, arena_t *arena, const char *company)
+{
+    const char *data = actor_data_dir(self->actor);
+    bool own = !strcmp(company, actor_default_company(self->actor));
+    return own ? arena_printf(arena, "%s/metrics", data)
+               : arena_printf(arena, "%s/metrics/%s", data, company);
+}
+
+/* ---- Writing the file of the day ---- */
+
+typedef struct line_out {
+    watched_company_t *company;
+    uint64_t number;
+    char *path;
+    const char *text;
+    size_t size;
+} line_out_t;
+
+static err_t make_dirs(const char *dir, arena_t *arena)
+{
+    char *path = arena_strdup(arena, dir);
+    char *last = strrchr(path, '/');
+    if (!mkdir(dir, 0750) || errno == EEXIST)
+        return err_ok();
+    if (errno == ENOENT && last) {
+        *last = '\0';
+        if ((!mkdir(path, 0750) || errno == EEXIST) && (!mkdir(dir, 0750) || errno == EEXIST))
+            return err_ok();
+    }
+    return err_make(arena, ERR_IO, "cannot make %s: %s", dir, strerror(errno));
+}
+
+static int open_day(const char *path)
+{
+    return open(path, O_WRONLY | O_APPEND | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0640);
+}
+
+/* One write call: lines of several writers never mix. A torn line of a writer that died gets an end
+ * first. */
+static int append(const char *path, const char *text, size_t size)
+{
+    struct stat stat_now;
+    char last = '\n';
+    int fd = open_day(path), failed = 0;
+    if (fd < 0)
+        return errno;
+    int reader = open(path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
+    if (reader >= 0 && !fstat(reader, &stat_now) && stat_now.st_size > 0 &&
+        pread(reader, &last, 1, stat_now.st_size - 1) != 1)
+        last = '\n';
+    if (reader >= 0)
+        close(reader);
+    if ((last != '\n' && write(fd, "\n", 1) != 1) || write(fd, text, size) != (ssize_t)size)
+        failed = errno ? errno : EIO;
+    close(fd);
+    return failed;
+}
+
+static void append_line(void *state, void *ctx)
+{
+    const line_out_t *line = ctx;
+    health_t *self = state;
+    line->company->lines_left = true;
+    line->company->broken = append(line->path, line->text, line->size);
+    if (line->company->broken)
+        return; /* the row stays; the next look tries again */
+    if (line->number == line->company->written + 1 || !line->company->written)
+        line->company->written = line->number;
+    self->points++;
+}
+
+static store_key_t line_key(uint64_t number)
+{
+    store_key_t key;
+    key_open(&key);
+    key_u64(&key, number);
+    return key;
+}
+
+/* Lines that are in the file need no row any more. */
+static err_t forget_lines(watched_company_t *company, store_txn_t *txn)
+{
+    store_scan_t scan;
+    bytes_t key, value, none = {0};
+    uint64_t number;
+    err_t err = store_scan_open(&scan, txn, TABLE_lines, none, none, false);
+    while (!err_is(err) && store_scan_next(&scan, &key, &value) && key_read_u64(&key, &number) &&
+           number <= company->written)
+        err = store_scan_del(&scan);
+    store_scan_close(&scan);
+    return err;
+}
+
+static err_t next_number(watched_company_t *company, store_txn_t *txn, uint64_t epoch)
+{
+    store_scan_t scan;
+    bytes_t key, value, none = {0};
+    if (company->next_line)
+        return err_ok();
+    uint64_t last = epoch << 32;
+    err_t err = store_scan_open(&scan, txn, TABLE_lines, none, none, true);
+    if (!err_is(err) && store_scan_next(&scan, &key, &value) && key_read_u64(&key, &last))
+        company->lines_left = true;
+    store_scan_close(&scan);
+    company->next_line = (last > epoch << 32 ? last : epoch << 32) + 1;
+    return err;
+}
+
+static const char *day_path(health_t *self, call_t *call, const char *company)
+{
+    const char *day = record_time_text(call_arena(call), call_now_ms(call));
+    return arena_printf(call_arena(call), "%s/%.10s.ndjson",
+                        health_metrics_dir(self, call_arena(call), company), day);
+}
+
+err_t tail_append(health_t *self, call_t *call, store_txn_t *txn, const char *line_begin)
+{
+    arena_t *arena = call_arena(call);
+    watched_company_t *company = health_company(self, call_company(call));
+    line_out_t *out = ARENA_NEW(arena, line_out_t);
+    err_t err = make_dirs(health_metrics_dir(self, arena, company->name), arena);
+    out->path = (char *)day_path(self, call, company->name);
+    int fd = err_is(err) ? -1 : open_day(out->path);
+    if (!err_is(err) && fd < 0)
+        err = err_make(arena, ERR_IO, "cannot append to %s: %s; the point is not kept", out->path,
+                       strerror(errno));
+    if (!err_is(err) && company->broken)
+        err = err_make(arena, ERR_IO, "%s cannot be written: %s; the point is not kept", out->path,
+                       strerror(company->broken));
+    if (fd >= 0)
+        close(fd);
+    if (!err_is(err))
+        err = next_number(company, txn, actor_epoch(self->actor));
+    if (!err_is(err))
+        err = forget_lines(company, txn);
+    if (err_is(err))
+        return err;
+    out->company = company;
+    out->number = company->next_line++; /* a replayed batch leaves a gap: harmless */
+    const char *text =
+        arena_printf(arena, "%s,\"by\":\"health:%" PRIu64 "\"}\n", line_begin, out->number);
+    out->text = text;
+    out->size = strlen(text);
+    store_key_t key = line_key(out->number);
+    call_after_commit(call, append_line, out);
+    return store_put(txn, TABLE_lines, key_bytes(&key),
+                     (bytes_t){(const uint8_t *)text, out->size});
+}
+
+/* Is that line already at the end of the file? Asked after a crash only. */
+static bool is_written(const char *path, const char *line, size_t size, arena_t *arena)
+{
+    bool found = false;
+    struct stat stat_now;
+    int fd = open(path, O_RDONLY | O_CLOEXEC);
+    if (fd < 0)
+        return false;
+    if (!fstat(fd, &stat_now)) {
+        off_t from = stat_now.st_size > LOOK_BACK_BYTES ? stat_now.st_size - LOOK_BACK_BYTES : 0;
+        char *end = arena_alloc(arena, LOOK_BACK_BYTES);
+        ssize_t got = pread(fd, end, LOOK_BACK_BYTES, from);
+        found = got > 0 && memmem(end, (size_t)got, line, size) != NULL;
+    }
+    close(fd);
+    return found;
+}
+
+/* What a crash or a full volume left over, in order. */
+static err_t write_left(health_t *self, call_t *call, watched_company_t *company, store_txn_t *txn)
+{
+    store_scan_t scan;
+    bytes_t key, value, none = {0};
+    uint64_t number;
+    bool first = true;
+    const char *path = day_path(self, call, company->name);
+    err_t err = store_scan_open(&scan, txn, TABLE_lines, none, none, false);
+    for (int i = 0; !err_is(err) && i < LINES_AT_ONCE && store_scan_next(&scan, &key, &value);
+         i++) {
+        if (!key_read_u64(&key, &number))
+            break;
+        const char *line = (const char *)value.data;
+        if (number > company->written &&
+            !(first && is_written(path, line, value.size, call_arena(call)))) {
+            company->broken = append(path, line, value.size);
+            if (company->broken)
+                break;
+        }
+        first = false;
+        company->written = number;
+        err = store_scan_del(&scan);
+    }
+    store_scan_close(&scan);
+    company->lines_left = company->broken || store_count(txn, TABLE_lines) > 0;
+    return err;
+}
+
+/* ---- Reading ---- */
+
+typedef struct file_row {
+    uint64_t inode;
+    int64_t offset;
+} file_row_t;
+
+typedef struct tailed {
+    char name[64];
+    char path[4400];
+} tailed_t;
+
+/* A round over the companies, one slice of one file in each entry. It moves on after commits only,
+ * since a batch may be run twice. */
+struct tail {
+    char company[65], next[65];
+    bool all; /* every file, not only those of today and yesterday */
+    size_t at, count;
+    bool advance; /* the file at hand has nothing more */
+    tailed_t *files;
+};
+
+static bool is_metrics_file(const char *name)
+{
+    size_t size = strlen(name);
+    return size < 60 && size > 7 && name[0] != '.' && strstr(name, ".ndjson") != NULL;
+}
+
+static bool recent(const char *name, int64_t now_ms, arena_t *arena)
+{
+    return !strncmp(name, record_time_text(arena, now_ms), 10) ||
+           !strncmp(name, record_time_text(arena, now_ms - 86400000), 10);
+}
+
+static file_row_t file_row(store_txn_t *txn, const char *name)
+{
+    bytes_t value;
+    file_row_t row = {0};
+    bytes_t key = {(const uint8_t *)name, strlen(name)};
+    if (!err_is(store_get(txn, TABLE_files, key, &value)) && value.size == sizeof(row))
+        memcpy(&row, value.data, sizeof(row));
+    return row;
+}
+
+/* A file that was renamed goes on where it was read to: its inode is known by another name. */
+static file_row_t by_inode(store_txn_t *txn, uint64_t inode)
+{
+    store_scan_t scan;
+    bytes_t key, value, none = {0};
+    file_row_t row = {0}, found = {0};
+    if (err_is(store_scan_open(&scan, txn, TABLE_files, none, none, false)))
+        return found;
+    while (store_scan_next(&scan, &key, &value))
+        if (value.size == sizeof(row)) {
+            memcpy(&row, value.data, sizeof(row));
+            if (row.inode == inode)
+                found = row;
+        }
+    store_scan_close(&scan);
+    return found;
+}
+
+static err_t read_slice(health_t *self, call_t *call, store_txn_t *txn, const char *text,
+                        size_t size)
+{
+    arena_t *arena = call_arena(call);
+    series_batch_t *batch = series_batch_new(call, txn, self->settings->max_series);
+    point_t point;
+    const char *own, *at = text, *end;
+    for (; (end = memchr(at, '\n', (size_t)(text + size - at))); at = end + 1) {
+        if (end == at)
+            continue;
+        err_t err = point_parse(arena, at, (size_t)(end - at), call_now_ms(call), &point, &own);
+        bool ours = own && !strncmp(own, "health:", 7);
+        if (!err_is(err) && !ours)
+            err = series_batch_add(batch, &point);
+        if (err.code == ERR_CORRUPT || err.code == ERR_FULL || err.code == ERR_IO)
+            return err;
+        if (err_is(err) && !ours)
+            self->refused_lines++;
+        else if (!ours)
+            self->points++;
+    }
+    return series_batch_write(batch);
+}
+
+/* *more: there is more to read. */
+static err_t read_file(health_t *self, call_t *call, const char *company, const tailed_t *file,
+                       bool *more)
+{
+    store_txn_t *txn;
+    struct stat stat_now;
+    arena_t *arena = call_arena(call);
+    int fd = open(file->path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK);
+    if (fd < 0 || fstat(fd, &stat_now) || !S_ISREG(stat_now.st_mode)) {
+        if (fd >= 0)
+            close(fd);
+        return err_ok();
+    }
+    file_row_t row = {0};
+    err_t err = call_read(call, company, &txn);
+    if (!err_is(err)) {
+        row = file_row(txn, file->name);
+        if (row.inode != stat_now.st_ino)
+            row = by_inode(txn, stat_now.st_ino);
+    }
+    int64_t offset =
+        row.inode == stat_now.st_ino && row.offset <= stat_now.st_size ? row.offset : 0;
+    if (stat_now.st_size <= offset && row.inode == stat_now.st_ino && row.offset == offset) {
+        close(fd);
+        return err_ok();
+    }
+    char *text = arena_alloc(arena, SLICE_BYTES);
+    ssize_t got = pread(fd, text, SLICE_BYTES, (off_t)offset);
+    close(fd);
+    if (got < 0)
+        return err_ok();
+    const char *last = memrchr(text, '\n', (size_t)got);
+    size_t whole = last ? (size_t)(last - text) + 1 : 0;
+    if (!whole && got == SLICE_BYTES) {
+        whole = SLICE_BYTES; /* no line is so long */
+        self->refused_lines++;
+    }
+    if (!whole && row.inode == stat_now.st_ino && row.offset == offset)
+        return err_ok(); /* the last line is still being written */
+    err = call_write(call, company, &txn);
+    if (!err_is(err))
+        err = read_slice(self, call, txn, text, whole);
+    row = (file_row_t){stat_now.st_ino, offset + (int64_t)whole};
+    if (!err_is(err))
+        err =
+            store_put(txn, TABLE_files, (bytes_t){(const uint8_t *)file->name, strlen(file->name)},
+                      (bytes_t){(const uint8_t *)&row, sizeof(row)});
+    if (!err_is(err))
+        err = alerts_look(self, call, company, txn);
+    self->files_read++;
+    *more = whole > 0 && row.offset < stat_now.st_size;
+    return err;
+}
+
+static err_t next_company(void *state, call_t *call, void *ctx);
+static err_t read_next(void *state, call_t *call, void *ctx);
+
+static void go_on(void *state, void *ctx)
+{
+    health_t *self = state;
+    tail_t *tail = self->tail;
+    (void)ctx;
+    tail->at += tail->advance;
+    actor_work(self->actor, 0, tail->at == tail->count ? next_company : read_next, NULL);
+}
+
+static err_t read_next(void *state, call_t *call, void *ctx)
+{
+    health_t *self = state;
+    tail_t *tail = self->tail;
+    bool more = false;
+    (void)ctx;
+    err_t err = read_file(self, call, tail->company, &tail->files[tail->at], &more);
+    if (err.code == ERR_FULL)
+        return err; /* the batch is run again on a larger map */
+    if (err_is(err))
+        call_log(call, LOG_WARN, "%s is not read: %s", tail->files[tail->at].path, err_what(err));
+    tail->advance = !more || err_is(err);
+    call_after_commit(call, go_on, NULL);
+    return err_ok();
+}
+
+static int by_name(const void *one, const void *other)
+{
+    return strcmp(((const tailed_t *)one)->name, ((const tailed_t *)other)->name);
+}
+
+static void list_files(health_t *self)
+{
+    tail_t *tail = self->tail;
+    arena_t *arena = arena_new();
+    const char *dir = health_metrics_dir(self, arena, tail->company);
+    struct dirent *row;
+    DIR *open_dir = opendir(dir);
+    tail->at = tail->count = 0;
+    while (open_dir && (row = readdir(open_dir)) && tail->count < FILES_MOST) {
+        if (!is_metrics_file(row->d_name) ||
+            (!tail->all && !recent(row->d_name, actor_wall_ms(self->actor), arena)))
+            continue;
+        tail->files = realloc(tail->files, (tail->count + 1) * sizeof(tailed_t));
+        if (!tail->files)
+            abort();
+        tailed_t *file = &tail->files[tail->count++];
+        snprintf(file->name, sizeof(file->name), "%s", row->d_name);
+        snprintf(file->path, sizeof(file->path), "%s/%s", dir, row->d_name);
+    }
+    if (open_dir)
+        closedir(open_dir);
+    if (tail->count)
+        qsort(tail->files, tail->count, sizeof(tailed_t), by_name);
+    arena_destroy(&arena);
+}
+
+/* A name that a company may have, and whose directory lies under metrics/. */
+static bool is_company(const char *name)
+{
+    size_t size = strlen(name);
+    static const char fine[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789._-";
+    return size && size < 65 && name[0] != '.' && name[0] != '_' && name[0] != '-' &&
+           strspn(name, fine) == size && !is_metrics_file(name);
+}
+
+/* The company after this one: the default one first, then the directories by name. NULL: none. */
+static const char *find_next(health_t *self, call_t *call)
+{
+    const char *first = actor_default_company(self->actor), *best = NULL, *at = self->tail->company;
+    const char *dir = health_metrics_dir(self, call_arena(call), first);
+    struct dirent *row;
+    if (!*at)
+        return first;
+    const char *after = strcmp(at, first) ? at : "";
+    DIR *open_dir = opendir(dir);
+    while (open_dir && (row = readdir(open_dir)))
+        if ((row->d_type == DT_DIR || row->d_type == DT_UNKNOWN) && is_company(row->d_name) &&
+            strcmp(row->d_name, first) != 0 && strcmp(row->d_name, after) > 0 &&
+            (!best || strcmp(row->d_name, best) < 0))
+            best = arena_strdup(call_arena(call), row->d_name);
+    if (open_dir)
+        closedir(open_dir);
+    return best;
+}
+
+static err_t begin_round(void *state, call_t *call, void *ctx)
+{
+    health_t *self = state;
+    int64_t now = actor_mono_us(self->actor) / 1000;
+    *self->tail->company = '\0';
+    self->tail->all = !self->all_files_ms || now - self->all_files_ms >= ALL_FILES_MS;
+    if (self->tail->all)
+        self->all_files_ms = now;
+    return next_company(state, call, ctx);
+}
+
+/* Lines left over first: they are older than what the file holds now. */
+static err_t tend_company(health_t *self, call_t *call, const char *name)
+{
+    store_txn_t *txn;
+    watched_company_t *company = health_company(self, name);
+    if (!company->lines_left && !company->alerts_wait && company->next_line)
+        return err_ok();
+    err_t err = call_read(call, name, &txn);
+    if (err.code == ERR_NOT_FOUND)
+        return err_ok();
+    if (!err_is(err) && !company->next_line && !store_count(txn, TABLE_lines)) {
+        err = next_number(company, txn, actor_epoch(self->actor));
+        if (!company->alerts_wait)
+            return err;
+    }
+    err = call_write(call, name, &txn);
+    if (!err_is(err))
+        err = write_left(self, call, company, txn);
+    return err_is(err) ? err : alerts_look(self, call, name, txn);
+}
+
+static void enter_company(void *state, void *ctx)
+{
+    health_t *self = state;
+    tail_t *tail = self->tail;
+    memcpy(tail->company, tail->next, sizeof(tail->company));
+    list_files(self);
+    tail->advance = false;
+    go_on(state, ctx);
+}
+
+static err_t next_company(void *state, call_t *call, void *ctx)
+{
+    health_t *self = state;
+    const char *name = find_next(self, call);
+    (void)ctx;
+    if (!name) {
+        call_work(call, self->settings->poll_ms, begin_round, NULL);
+        return err_ok();
+    }
+    err_t err = tend_company(self, call, name);
+    if (err.code == ERR_FULL)
+        return err;
+    if (err_is(err))
+        call_log(call, LOG_WARN, "%s: %s", name, err_what(err));
+    snprintf(self->tail->next, sizeof(self->tail->next), "%s", name);
+    call_after_commit(call, enter_company, NULL);
+    return err_ok();
+}
+
+void tail_open(health_t *self, call_t *call)
+{
+    self->tail = calloc(1, sizeof(*self->tail));
+    if (!self->tail)
+        abort();
+    call_work(call, 0, begin_round, NULL);
+}
+
+void tail_close(health_t *self)
+{
+    if (self->tail)
+        free(self->tail->files);
+    free(self->tail);
+    self->tail = NULL;
+}
