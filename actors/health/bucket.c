@@ -88,7 +88,7 @@ void bucket_merge(bucket_t *bucket, arena_t *arena, const bucket_t *other)
 
 double bucket_quantile(const bucket_t *bucket, double part)
 {
-    double rank = part * (double)(bucket->count - 1), seen = 0;
+    double rank = ceil(part * (double)bucket->count) - 1, seen = 0; /* the nearest rank */
     if (!bucket->count)
         return 0;
     if (part <= 0)

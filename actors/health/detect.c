@@ -93,7 +93,7 @@ bool predict(const double *xs, const double *ys, size_t count, double ahead, for
         sxx += (xs[i] - mean_x) * (xs[i] - mean_x);
         sxy += (xs[i] - mean_x) * (ys[i] - mean_y);
     }
-    if (sxx <= 0)
+    if (sxx <= 1e-12 * (1 + mean_x * mean_x) * (double)count)
         return false;
     double slope = sxy / sxx;
     for (size_t i = 0; i < count; i++) {

@@ -14,6 +14,17 @@ RECORD(measured, measured_FIELDS)
 
 static err_t observe(void *state, call_t *call, void *ctx);
 
+/* Of use to Prometheus, and in the way of people who read a report. */
+static bool is_plumbing(const char *name)
+{
+    static const char *const some[] = {"actor_start_time_seconds", "actor_epoch", "actor_batches",
+                                       "actor_draining", "store_environments_open"};
+    for (size_t i = 0; i < sizeof(some) / sizeof(*some); i++)
+        if (!strcmp(name, some[i]))
+            return true;
+    return !strncmp(name, "bus_", 4);
+}
+
 /* One value a name: no labels but the actor. NULL: this sample is of another kind. */
 static const char *agent_of(const metric_sample_t *sample, const char *pillar)
 {
@@ -43,7 +54,7 @@ static err_t keep(health_t *self, call_t *call, const metric_family_list_t *list
         for (size_t j = 0; j < family->samples.count && !err_is(err); j++) {
             const metric_sample_t *sample = &family->samples.items[j];
             point_t point = {agent_of(sample, pillar), name, sample->value, call_now_ms(call)};
-            if (point.agent)
+            if (point.agent && !is_plumbing(name))
                 err = series_batch_add(batch, &point);
         }
     }

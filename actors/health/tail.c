@@ -17,6 +17,7 @@
 enum {
     SLICE_BYTES = 1 << 18,
     ALL_FILES_MS = 60000,
+    HEAD_BYTES = 64,
     FILES_MOST = 4096,
     LOOK_BACK_BYTES = 1 << 20,
     LINES_AT_ONCE = 4096
@@ -220,9 +221,11 @@ static err_t write_left(health_t *self, call_t *call, watched_company_t *company
 
 /* ---- Reading ---- */
 
+/* By inode, so that a file which is renamed goes on where it was. Inodes are used again and files
+ * written anew: the first bytes tell whether it is still the same. */
 typedef struct file_row {
-    uint64_t inode;
     int64_t offset;
+    uint64_t head_size, head_hash;
 } file_row_t;
 
 typedef struct tailed {
@@ -252,32 +255,38 @@ static bool recent(const char *name, int64_t now_ms, arena_t *arena)
            !strncmp(name, record_time_text(arena, now_ms - 86400000), 10);
 }
 
-static file_row_t file_row(store_txn_t *txn, const char *name)
+/* FNV-1a, http://www.isthe.com/chongo/tech/comp/fnv/ */
+static uint64_t hash_head(int fd, size_t size)
 {
-    bytes_t value;
-    file_row_t row = {0};
-    bytes_t key = {(const uint8_t *)name, strlen(name)};
-    if (!err_is(store_get(txn, TABLE_files, key, &value)) && value.size == sizeof(row))
-        memcpy(&row, value.data, sizeof(row));
-    return row;
+    uint8_t head[HEAD_BYTES];
+    uint64_t hash = UINT64_C(0xcbf29ce484222325);
+    ssize_t got = pread(fd, head, size, 0);
+    for (ssize_t i = 0; i < got; i++)
+        hash = (hash ^ head[i]) * UINT64_C(0x100000001b3);
+    return hash;
 }
 
-/* A file that was renamed goes on where it was read to: its inode is known by another name. */
-static file_row_t by_inode(store_txn_t *txn, uint64_t inode)
+static store_key_t inode_key(const struct stat *stat_now)
 {
-    store_scan_t scan;
-    bytes_t key, value, none = {0};
-    file_row_t row = {0}, found = {0};
-    if (err_is(store_scan_open(&scan, txn, TABLE_files, none, none, false)))
-        return found;
-    while (store_scan_next(&scan, &key, &value))
-        if (value.size == sizeof(row)) {
-            memcpy(&row, value.data, sizeof(row));
-            if (row.inode == inode)
-                found = row;
-        }
-    store_scan_close(&scan);
-    return found;
+    store_key_t key;
+    key_open(&key);
+    key_u64(&key, (uint64_t)stat_now->st_dev);
+    key_u64(&key, (uint64_t)stat_now->st_ino);
+    return key;
+}
+
+/* Zeros when it is new, was cut off or is another file by now. */
+static file_row_t file_row(store_txn_t *txn, const struct stat *stat_now, int fd)
+{
+    bytes_t value;
+    file_row_t row = {0}, none = {0};
+    store_key_t key = inode_key(stat_now);
+    if (err_is(store_get(txn, TABLE_files, key_bytes(&key), &value)) || value.size != sizeof(row))
+        return none;
+    memcpy(&row, value.data, sizeof(row));
+    bool same = row.offset <= stat_now->st_size && row.head_size <= HEAD_BYTES &&
+                hash_head(fd, row.head_size) == row.head_hash;
+    return same ? row : none;
 }
 
 static err_t read_slice(health_t *self, call_t *call, store_txn_t *txn, const char *text,
@@ -319,38 +328,29 @@ static err_t read_file(health_t *self, call_t *call, const char *company, const 
     }
     file_row_t row = {0};
     err_t err = call_read(call, company, &txn);
-    if (!err_is(err)) {
-        row = file_row(txn, file->name);
-        if (row.inode != stat_now.st_ino)
-            row = by_inode(txn, stat_now.st_ino);
-    }
-    int64_t offset =
-        row.inode == stat_now.st_ino && row.offset <= stat_now.st_size ? row.offset : 0;
-    if (stat_now.st_size <= offset && row.inode == stat_now.st_ino && row.offset == offset) {
-        close(fd);
-        return err_ok();
-    }
+    if (!err_is(err))
+        row = file_row(txn, &stat_now, fd);
     char *text = arena_alloc(arena, SLICE_BYTES);
-    ssize_t got = pread(fd, text, SLICE_BYTES, (off_t)offset);
-    close(fd);
-    if (got < 0)
-        return err_ok();
-    const char *last = memrchr(text, '\n', (size_t)got);
+    ssize_t got = stat_now.st_size > row.offset ? pread(fd, text, SLICE_BYTES, row.offset) : 0;
+    const char *last = got > 0 ? memrchr(text, '\n', (size_t)got) : NULL;
     size_t whole = last ? (size_t)(last - text) + 1 : 0;
     if (!whole && got == SLICE_BYTES) {
         whole = SLICE_BYTES; /* no line is so long */
         self->refused_lines++;
     }
-    if (!whole && row.inode == stat_now.st_ino && row.offset == offset)
-        return err_ok(); /* the last line is still being written */
+    row.offset += (int64_t)whole;
+    row.head_size = row.offset < HEAD_BYTES ? (uint64_t)row.offset : HEAD_BYTES;
+    row.head_hash = hash_head(fd, row.head_size);
+    close(fd);
+    if (!whole)
+        return err_ok(); /* nothing new, or the last line is still being written */
     err = call_write(call, company, &txn);
     if (!err_is(err))
         err = read_slice(self, call, txn, text, whole);
-    row = (file_row_t){stat_now.st_ino, offset + (int64_t)whole};
+    store_key_t key = inode_key(&stat_now);
     if (!err_is(err))
-        err =
-            store_put(txn, TABLE_files, (bytes_t){(const uint8_t *)file->name, strlen(file->name)},
-                      (bytes_t){(const uint8_t *)&row, sizeof(row)});
+        err = store_put(txn, TABLE_files, key_bytes(&key),
+                        (bytes_t){(const uint8_t *)&row, sizeof(row)});
     if (!err_is(err))
         err = alerts_look(self, call, company, txn);
     self->files_read++;
