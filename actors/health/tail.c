@@ -172,46 +172,44 @@ err_t tail_append(health_t *self, call_t *call, store_txn_t *txn, const char *li
                      (bytes_t){(const uint8_t *)text, out->size});
 }
 
-/* Is that line already at the end of the file? Asked after a crash only. */
-static bool is_written(const char *path, const char *line, size_t size, arena_t *arena)
+/* What the file ends with; empty when there is none. Asked after a crash only. */
+static bytes_t end_of_file(const char *path, arena_t *arena)
 {
-    bool found = false;
+    bytes_t out = {0};
     struct stat stat_now;
-    int fd = open(path, O_RDONLY | O_CLOEXEC);
+    int fd = open(path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
     if (fd < 0)
-        return false;
+        return out;
     if (!fstat(fd, &stat_now)) {
         off_t from = stat_now.st_size > LOOK_BACK_BYTES ? stat_now.st_size - LOOK_BACK_BYTES : 0;
-        char *end = arena_alloc(arena, LOOK_BACK_BYTES);
-        ssize_t got = pread(fd, end, LOOK_BACK_BYTES, from);
-        found = got > 0 && memmem(end, (size_t)got, line, size) != NULL;
+        char *text = arena_alloc(arena, LOOK_BACK_BYTES);
+        ssize_t got = pread(fd, text, LOOK_BACK_BYTES, from);
+        out = (bytes_t){(const uint8_t *)text, got > 0 ? (size_t)got : 0};
     }
     close(fd);
-    return found;
+    return out;
 }
 
-/* What a crash or a full volume left over, in order. */
+/* What a crash or a full volume left over. Lines were written in their order: behind the first one
+ * that is not in the file, none is. */
 static err_t write_left(health_t *self, call_t *call, watched_company_t *company, store_txn_t *txn)
 {
     store_scan_t scan;
-    bytes_t key, value, none = {0};
+    bytes_t key, line, none = {0};
     uint64_t number;
-    bool first = true;
+    bool missing = false;
     const char *path = day_path(self, call, company->name);
+    bytes_t end = end_of_file(path, call_arena(call));
     err_t err = store_scan_open(&scan, txn, TABLE_lines, none, none, false);
-    for (int i = 0; !err_is(err) && i < LINES_AT_ONCE && store_scan_next(&scan, &key, &value);
-         i++) {
+    for (int i = 0; !err_is(err) && i < LINES_AT_ONCE && store_scan_next(&scan, &key, &line); i++) {
         if (!key_read_u64(&key, &number))
             break;
-        const char *line = (const char *)value.data;
-        if (number > company->written &&
-            !(first && is_written(path, line, value.size, call_arena(call)))) {
-            company->broken = append(path, line, value.size);
-            if (company->broken)
-                break;
-        }
-        first = false;
-        company->written = number;
+        missing = missing || !memmem(end.data, end.size, line.data, line.size);
+        if (missing && number > company->written)
+            company->broken = append(path, (const char *)line.data, line.size);
+        if (company->broken)
+            break;
+        company->written = number > company->written ? number : company->written;
         err = store_scan_del(&scan);
     }
     store_scan_close(&scan);

@@ -16,7 +16,7 @@ const run = promisify(execFile);
 export async function freeOffset() {
   for (let tries = 0; tries < 50; tries++) {
     const offset = 5000 + Math.floor(Math.random() * 24000);
-    const free = await Promise.all([3000, 3002, 3005, 3006].map((port) => new Promise((resolve) => {
+    const free = await Promise.all([3000, 3002, 3004, 3005, 3006].map((port) => new Promise((resolve) => {
       const probe = net.createServer();
       probe.once('error', () => resolve(false));
       probe.listen(port + offset, '127.0.0.1', () => probe.close(() => resolve(true)));
