@@ -530,7 +530,7 @@ static err_t get_company_metrics(health_t *self, call_t *call,
 
 /* ---- Every pillar ---- */
 
-static const char *const pillars[] = {"agent", "brain", "elastic", "health"};
+static const char *const pillars[] = {"agent", "brain", "swarm", "elastic", "health"};
 enum { PILLARS = sizeof(pillars) / sizeof(*pillars) };
 
 typedef struct survey {
