@@ -92,6 +92,8 @@ static const command_t commands[] = {
     {"import", "DIR", "Bring over an .agent folder of the earlier system; --dry-run only looks.",
      cli_import, NULL},
     {"keygen", "DIR", "Make a pair of keys for connections between machines.", make_keys, NULL},
+    {"doctor", "", "Look at the machine, the files and the pillars; say what to do.", cli_doctor,
+     NULL},
     {"version", "", "Which version this is.", show_version, NULL},
     {"help", "", "This page.", show_help, NULL},
     {NULL, NULL, NULL, NULL, NULL}};

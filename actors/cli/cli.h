@@ -49,6 +49,7 @@ int cli_tools(cli_t *cli);
 int cli_bus(cli_t *cli);
 int cli_store(cli_t *cli);
 int cli_import(cli_t *cli);
+int cli_doctor(cli_t *cli);
 /* `agency <group> <word> …` is the tool <group>_<word>, or the one the alias names. */
 int cli_words(cli_t *cli, const char *group);
 

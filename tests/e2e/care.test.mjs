@@ -1,7 +1,8 @@
-// An `.agent` folder of the earlier system comes over: all of it once, the rest named.
+// An `.agent` folder of the earlier system comes over: all of it once, the rest named; the doctor.
 import test from 'node:test';
 import assert from 'node:assert/strict';
 import { spawn } from 'node:child_process';
+import net from 'node:net';
 import { mkdir, mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -80,6 +81,42 @@ test('an import that is killed goes on where it stopped', async () => {
     assert.equal(ids.size, many);
   } finally {
     await rm(dir, { recursive: true, force: true });
+    await agency.stop();
+  }
+});
+
+test('the doctor sees what is wrong, with and without an agency', async () => {
+  const agency = await startAgency();
+  const doctor = async (...flags) => {
+    const { code, stdout } = await agency.cli('doctor', '-o', 'json', `--port-offset=${agency.offset}`, ...flags);
+    const { worst, findings } = JSON.parse(stdout);
+    return { code, worst, of: (name) => findings.find((row) => row.name === name) };
+  };
+  try {
+    const up = await doctor();
+    assert.equal(up.code, 0, JSON.stringify(up));
+    assert.equal(up.of('brain').what, 'answers');
+    assert.equal(up.of(`port ${3000 + agency.offset}`).what, 'listens');
+    const tokens = join(agency.data, 'tokens');
+    assert.equal((await doctor('--tokens', tokens)).of('tokens').finding, 'fail');
+    await writeFile(tokens, '', { mode: 0o644 });
+    assert.equal((await doctor('--tokens', tokens)).of('tokens').finding, 'warn');
+    await writeFile(join(agency.data, 'agency.conf'), 'brian.limit = 3\n');
+    const bad = await doctor();
+    assert.equal(bad.code, 1);
+    assert.match(bad.of('settings').what, /brain/);
+    await rm(join(agency.data, 'agency.conf'));
+
+    await agency.stop({ keep: true });
+    const taken = net.createServer();
+    await new Promise((resolve) => taken.listen(3000 + agency.offset, '127.0.0.1', resolve));
+    const down = await doctor();
+    await new Promise((resolve) => taken.close(resolve));
+    assert.equal(down.of('brain').what, 'does not run');
+    assert.equal(down.of(`port ${3000 + agency.offset}`).finding, 'fail');
+    assert.equal(down.code, 1);
+    assert.equal((await doctor()).code, 0);
+  } finally {
     await agency.stop();
   }
 });

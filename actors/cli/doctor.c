@@ -1,0 +1,303 @@
+/* doctor: looks at the machine, the files and the pillars, and says what to do. Reads only: it
+ * takes no lock and no port, so that it never stands in the way of a start. */
+#include <arpa/inet.h>
+#include <errno.h>
+#include <netinet/in.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/resource.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/statvfs.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "actors/cli/cli.h"
+#include "bus/client.h"
+
+enum { DISK_FAIL_MIB = 64, DISK_WARN_MIB = 1024, FILES_WANTED = 1024, ANSWER_MS = 1000 };
+
+typedef enum finding { FINDING_OK, FINDING_WARN, FINDING_FAIL } finding_t;
+
+static const char *const finding_names[] = {"ok", "warn", "fail"};
+
+typedef struct doctor {
+    cli_t *cli;
+    buf_t rows;
+    uint32_t count;
+    finding_t worst;
+    size_t answering;
+} doctor_t;
+
+/* `what` is a fact; `advice` is what to do about it, "" when nothing. */
+static void say(doctor_t *self, finding_t finding, const char *name, const char *what,
+                const char *advice)
+{
+    if (!self->cli->json)
+        printf("%-5s %-18s %s%s%s\n", finding_names[finding], name, what, *advice ? "; " : "",
+               advice);
+    mp_put_map(&self->rows, 4);
+    mp_put_str(&self->rows, "finding");
+    mp_put_str(&self->rows, finding_names[finding]);
+    mp_put_str(&self->rows, "name");
+    mp_put_str(&self->rows, name);
+    mp_put_str(&self->rows, "what");
+    mp_put_str(&self->rows, what);
+    mp_put_str(&self->rows, "advice");
+    mp_put_str(&self->rows, advice);
+    self->count++;
+    if (finding > self->worst)
+        self->worst = finding;
+}
+
+/* ---- Files ---- */
+
+static bool look_at_data(doctor_t *self)
+{
+    arena_t *arena = self->cli->arena;
+    const char *dir = self->cli->data_dir;
+    struct stat stat_of;
+    if (stat(dir, &stat_of)) {
+        bool absent = errno == ENOENT;
+        say(self, absent ? FINDING_WARN : FINDING_FAIL, "data directory",
+            arena_printf(arena, "%s: %s", dir, strerror(errno)),
+            absent ? "agency up makes it" : "make it readable for this user");
+        return false;
+    }
+    if (!S_ISDIR(stat_of.st_mode) || access(dir, R_OK | W_OK | X_OK)) {
+        say(self, FINDING_FAIL, "data directory",
+            arena_printf(arena, "%s is no directory that this user may write", dir),
+            "give another --data or change its owner");
+        return false;
+    }
+    bool open = stat_of.st_mode & 077;
+    say(self, open ? FINDING_WARN : FINDING_OK, "data directory",
+        arena_printf(arena, "%s, mode %03o", dir, (unsigned)stat_of.st_mode & 0777),
+        open ? "others on this machine can look in; chmod 700 it" : "");
+    return true;
+}
+
+static void look_at_disk(doctor_t *self)
+{
+    struct statvfs disk;
+    if (statvfs(self->cli->data_dir, &disk))
+        return;
+    unsigned long long free_mib = (unsigned long long)disk.f_bavail * disk.f_frsize >> 20;
+    finding_t finding = free_mib < DISK_FAIL_MIB   ? FINDING_FAIL
+                        : free_mib < DISK_WARN_MIB ? FINDING_WARN
+                                                   : FINDING_OK;
+    say(self, finding, "disk space", arena_printf(self->cli->arena, "%llu MiB free", free_mib),
+        finding == FINDING_OK ? "" : "make room before writes are refused");
+    if (disk.f_files && disk.f_favail < 1000)
+        say(self, FINDING_WARN, "inodes", "fewer than 1000 left", "remove small files");
+}
+
+static void look_at_settings(doctor_t *self)
+{
+    err_t err = cli_check_settings(self->cli);
+    say(self, err_is(err) ? FINDING_FAIL : FINDING_OK, "settings",
+        err_is(err) ? err_what(err) : "agency.conf names only what exists, or is absent",
+        err_is(err) ? "correct that line of agency.conf" : "");
+}
+
+static void look_at_tokens(doctor_t *self)
+{
+    const char *file = self->cli->tokens;
+    struct stat stat_of;
+    if (!file) {
+        say(self, FINDING_OK, "tokens", "none; only this machine may call", "");
+    } else if (stat(file, &stat_of) || access(file, R_OK)) {
+        say(self, FINDING_FAIL, "tokens",
+            arena_printf(self->cli->arena, "%s: %s", file, strerror(errno)),
+            "correct --tokens or AGENCY_TOKENS");
+    } else {
+        bool open = stat_of.st_mode & 077;
+        say(self, open ? FINDING_WARN : FINDING_OK, "tokens",
+            arena_printf(self->cli->arena, "%s, mode %03o", file, (unsigned)stat_of.st_mode & 0777),
+            open ? "others can read it; chmod 600 it" : "");
+    }
+}
+
+/* ---- The machine ---- */
+
+static void look_at_clock(doctor_t *self)
+{
+    char text[32];
+    time_t now = time(NULL);
+    struct tm tm;
+    gmtime_r(&now, &tm);
+    strftime(text, sizeof(text), "%Y-%m-%dT%H:%M:%SZ", &tm);
+    bool wrong = tm.tm_year + 1900 < 2024;
+    say(self, wrong ? FINDING_FAIL : FINDING_OK, "clock", text,
+        wrong ? "set it; leases and schedules go by it" : "");
+}
+
+static void look_at_files(doctor_t *self)
+{
+    struct rlimit limit;
+    if (getrlimit(RLIMIT_NOFILE, &limit))
+        return;
+    bool few = limit.rlim_cur < FILES_WANTED;
+    say(self, few ? FINDING_WARN : FINDING_OK, "file descriptors",
+        arena_printf(self->cli->arena, "%llu per process", (unsigned long long)limit.rlim_cur),
+        few ? "ulimit -n 1024 or more; each open company takes three" : "");
+}
+
+/* A number in a file of /proc, or -1. */
+static long long proc_number(const char *path)
+{
+    FILE *file = fopen(path, "r");
+    long long number = -1;
+    if (file && fscanf(file, "%lld", &number) != 1)
+        number = -1;
+    if (file)
+        fclose(file);
+    return number;
+}
+
+static void look_at_kernel(doctor_t *self)
+{
+    bool none = access("/proc/self/ns/user", F_OK) ||
+                proc_number("/proc/sys/user/max_user_namespaces") == 0 ||
+                proc_number("/proc/sys/kernel/unprivileged_userns_clone") == 0;
+    say(self, none ? FINDING_WARN : FINDING_OK, "user namespaces",
+        none ? "the kernel forbids them" : "the kernel allows them",
+        none ? "sh steps run without a namespace of their own" : "");
+}
+
+/* ---- The pillars ---- */
+
+/* The process that holds a lock on this file, by the kernel's list; 0: nobody. */
+static int lock_holder(const char *path)
+{
+    struct stat stat_of;
+    if (stat(path, &stat_of))
+        return 0;
+    FILE *file = fopen("/proc/locks", "r");
+    char line[256];
+    int found = 0;
+    while (file && !found && fgets(line, sizeof(line), file)) {
+        int pid;
+        unsigned major, minor;
+        unsigned long long inode;
+        if (sscanf(line, "%*d: FLOCK %*s %*s %d %x:%x:%llu", &pid, &major, &minor, &inode) == 4 &&
+            inode == (unsigned long long)stat_of.st_ino)
+            found = pid;
+    }
+    if (file)
+        fclose(file);
+    return found;
+}
+
+static bool listens(int port)
+{
+    struct sockaddr_in to = {.sin_family = AF_INET, .sin_port = htons((uint16_t)port)};
+    to.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+    int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    bool yes = fd >= 0 && !connect(fd, (const struct sockaddr *)&to, sizeof(to));
+    if (fd >= 0)
+        close(fd);
+    return yes;
+}
+
+static bool answers(doctor_t *self, client_t *client, const char *pillar)
+{
+    client_call_t call = {.peer = pillar,
+                          .method = arena_printf(self->cli->arena, "%s.ping", pillar),
+                          .role = ROLE_ADMIN,
+                          .timeout_ms = ANSWER_MS};
+    return client && !err_is(client_call(client, self->cli->arena, &call).err);
+}
+
+static void look_at_port(doctor_t *self, const char *pillar, int port, bool up)
+{
+    arena_t *arena = self->cli->arena;
+    const char *name = arena_printf(arena, "port %d", port);
+    bool taken = port <= 65535 && listens(port);
+    if (port > 65535)
+        say(self, FINDING_FAIL, name, "there is no such port", "use a smaller --port-offset");
+    else if (up && !taken)
+        say(self, FINDING_WARN, name, arena_printf(arena, "%s does not listen there", pillar),
+            "it was started with another --port-offset or --bind");
+    else if (!up && taken)
+        say(self, FINDING_FAIL, name, arena_printf(arena, "%s needs it; somebody has it", pillar),
+            "stop that program or use --port-offset");
+    else
+        say(self, FINDING_OK, name, up ? "listens" : "free", "");
+}
+
+static void look_at_pillar(doctor_t *self, client_t *client, const cli_actor_t *actor)
+{
+    arena_t *arena = self->cli->arena;
+    const char *pillar = actor->def->name;
+    int holder = lock_holder(arena_printf(arena, "%s/%s/owner", self->cli->data_dir, pillar));
+    bool up = answers(self, client, pillar);
+    self->answering += up;
+    if (up)
+        say(self, FINDING_OK, pillar, "answers", "");
+    else if (holder)
+        say(self, FINDING_FAIL, pillar,
+            arena_printf(arena, "process %d owns its files but it does not answer", holder),
+            "look at its log; stop that process and start again");
+    else
+        say(self, FINDING_OK, pillar, "does not run", "");
+    look_at_port(self, pillar, actor->port + self->cli->port_offset, up);
+}
+
+static void look_at_pillars(doctor_t *self)
+{
+    cli_t *cli = self->cli;
+    const char *run_dir;
+    client_t *client = NULL;
+    err_t err = cli_run_dir(cli, &run_dir);
+    if (!err_is(err))
+        say(self, FINDING_OK, "run directory", run_dir, "");
+    else if (err.code != ERR_NOT_FOUND && !access(cli->data_dir, F_OK))
+        say(self, FINDING_FAIL, "run directory", err_what(err), "use a shorter --data");
+    /* Without the directory nothing can run in it, and looking must not make it. */
+    if (!err_is(err) && !access(run_dir, X_OK))
+        err = client_open(run_dir, cli->arena, &client);
+    size_t count = 0;
+    for (const cli_actor_t *at = cli->house->actors; at->def; at++)
+        if (at->up && at->port) { /* workers come and go, and are not needed to answer */
+            look_at_pillar(self, client, at);
+            count++;
+        }
+    if (self->answering && self->answering < count)
+        say(self, FINDING_FAIL, "pillars",
+            arena_printf(cli->arena, "only %zu of %zu answer", self->answering, count),
+            "agency status shows who; look at the log of agency up");
+    if (client)
+        client_close(&client);
+}
+
+int cli_doctor(cli_t *cli)
+{
+    if (cli->count)
+        return cli_usage("doctor takes no words");
+    doctor_t self = {.cli = cli};
+    buf_open(&self.rows, cli->arena);
+    say(&self, FINDING_OK, "version", cli->house->version, "");
+    look_at_clock(&self);
+    look_at_files(&self);
+    look_at_kernel(&self);
+    if (look_at_data(&self)) {
+        look_at_disk(&self);
+        look_at_settings(&self);
+    }
+    look_at_tokens(&self);
+    look_at_pillars(&self);
+    if (cli->json) {
+        buf_t out;
+        buf_open(&out, cli->arena);
+        mp_put_map(&out, 2);
+        mp_put_str(&out, "worst");
+        mp_put_str(&out, finding_names[self.worst]);
+        mp_put_str(&out, "findings");
+        mp_put_array(&out, self.count);
+        buf_put(&out, self.rows.data, self.rows.size);
+        cli_print(cli, NULL, buf_bytes(&out));
+    }
+    return self.worst == FINDING_FAIL ? EXIT_REFUSED : EXIT_DONE;
+}
