@@ -236,6 +236,27 @@ START_TEST(subagents_outlive_the_swarm)
 }
 END_TEST
 
+START_TEST(a_simulation_changes_nothing)
+{
+    begin(true, true);
+    ck_assert_str_eq(call("run_simulation", "{'role':'clerk','task':'nothing like it'}"),
+                     "ERR NOT_FOUND");
+    ck_assert(strstr(house.text, "sop_list") != NULL);
+    house_call(
+        &house, "agent", "sop_create",
+        "{'name':'keep','content':'# Keep\\n\\n1. **Save**\\n\\n   ```tool\\n   brain_store "
+        "{\\'taskId\\': \\'t\\', \\'request\\': \\'r\\', \\'solution\\': \\'s\\'}\\n   ```\\n'}");
+    ck_assert_msg(!err_is(house.err), "%s", house.text);
+    const char *said = call("run_simulation", "{'role':'clerk','task':'keep'}");
+    ck_assert_msg(strstr(said, "'simulated':true") && strstr(said, "'tool':'brain_store'"),
+                  "%s (%s)", said, house.text);
+    const char *kept = house_call(&house, "brain", "brain_list", "{}");
+    ck_assert_msg(strstr(kept, "'memories':[]") || !strcmp(kept, "ERR NOT_FOUND"), "%s", kept);
+    ck_assert(strstr(call("list_agents", "{}"), "'agents':[]"));
+    house_close(&house);
+}
+END_TEST
+
 START_TEST(the_best_bid_is_awarded)
 {
     begin(true, true);
@@ -299,6 +320,7 @@ int main(void)
     tcase_add_test(tcase, other_companies_have_no_such_agent);
     tcase_add_test(tcase, limits_hold);
     tcase_add_test(tcase, subagents_outlive_the_swarm);
+    tcase_add_test(tcase, a_simulation_changes_nothing);
     tcase_add_test(tcase, the_best_bid_is_awarded);
     tcase_add_test(tcase, bids_that_never_come_do_not_stop_an_award);
     suite_add_tcase(suite, tcase);

@@ -3,6 +3,8 @@
 #include <inttypes.h>
 #include <string.h>
 
+#include "proto/mp.h"
+
 RECORD_DEFINE(swarm_settings, swarm_settings_FIELDS)
 
 #define AGENT_ID_ROW(F) F(STR, agent_id, must, 1, 128, "Id of the subagent; see list_agents.")
@@ -23,6 +25,21 @@ RECORD_DEFINE(swarm_settings, swarm_settings_FIELDS)
     F(ENUM(agent_state), state, must, 0, 0, "Where it is now.")                                    \
     F(STR, run_id, opt(), 0, 0, "Its run: see run_get.")                                           \
     F(BOOL, existed, must, 0, 0, "An earlier delivery of this call had spawned it.")
+
+#define run_simulation_ARGS(F)                                                                     \
+    F(STR, role, must, 1, 64, "Who would do it.")                                                  \
+    F(STR, task, must, 1, 65536, "What is to be done: the input of the procedure.")                \
+    COMPANY_ID_ROW(F)                                                                              \
+    F(STR, sop, opt(), 1, 80, "The procedure; absent: the task is the name of one.")               \
+    COMPANY_ROW(F)
+#define run_simulation_REPLY(F)                                                                    \
+    F(BOOL, simulated, must, 0, 0, "True: outside effects were refused, nothing was changed.")     \
+    F(STR, role, must, 0, 0, "Who would have done it.")                                            \
+    F(STR, run_id, must, 0, 0, "The run: see run_get.")                                            \
+    F(STR, state, must, 0, 0, "How far it came.")                                                  \
+    F(ANY, refused, opt(), 0, 0, "Effects that it would have had, in their order.")                \
+    F(ANY, result, opt(), 0, 0, "Result of the last step.")                                        \
+    F(STR, error, opt(), 0, 0, "Why it failed.")
 
 #define list_agents_ARGS(F)                                                                        \
     F(ENUM(agent_state), state, opt(), 0, 0, "Only those in this state.")                          \
@@ -75,6 +92,8 @@ RECORD(role_metrics, role_metrics_FIELDS)
 #define SWARM_METHODS(M)                                                                           \
     M(swarm_t, spawn_subagent, TOOL | WRITES | OPEN_WORLD,                                         \
       "Begin a durable subagent for a task; an error means that none was begun.")                  \
+    M(swarm_t, run_simulation, TOOL | WRITES,                                                      \
+      "Run a procedure with outside effects refused, and see what it would have done.")            \
     M(swarm_t, list_agents, TOOL | READS, "Subagents with state, load and capabilities.")          \
     M(swarm_t, terminate_agent, TOOL | WRITES | DESTRUCTIVE | IDEMPOTENT,                          \
       "End a subagent now; its run is cancelled.")                                                 \
@@ -214,6 +233,79 @@ static err_t spawn_subagent(swarm_t *self, call_t *call, const spawn_subagent_ar
     if (!tend->id)
         err = register_agent(self, call, args, tend);
     return err_is(err) ? err : tend_agent(self, call, reply, tend);
+}
+
+/* ---- Simulation ---- */
+
+enum { SIMULATION_MS = 60000, SPARE_MS = 500 };
+
+static const char *text_of(call_t *call, bytes_t body, const char *name)
+{
+    bytes_t field;
+    return mp_get(body, name, &field) ? mp_text(call_arena(call), field) : NULL;
+}
+
+static bytes_t copy_of(call_t *call, bytes_t body, const char *name)
+{
+    bytes_t field = {0};
+    if (!mp_get(body, name, &field))
+        return (bytes_t){0};
+    return (bytes_t){arena_copy(call_arena(call), field.data, field.size), field.size};
+}
+
+static err_t on_simulated(void *self, call_t *call, void *out, const peer_answer_t *got, void *ctx)
+{
+    run_simulation_reply_t *reply = out;
+    const run_simulation_args_t *args = ctx;
+    bytes_t field;
+    (void)self;
+    bool no_name = got->err.code == ERR_NOT_FOUND || got->err.code == ERR_ARGUMENT;
+    if (no_name && !args->sop)
+        return err_make(
+            call_arena(call), ERR_NOT_FOUND,
+            "the task '%.80s' names no procedure that runs without input: name one with "
+            "sop, see sop_list",
+            args->task);
+    if (err_is(got->err))
+        return err_make(call_arena(call), got->err.code, "%s", err_what(got->err));
+    if (!mp_get(got->body, "simulated", &field) || !mp_bool(field, &reply->simulated) ||
+        !reply->simulated)
+        return err_of(ERR_INTERNAL, "the agent did not say that the run was simulated");
+    reply->role = args->role;
+    reply->run_id = text_of(call, got->body, "id");
+    reply->state = text_of(call, got->body, "state");
+    reply->error = text_of(call, got->body, "error");
+    reply->refused = copy_of(call, got->body, "refused");
+    reply->result = copy_of(call, got->body, "result");
+    call_say(call, "Simulated: run %s is %s. %s", reply->run_id, reply->state, got->text);
+    return err_ok();
+}
+
+static err_t run_simulation(swarm_t *self, call_t *call, const run_simulation_args_t *args,
+                            run_simulation_reply_t *reply)
+{
+    buf_t out;
+    const char *company;
+    int64_t left = call_left_ms(call) < SIMULATION_MS ? call_left_ms(call) : SIMULATION_MS;
+    (void)self;
+    (void)reply;
+    err_t err = company_of(call, args->company_id, &company);
+    if (err_is(err))
+        return err;
+    buf_open(&out, call_arena(call));
+    mp_put_map(&out, args->sop ? 4 : 3);
+    mp_put_str(&out, "name");
+    mp_put_str(&out, args->sop ? args->sop : args->task);
+    mp_put_str(&out, "simulate");
+    mp_put_bool(&out, true);
+    mp_put_str(&out, "wait_ms");
+    mp_put_int(&out, left > 2 * SPARE_MS ? left - 2 * SPARE_MS : 0);
+    if (args->sop) {
+        mp_put_str(&out, "input");
+        mp_put_str(&out, args->task);
+    }
+    return swarm_ask(call, "agent", "sop_execute", company, &out, left, NULL, on_simulated,
+                     (void *)args);
 }
 
 /* ---- Ending ---- */

@@ -80,37 +80,40 @@ static void learn(tools_t *tools, const char *pillar, bytes_t description)
     }
 }
 
+/* All pillars are asked at the same time: one that is away costs its time only once. */
 typedef struct asking {
     worker_t *worker;
-    int at;
+    int waiting;
     err_t (*fn)(call_t *call, void *ctx);
     void *ctx;
 } asking_t;
 
-static err_t ask_next(call_t *call, asking_t *asking);
+typedef struct asked {
+    asking_t *asking;
+    const char *pillar;
+} asked_t;
 
 static err_t on_description(void *self, call_t *call, void *reply, const peer_answer_t *got,
                             void *ctx)
 {
-    asking_t *asking = ctx;
+    const asked_t *asked = ctx;
+    asking_t *asking = asked->asking;
     (void)self;
     (void)reply;
     if (!err_is(got->err))
-        learn(asking->worker->tools, pillars[asking->at], got->body);
-    asking->at++;
-    return ask_next(call, asking);
+        learn(asking->worker->tools, asked->pillar, got->body);
+    return --asking->waiting ? call_park(call) : asking->fn(call, asking->ctx);
 }
 
-static err_t ask_next(call_t *call, asking_t *asking)
+static void ask(call_t *call, asking_t *asking, const char *pillar)
 {
-    const char *pillar = pillars[asking->at];
-    if (!pillar)
-        return asking->fn(call, asking->ctx);
+    asked_t *asked = ARENA_NEW(call_arena(call), asked_t);
+    *asked = (asked_t){asking, pillar};
     peer_call_t request = {.peer = pillar,
                            .method = arena_printf(call_arena(call), "%s.describe", pillar),
                            .timeout_ms = ASK_MS};
-    call_peer(call, &request, on_description, asking);
-    return call_park(call);
+    asking->waiting++;
+    call_peer(call, &request, on_description, asked);
 }
 
 err_t tools_then(call_t *call, worker_t *worker, bool again, err_t (*fn)(call_t *call, void *ctx),
@@ -120,5 +123,7 @@ err_t tools_then(call_t *call, worker_t *worker, bool again, err_t (*fn)(call_t 
         return fn(call, ctx);
     asking_t *asking = ARENA_NEW(call_arena(call), asking_t);
     *asking = (asking_t){.worker = worker, .fn = fn, .ctx = ctx};
-    return ask_next(call, asking);
+    for (size_t i = 0; pillars[i]; i++)
+        ask(call, asking, pillars[i]);
+    return call_park(call);
 }
