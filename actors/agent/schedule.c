@@ -424,8 +424,8 @@ static err_t find_due(call_t *call, store_txn_t *txn, const char **ids, size_t *
 static err_t look_at(agent_t *agent, call_t *call, bool repair)
 {
     const char *ids[SLICE];
-    size_t count;
-    int64_t next;
+    size_t count = 0;
+    int64_t next = 0;
     store_txn_t *txn;
     err_t err = call_read(call, call_company(call), &txn);
     if (!err_is(err) && repair)

@@ -403,12 +403,11 @@ static err_t ask(brain_t *self, call_t *call, batch_t *batch)
 {
     http_call_request_t request;
     const brain_settings_t *settings = self->settings;
-    err_t err = err_ok();
 
     if (!settings->embed_url ||
         strcmp(endpoint_model(call_arena(call), settings->embed_model), batch->fill.model) != 0)
         return finished(call, batch->company, batch->chain); /* brain_stat says so */
-    err = endpoint_request(settings, call_arena(call), batch->texts, batch->count, &request);
+    err_t err = endpoint_request(settings, call_arena(call), batch->texts, batch->count, &request);
     if (err_is(err))
         return try_later(self, call, batch->chain, -1, err_what(err));
     call_http(call, &request, on_embedded, batch);

@@ -478,7 +478,7 @@ static err_t look_at(health_t *self, call_t *call, const char *company, store_tx
     err_t err = err_ok();
     if (so && !firing && !pending && alert->for_ms > 0) {
         set_state(call, alert, "pending");
-        pending = *waits = true;
+        *waits = true;
     } else if (so && !firing && (!pending || now - alert->since >= alert->for_ms)) {
         err = change_over(self, call, company, txn, alert, true);
     } else if (!so && firing) {

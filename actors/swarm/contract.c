@@ -312,7 +312,7 @@ static err_t negotiate_task(swarm_t *self, call_t *call, const negotiate_task_ar
 static err_t read_row(call_t *call, const char *company, const char *id, negotiation_t *row)
 {
     store_txn_t *txn;
-    bytes_t value;
+    bytes_t value = {0};
     negotiation_t raw;
     err_t err = call_read(call, company, &txn);
     if (!err_is(err))
