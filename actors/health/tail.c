@@ -86,12 +86,12 @@ static void append_line(void *state, void *ctx)
     const line_out_t *line = ctx;
     health_t *self = state;
     line->company->lines_left = true;
-    line->company->broken = append(line->path, line->text, line->size);
-    if (line->company->broken)
-        return; /* the row stays; the next look tries again */
-    if (line->number == line->company->written + 1 || !line->company->written)
-        line->company->written = line->number;
     self->points++;
+    /* Behind a line that is missing none is written: the next look does, in their order. */
+    if (!line->company->broken)
+        line->company->broken = append(line->path, line->text, line->size);
+    if (!line->company->broken)
+        line->company->written = line->number;
 }
 
 static store_key_t line_key(uint64_t number)
@@ -138,6 +138,8 @@ static const char *day_path(health_t *self, call_t *call, const char *company)
                         health_metrics_dir(self, call_arena(call), company), day);
 }
 
+static err_t write_left(health_t *self, call_t *call, watched_company_t *company, store_txn_t *txn);
+
 err_t tail_append(health_t *self, call_t *call, store_txn_t *txn, const char *line_begin)
 {
     arena_t *arena = call_arena(call);
@@ -154,6 +156,8 @@ err_t tail_append(health_t *self, call_t *call, store_txn_t *txn, const char *li
                        strerror(company->broken));
     if (fd >= 0)
         close(fd);
+    if (!err_is(err) && !company->next_line) /* what the last life left over goes first */
+        err = write_left(self, call, company, txn);
     if (!err_is(err))
         err = next_number(company, txn, actor_epoch(self->actor));
     if (!err_is(err))
@@ -197,19 +201,25 @@ static err_t write_left(health_t *self, call_t *call, watched_company_t *company
     store_scan_t scan;
     bytes_t key, line, none = {0};
     uint64_t number;
-    bool missing = false;
+    bool missing = false, looked = false;
     const char *path = day_path(self, call, company->name);
-    bytes_t end = end_of_file(path, call_arena(call));
+    bytes_t end = {0};
+    company->broken = 0;
     err_t err = store_scan_open(&scan, txn, TABLE_lines, none, none, false);
     for (int i = 0; !err_is(err) && i < LINES_AT_ONCE && store_scan_next(&scan, &key, &line); i++) {
         if (!key_read_u64(&key, &number))
             break;
-        missing = missing || !memmem(end.data, end.size, line.data, line.size);
-        if (missing && number > company->written)
-            company->broken = append(path, (const char *)line.data, line.size);
-        if (company->broken)
-            break;
-        company->written = number > company->written ? number : company->written;
+        if (number > company->written) {
+            if (!looked)
+                end = end_of_file(path, call_arena(call));
+            looked = true;
+            missing = missing || !memmem(end.data, end.size, line.data, line.size);
+            if (missing)
+                company->broken = append(path, (const char *)line.data, line.size);
+            if (company->broken)
+                break;
+            company->written = number;
+        }
         err = store_scan_del(&scan);
     }
     store_scan_close(&scan);
