@@ -11,7 +11,7 @@
 #include "proto/json.h"
 #include "proto/mp.h"
 
-enum { HISTORY_KEPT = 1000, NEAR_MS = 300000, RESEND_MS = 60000 };
+enum { HISTORY_KEPT = 1000, NEAR_MS = 300000, LONGEST_PAUSE_MS = 300000, STALLED_MS = 60000 };
 
 RECORD_DEFINE(alert, alert_FIELDS)
 
@@ -308,6 +308,7 @@ static void deliver_again(void *state, void *ctx)
 {
     watched_company_t *company = ctx;
     company->delivering = true;
+    company->delivering_ms = actor_mono_us(((health_t *)state)->actor) / 1000;
     actor_work(((health_t *)state)->actor, 0, deliver, ctx);
 }
 
@@ -341,7 +342,7 @@ static err_t on_delivered(void *state, call_t *call, void *reply, const http_cal
     } else {
         int shift = message->tries < 10 ? (int)message->tries : 10;
         int64_t pause = self->settings->webhook_backoff_ms << shift;
-        message->next = call_now_ms(call) + (pause < 300000 ? pause : 300000);
+        message->next = call_now_ms(call) + (pause < LONGEST_PAUSE_MS ? pause : LONGEST_PAUSE_MS);
         if (!message->tries++)
             call_log(call, LOG_WARN, "%s did not take an alert (%s); it is tried again",
                      message->url,
@@ -409,6 +410,15 @@ static void start_delivery(void *state, void *ctx)
     watched_company_t *company = ctx;
     if (!company->delivering)
         deliver_again(state, company);
+}
+
+void alerts_guard(health_t *self)
+{
+    int64_t now = actor_mono_us(self->actor) / 1000;
+    int64_t most = self->settings->webhook_timeout_ms + LONGEST_PAUSE_MS + STALLED_MS;
+    for (watched_company_t *at = self->companies; at; at = at->next)
+        if (at->delivering && now - at->delivering_ms > most)
+            deliver_again(self, at);
 }
 
 /* ---- Firing and resolving ---- */

@@ -12,7 +12,13 @@
 
 RECORD_DEFINE(health_settings, health_settings_FIELDS)
 
-enum { TRIM_MS = 3600000, TRIM_MOST = 20000, STATS_MS = 2000, DETECT_SPANS = 180 };
+enum {
+    GUARD_MS = 30000,
+    TRIM_MS = 3600000,
+    TRIM_MOST = 20000,
+    STATS_MS = 2000,
+    DETECT_SPANS = 180
+};
 
 #define timeframe_VALUES(V)                                                                        \
     V(LAST_HOUR, "last_hour") V(LAST_DAY, "last_day") V(LAST_WEEK, "last_week")
@@ -756,11 +762,23 @@ static err_t trim(void *state, call_t *call, void *ctx)
             err = series_trim(txn, call_arena(call), call_now_ms(call), TRIM_MOST);
     }
     (void)state;
-    if (err.code == ERR_FULL)
-        return err;
-    call_work(call, TRIM_MS, trim, ctx);
-    if (err_is(err))
-        call_log(call, LOG_WARN, "old spans stay for now: %s", err_what(err));
+    (void)ctx;
+    return err; /* what is left is deleted in an hour */
+}
+
+/* Writes nothing, so a full disk does not end it; the chains of work that it may end begin again.
+ */
+static err_t guard(void *state, call_t *call, void *ctx)
+{
+    health_t *self = state;
+    int64_t now = actor_mono_us(self->actor) / 1000;
+    tail_guard(self, call);
+    alerts_guard(self);
+    if (now - self->trimmed_ms >= TRIM_MS) {
+        self->trimmed_ms = now;
+        call_work(call, 0, trim, NULL);
+    }
+    call_work(call, GUARD_MS, guard, ctx);
     return err_ok();
 }
 
@@ -771,7 +789,8 @@ static err_t health_open(void *state, call_t *call)
     tail_open(self, call);
     alerts_open(self, call);
     own_open(self, call);
-    call_work(call, TRIM_MS, trim, NULL);
+    self->trimmed_ms = actor_mono_us(self->actor) / 1000;
+    call_work(call, GUARD_MS, guard, NULL);
     return err_ok();
 }
 

@@ -44,7 +44,8 @@ typedef struct watched_company {
     int broken;         /* errno of the last attempt to write the file; 0: it went well */
     bool lines_left;    /* the store holds lines that are not in the file, or not forgotten */
     bool alerts_wait;   /* an alert is pending: look again without new points */
-    bool messages_wait, delivering;
+    bool delivering;
+    int64_t delivering_ms; /* monotonic: last sign of life of the delivery */
 } watched_company_t;
 
 typedef struct tail tail_t;
@@ -55,8 +56,7 @@ typedef struct health {
     watched_company_t *companies;
     tail_t *tail;
     uint64_t points, refused_lines, files_read, messages_sent, messages_failed;
-    int64_t observed_ms, all_files_ms, trimmed_ms;
-    int64_t firing; /* of all companies, since the start */
+    int64_t all_files_ms, trimmed_ms;
 } health_t;
 
 extern const actor_def_t health_actor;
@@ -73,6 +73,8 @@ err_t tail_append(health_t *self, call_t *call, store_txn_t *txn, const char *li
 /* Work entry: reads what was appended, for every company; comes back by itself. */
 void tail_open(health_t *self, call_t *call);
 void tail_close(health_t *self);
+/* Begins a round again when a full disk has ended the last one; memory only, cannot fail. */
+void tail_guard(health_t *self, call_t *call);
 
 /* ---- alerts.c ---- */
 
@@ -80,6 +82,8 @@ extern const method_t alerts_methods[];
 /* After points came, or when somebody waits: fires and resolves. In a write transaction. */
 err_t alerts_look(health_t *self, call_t *call, const char *company, store_txn_t *txn);
 void alerts_open(health_t *self, call_t *call);
+/* The same for deliveries. */
+void alerts_guard(health_t *self);
 
 #define alert_FIELDS(F)                                                                            \
     F(STR, id, must, 0, 0, "Id of the rule.")                                                      \

@@ -17,6 +17,7 @@
 enum {
     SLICE_BYTES = 1 << 18,
     ALL_FILES_MS = 60000,
+    STALLED_MS = 60000, /* far longer than one entry takes */
     HEAD_BYTES = 64,
     FILES_MOST = 4096,
     LOOK_BACK_BYTES = 1 << 20,
@@ -247,7 +248,8 @@ struct tail {
     char company[65], next[65];
     bool all; /* every file, not only those of today and yesterday */
     size_t at, count;
-    bool advance; /* the file at hand has nothing more */
+    bool advance;     /* the file at hand has nothing more */
+    int64_t moved_ms; /* monotonic: last sign of life of the round */
     tailed_t *files;
 };
 
@@ -375,7 +377,8 @@ static void go_on(void *state, void *ctx)
     tail_t *tail = self->tail;
     (void)ctx;
     tail->at += tail->advance;
-    actor_work(self->actor, 0, tail->at == tail->count ? next_company : read_next, NULL);
+    tail->moved_ms = actor_mono_us(self->actor) / 1000;
+    actor_work(self->actor, 0, tail->at >= tail->count ? next_company : read_next, NULL);
 }
 
 static err_t read_next(void *state, call_t *call, void *ctx)
@@ -383,7 +386,8 @@ static err_t read_next(void *state, call_t *call, void *ctx)
     health_t *self = state;
     tail_t *tail = self->tail;
     bool more = false;
-    (void)ctx;
+    if (tail->at >= tail->count)
+        return next_company(state, call, ctx);
     err_t err = read_file(self, call, tail->company, &tail->files[tail->at], &more);
     if (err.code == ERR_FULL)
         return err; /* the batch is run again on a larger map */
@@ -459,6 +463,7 @@ static err_t begin_round(void *state, call_t *call, void *ctx)
     health_t *self = state;
     int64_t now = actor_mono_us(self->actor) / 1000;
     *self->tail->company = '\0';
+    self->tail->moved_ms = now;
     self->tail->all = !self->all_files_ms || now - self->all_files_ms >= ALL_FILES_MS;
     if (self->tail->all)
         self->all_files_ms = now;
@@ -521,6 +526,13 @@ void tail_open(health_t *self, call_t *call)
     if (!self->tail)
         abort();
     call_work(call, 0, begin_round, NULL);
+}
+
+void tail_guard(health_t *self, call_t *call)
+{
+    int64_t quiet = actor_mono_us(self->actor) / 1000 - self->tail->moved_ms;
+    if (quiet > self->settings->poll_ms + STALLED_MS)
+        call_work(call, 0, begin_round, NULL);
 }
 
 void tail_close(health_t *self)
