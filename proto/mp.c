@@ -362,6 +362,25 @@ const char *mp_text(arena_t *arena, bytes_t value)
     return arena_strndup(arena, head.text, head.size);
 }
 
+bytes_t mp_member(bytes_t map, const char *key)
+{
+    bytes_t field;
+    return map.size && mp_get(map, key, &field) ? field : (bytes_t){0};
+}
+
+const char *mp_member_text(arena_t *arena, bytes_t map, const char *key)
+{
+    bytes_t field = mp_member(map, key);
+    return field.size ? mp_text(arena, field) : NULL;
+}
+
+bool mp_member_true(bytes_t map, const char *key)
+{
+    bool value = false;
+    bytes_t field = mp_member(map, key);
+    return field.size && mp_bool(field, &value) && value;
+}
+
 bool mp_type_of(bytes_t value, mp_type_t *out)
 {
     mp_value_t head;

@@ -76,6 +76,11 @@ bool mp_utf8(const char *text, size_t size);
 bool mp_get(bytes_t map, const char *key, bytes_t *value);
 bool mp_at(bytes_t array, uint32_t index, bytes_t *value);
 
+/* The same member; empty when absent. The text of it, or NULL; whether it is true. */
+bytes_t mp_member(bytes_t map, const char *key);
+const char *mp_member_text(arena_t *arena, bytes_t map, const char *key);
+bool mp_member_true(bytes_t map, const char *key);
+
 /* Reads one scalar; false when the value is of another type. mp_text copies into the arena. */
 bool mp_int(bytes_t value, int64_t *out);
 bool mp_real(bytes_t value, double *out);

@@ -20,18 +20,6 @@ struct jwt {
     bytes_t keys; /* msgpack array of JWKs */
 };
 
-static bytes_t member(bytes_t map, const char *name)
-{
-    bytes_t field;
-    return map.size && mp_get(map, name, &field) ? field : (bytes_t){0};
-}
-
-static const char *text_of(arena_t *arena, bytes_t map, const char *name)
-{
-    bytes_t field = member(map, name);
-    return field.size ? mp_text(arena, field) : NULL;
-}
-
 /* ---- The set of keys ---- */
 
 static err_t load(jwt_t *jwt, arena_t *arena)
@@ -52,7 +40,7 @@ static err_t load(jwt_t *jwt, arena_t *arena)
     err_t err = json_to_msgpack(arena, text, size, NULL, &value);
     bytes_t keys = {0};
     if (!err_is(err))
-        keys = member(value, "keys");
+        keys = mp_member(value, "keys");
     if (!keys.size || !mp_type_of(keys, &type) || type != MP_ARRAY)
         return err_make(arena, ERR_ARGUMENT, "%s is no set of keys: {\"keys\":[…]} is wanted",
                         jwt->path);
@@ -106,7 +94,7 @@ void jwt_close(jwt_t **handle)
 
 static bool number_of(arena_t *arena, bytes_t key, const char *name, bytes_t *out)
 {
-    const char *text = text_of(arena, key, name);
+    const char *text = mp_member_text(arena, key, name);
     return text && seal_base64(arena, text, strlen(text), out);
 }
 
@@ -115,14 +103,14 @@ static bool signed_by(arena_t *arena, bytes_t key, const char *algorithm, bytes_
                       bytes_t signature)
 {
     bytes_t one, two;
-    const char *kind = text_of(arena, key, "kty"), *use = text_of(arena, key, "use");
-    const char *only = text_of(arena, key, "alg");
+    const char *kind = mp_member_text(arena, key, "kty"), *use = mp_member_text(arena, key, "use");
+    const char *only = mp_member_text(arena, key, "alg");
     if (!kind || (use && strcmp(use, "sig") != 0) || (only && strcmp(only, algorithm) != 0))
         return false;
     if (!strcmp(kind, "RSA") && !strcmp(algorithm, "RS256"))
         return number_of(arena, key, "n", &one) && number_of(arena, key, "e", &two) &&
                digest_signed_rsa(one, two, message, signature);
-    const char *curve = text_of(arena, key, "crv");
+    const char *curve = mp_member_text(arena, key, "crv");
     return !strcmp(kind, "EC") && !strcmp(algorithm, "ES256") && curve && !strcmp(curve, "P-256") &&
            number_of(arena, key, "x", &one) && number_of(arena, key, "y", &two) &&
            digest_signed_p256(one, two, message, signature);
@@ -131,12 +119,13 @@ static bool signed_by(arena_t *arena, bytes_t key, const char *algorithm, bytes_
 static bool signed_by_any(const jwt_t *jwt, arena_t *arena, bytes_t head, bytes_t message,
                           bytes_t signature)
 {
-    const char *algorithm = text_of(arena, head, "alg"), *id = text_of(arena, head, "kid");
+    const char *algorithm = mp_member_text(arena, head, "alg"),
+               *id = mp_member_text(arena, head, "kid");
     bytes_t key;
-    if (!algorithm || member(head, "crit").size)
+    if (!algorithm || mp_member(head, "crit").size)
         return false;
     for (uint32_t i = 0; i < 64 && mp_at(jwt->keys, i, &key); i++) {
-        const char *name = text_of(arena, key, "kid");
+        const char *name = mp_member_text(arena, key, "kid");
         if (id && name && strcmp(id, name) != 0)
             continue;
         if (signed_by(arena, key, algorithm, message, signature))
@@ -163,14 +152,14 @@ static bool is_for(bytes_t audience, const char *wanted)
 static const char *claims_wrong(const jwt_t *jwt, bytes_t claims, int64_t now_s)
 {
     double until, from;
-    if (!mp_equals(member(claims, "iss"), jwt->issuer))
+    if (!mp_equals(mp_member(claims, "iss"), jwt->issuer))
         return "the token is of another issuer";
-    if (!is_for(member(claims, "aud"), jwt->audience))
+    if (!is_for(mp_member(claims, "aud"), jwt->audience))
         return "the token is for another audience";
-    if (!mp_real(member(claims, "exp"), &until) || (double)now_s > until + SLACK_S)
+    if (!mp_real(mp_member(claims, "exp"), &until) || (double)now_s > until + SLACK_S)
         return "the token has expired";
-    if (member(claims, "nbf").size &&
-        (!mp_real(member(claims, "nbf"), &from) || (double)now_s < from - SLACK_S))
+    if (mp_member(claims, "nbf").size &&
+        (!mp_real(mp_member(claims, "nbf"), &from) || (double)now_s < from - SLACK_S))
         return "the token is not valid yet";
     return NULL;
 }
@@ -203,7 +192,7 @@ static bool role_of(const char *scopes, role_t *out)
 static void read_companies(arena_t *arena, bytes_t claims, principal_t *out)
 {
     enum { MOST = 256 };
-    bytes_t list = member(claims, "companies"), item;
+    bytes_t list = mp_member(claims, "companies"), item;
     out->any_company = list.size && mp_equals(list, "*");
     const char **names = ARENA_ARRAY(arena, const char *, MOST);
     size_t count = 0;
@@ -246,7 +235,7 @@ jwt_verdict_t jwt_check(jwt_t *jwt, arena_t *arena, const char *token, int64_t n
     *why = claims_wrong(jwt, claims, now_ms / 1000);
     if (*why)
         return JWT_REFUSED;
-    const char *subject = text_of(arena, claims, "sub");
+    const char *subject = mp_member_text(arena, claims, "sub");
     if (!subject || !*subject || strlen(subject) > 120) {
         *why = "the token names no subject";
         return JWT_REFUSED;
@@ -258,7 +247,7 @@ jwt_verdict_t jwt_check(jwt_t *jwt, arena_t *arena, const char *token, int64_t n
         *why = "the token names no company: the claim companies is a list of names, or \"*\"";
         return JWT_REFUSED;
     }
-    if (role_of(text_of(arena, claims, "scope"), &out->role))
+    if (role_of(mp_member_text(arena, claims, "scope"), &out->role))
         return JWT_FINE;
     *why = "the token has none of the scopes agency:read, agency:operate, agency:admin";
     return JWT_NO_SCOPE;

@@ -20,13 +20,34 @@ const char *mcp_legacy_version(const char *text)
     return NULL;
 }
 
-static mcp_refusal_t refuse(const mcp_message_t *message, int status, int code, const char *text)
+mcp_refusal_t mcp_refuse(const mcp_message_t *message, int status, int code, const char *text)
 {
     return (mcp_refusal_t){
         .status = status, .code = code, .text = text, .id = message ? message->id : (bytes_t){0}};
 }
 
 static const mcp_refusal_t fine = {0};
+
+/* ---- Members of a message ---- */
+
+bytes_t mcp_param(const mcp_message_t *message, const char *name)
+{
+    bytes_t field = mp_member(message->params, name);
+    mp_type_t type;
+    return field.size && mp_type_of(field, &type) && type != MP_NIL ? field : (bytes_t){0};
+}
+
+const char *mcp_text_param(arena_t *arena, const mcp_message_t *message, const char *name)
+{
+    return mp_member_text(arena, message->params, name);
+}
+
+bool mcp_declares(const mcp_message_t *message, const char *one, const char *two)
+{
+    bytes_t field;
+    return mcp_meta(message, "clientCapabilities", &field) && mp_get(field, one, &field) &&
+           (!two || mp_get(field, two, &field));
+}
 
 /* ---- Headers ---- */
 
@@ -96,15 +117,15 @@ static mcp_refusal_t mirror(arena_t *arena, const mcp_message_t *message,
 {
     const char *value = header_of(arena, headers, name);
     if (!value)
-        return refuse(message, 400, MCP_HEADER_MISMATCH,
-                      arena_printf(arena, "the header %s is missing", name));
+        return mcp_refuse(message, 400, MCP_HEADER_MISMATCH,
+                          arena_printf(arena, "the header %s is missing", name));
     const char *decoded = mcp_header_value(arena, value);
     if (!decoded)
-        return refuse(message, 400, MCP_HEADER_MISMATCH,
-                      arena_printf(arena, "the header %s is not valid Base64", name));
+        return mcp_refuse(message, 400, MCP_HEADER_MISMATCH,
+                          arena_printf(arena, "the header %s is not valid Base64", name));
     if (strcmp(decoded, wanted) != 0)
-        return refuse(message, 400, MCP_HEADER_MISMATCH,
-                      arena_printf(arena, "the header %s is not what the body says", name));
+        return mcp_refuse(message, 400, MCP_HEADER_MISMATCH,
+                          arena_printf(arena, "the header %s is not what the body says", name));
     return fine;
 }
 
@@ -115,29 +136,29 @@ static mcp_refusal_t read_shape(arena_t *arena, bytes_t value, mcp_message_t *ou
     mp_type_t type;
     bytes_t field;
     if (!mp_type_of(value, &type) || type != MP_MAP)
-        return refuse(NULL, 400, MCP_INVALID, "a JSON-RPC message is an object");
+        return mcp_refuse(NULL, 400, MCP_INVALID, "a JSON-RPC message is an object");
     if (mp_get(value, "id", &field)) {
         if (!mp_type_of(field, &type) ||
             (type != MP_STR && type != MP_INT && type != MP_UINT && type != MP_REAL))
-            return refuse(NULL, 400, MCP_INVALID, "id must be a string or an integer");
+            return mcp_refuse(NULL, 400, MCP_INVALID, "id must be a string or an integer");
         out->id = field;
     }
     if (!mp_get(value, "jsonrpc", &field) || !mp_equals(field, "2.0"))
-        return refuse(out, 400, MCP_INVALID, "jsonrpc must be \"2.0\"");
+        return mcp_refuse(out, 400, MCP_INVALID, "jsonrpc must be \"2.0\"");
     bytes_t answer;
     if (!mp_get(value, "method", &field)) {
         if (!mp_get(value, "result", &answer) && !mp_get(value, "error", &answer))
-            return refuse(out, 400, MCP_INVALID, "method is missing");
+            return mcp_refuse(out, 400, MCP_INVALID, "method is missing");
         out->kind = MCP_RESPONSE;
         return fine;
     }
     out->method = mp_text(arena, field);
     if (!out->method)
-        return refuse(out, 400, MCP_INVALID, "method must be a string");
+        return mcp_refuse(out, 400, MCP_INVALID, "method must be a string");
     out->kind = out->id.size ? MCP_REQUEST : MCP_NOTIFICATION;
     if (mp_get(value, "params", &field)) {
         if (!mp_type_of(field, &type) || type != MP_MAP)
-            return refuse(out, 400, MCP_INVALID, "params must be an object");
+            return mcp_refuse(out, 400, MCP_INVALID, "params must be an object");
         out->params = field;
     }
     return fine;
@@ -173,7 +194,7 @@ static mcp_refusal_t unsupported(arena_t *arena, const mcp_message_t *message,
                                  const char *requested)
 {
     mcp_refusal_t refusal =
-        refuse(message, 400, MCP_VERSION, "this protocol version is not supported");
+        mcp_refuse(message, 400, MCP_VERSION, "this protocol version is not supported");
     buf_t data;
     buf_open(&data, arena);
     buf_puts(&data, "{\"supported\":[\"" MCP_MODERN "\"],\"requested\":");
@@ -190,11 +211,11 @@ static mcp_refusal_t check_meta(arena_t *arena, mcp_message_t *out, bytes_t meta
     mp_type_t type;
     if (!mp_get(meta, META "clientCapabilities", &field) || !mp_type_of(field, &type) ||
         type != MP_MAP)
-        return refuse(out, 400, MCP_PARAMS,
-                      "_meta must carry " META "clientCapabilities, an object");
+        return mcp_refuse(out, 400, MCP_PARAMS,
+                          "_meta must carry " META "clientCapabilities, an object");
     if (mp_get(meta, META "logLevel", &field)) {
         if (!mcp_level(mp_text(arena, field)))
-            return refuse(out, 400, MCP_PARAMS, "_meta has an unknown " META "logLevel");
+            return mcp_refuse(out, 400, MCP_PARAMS, "_meta has an unknown " META "logLevel");
     }
     return fine;
 }
@@ -235,11 +256,11 @@ static mcp_refusal_t read_modern(arena_t *arena, bytes_t meta, bytes_t version,
     out->modern = true;
     out->version = MCP_MODERN;
     if (!text)
-        return refuse(out, 400, MCP_PARAMS, META "protocolVersion must be a string");
+        return mcp_refuse(out, 400, MCP_PARAMS, META "protocolVersion must be a string");
     const char *header = header_of(arena, headers, "MCP-Protocol-Version");
     if (header && strcmp(header, text) != 0)
-        return refuse(out, 400, MCP_HEADER_MISMATCH,
-                      "the header MCP-Protocol-Version is not what the body says");
+        return mcp_refuse(out, 400, MCP_HEADER_MISMATCH,
+                          "the header MCP-Protocol-Version is not what the body says");
     if (strcmp(text, MCP_MODERN) != 0)
         return unsupported(arena, out, text);
     mcp_refusal_t refusal = check_meta(arena, out, meta);
@@ -251,8 +272,8 @@ static mcp_refusal_t read_legacy(arena_t *arena, const mcp_headers_t *headers, m
     const char *header = header_of(arena, headers, "MCP-Protocol-Version");
     bool initialize = out->method && !strcmp(out->method, "initialize");
     if (header && !strcmp(header, MCP_MODERN) && !initialize && out->kind != MCP_RESPONSE)
-        return refuse(out, 400, MCP_PARAMS,
-                      "version " MCP_MODERN " needs _meta with " META "protocolVersion");
+        return mcp_refuse(out, 400, MCP_PARAMS,
+                          "version " MCP_MODERN " needs _meta with " META "protocolVersion");
     if (header && !initialize && !mcp_legacy_version(header))
         return unsupported(arena, out, header);
     out->version = mcp_legacy_version(header);
@@ -288,11 +309,11 @@ mcp_refusal_t mcp_read_call(arena_t *arena, const mcp_message_t *message, const 
                                                                             : NULL;
     int status = message->modern ? 400 : 200;
     if (!*name)
-        return refuse(message, status, MCP_PARAMS, "params.name must name a tool");
+        return mcp_refuse(message, status, MCP_PARAMS, "params.name must name a tool");
     if (mp_get(message->params, "arguments", &field) && mp_type_of(field, &type) &&
         type != MP_NIL) {
         if (type != MP_MAP)
-            return refuse(message, status, MCP_PARAMS, "params.arguments must be an object");
+            return mcp_refuse(message, status, MCP_PARAMS, "params.arguments must be an object");
         *arguments = field;
     }
     return fine;
@@ -331,15 +352,16 @@ static mcp_refusal_t check_param(arena_t *arena, const mcp_message_t *message, c
     if (!given && !value)
         return fine;
     if (!value)
-        return refuse(message, 400, MCP_HEADER_MISMATCH,
-                      arena_printf(arena, "the header %s is missing", header));
+        return mcp_refuse(message, 400, MCP_HEADER_MISMATCH,
+                          arena_printf(arena, "the header %s is missing", header));
     const char *decoded = mcp_header_value(arena, value);
     if (!decoded)
-        return refuse(message, 400, MCP_HEADER_MISMATCH,
-                      arena_printf(arena, "the header %s is not valid Base64", header));
+        return mcp_refuse(message, 400, MCP_HEADER_MISMATCH,
+                          arena_printf(arena, "the header %s is not valid Base64", header));
     if (!given || !says_the_same(arena, decoded, argument))
-        return refuse(message, 400, MCP_HEADER_MISMATCH,
-                      arena_printf(arena, "the header %s is not what the arguments say", header));
+        return mcp_refuse(
+            message, 400, MCP_HEADER_MISMATCH,
+            arena_printf(arena, "the header %s is not what the arguments say", header));
     return fine;
 }
 
@@ -475,4 +497,42 @@ void mcp_put_progress(buf_t *out, bytes_t token, bytes_t progress)
         put_id(out, field);
     }
     buf_puts(out, "}}");
+}
+
+void mcp_put_text(buf_t *out, const char *name, const char *text)
+{
+    buf_printf(out, "\"%s\":", name);
+    json_put_string(out, text, strlen(text));
+}
+
+void mcp_put_members(buf_t *out, bytes_t map, bool comma)
+{
+    bytes_t key, value;
+    mp_value_t head;
+    mp_reader_t reader = mp_reader(map);
+    if (!map.size || !mp_read(&reader, &head) || head.type != MP_MAP)
+        return;
+    for (uint32_t i = 0; i < head.count; i++) {
+        if (!mp_slice(&reader, &key) || !mp_slice(&reader, &value))
+            return;
+        buf_puts(out, comma ? "," : "");
+        comma = true;
+        json_from_msgpack(key, JSON_COMPACT, out);
+        buf_puts(out, ":");
+        json_from_msgpack(value, JSON_COMPACT, out);
+    }
+}
+
+const char *mcp_json(arena_t *arena, bytes_t value)
+{
+    buf_t out;
+    buf_open(&out, arena);
+    return err_is(json_from_msgpack(value, JSON_COMPACT, &out)) ? "null" : out.data;
+}
+
+const char *mcp_pretty(arena_t *arena, bytes_t value)
+{
+    buf_t out;
+    buf_open(&out, arena);
+    return err_is(json_from_msgpack(value, JSON_PRETTY, &out)) ? "" : out.data;
 }

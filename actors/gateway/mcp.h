@@ -65,6 +65,14 @@ typedef struct mcp_refusal {
 mcp_refusal_t mcp_read(arena_t *arena, bytes_t value, const mcp_headers_t *headers,
                        mcp_message_t *out);
 
+/* What a message asked for is refused. */
+mcp_refusal_t mcp_refuse(const mcp_message_t *message, int status, int code, const char *text);
+/* A member of params; size 0: absent or null. mcp_text_param: NULL unless it is a string. */
+bytes_t mcp_param(const mcp_message_t *message, const char *name);
+const char *mcp_text_param(arena_t *arena, const mcp_message_t *message, const char *name);
+/* Is capabilities.<one>[.<two>] declared in this modern message? */
+bool mcp_declares(const mcp_message_t *message, const char *one, const char *two);
+
 /* The tool that tools/call names and its arguments (size 0: none). */
 mcp_refusal_t mcp_read_call(arena_t *arena, const mcp_message_t *message, const char **name,
                             bytes_t *arguments);
@@ -98,6 +106,15 @@ mcp_refusal_t mcp_check_params(arena_t *arena, const mcp_message_t *message, byt
 void mcp_put_tool_result(buf_t *out, const mcp_message_t *message, const char *server_version,
                          const char *text, bytes_t body, bool is_error);
 void mcp_put_progress(buf_t *out, bytes_t token, bytes_t progress);
+
+/* The members of a map behind what is written already. */
+void mcp_put_members(buf_t *out, bytes_t map, bool comma);
+/* As JSON text; "null" when it is none. */
+const char *mcp_json(arena_t *arena, bytes_t value);
+/* The same for people; "" when it is none. */
+const char *mcp_pretty(arena_t *arena, bytes_t value);
+/* "name":"text" */
+void mcp_put_text(buf_t *out, const char *name, const char *text);
 
 /* Decodes =?base64?…?= ; a value of another form is literal. NULL: bad padding or alphabet. */
 const char *mcp_header_value(arena_t *arena, const char *value);

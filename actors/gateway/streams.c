@@ -1,4 +1,4 @@
-#include "actors/gateway/inside.h"
+#include "actors/gateway/parts.h"
 
 #include <stdio.h>
 #include <stdlib.h>

@@ -160,7 +160,7 @@ test("Pod Security restricted, probes, limits and the company in every container
 });
 
 test("every setting that the chart gives is a row of the program", () => {
-  const source = execFileSync("cat", ["actors/agent/agent.h", "actors/elastic/elastic.h", "actors/elastic/decide.h", "actors/gateway/inside.h"].map((f) => join(here, "../..", f)), { encoding: "utf8" });
+  const source = execFileSync("cat", ["actors/agent/agent.h", "actors/elastic/elastic.h", "actors/elastic/decide.h", "actors/gateway/parts.h"].map((f) => join(here, "../..", f)), { encoding: "utf8" });
   const plain = new Set(["AGENCY_COMPANY", "AGENCY_DATA", "AGENCY_RUN", "AGENCY_BIND", "AGENCY_TOKENS", "AGENCY_LLM_URL", "AGENCY_LLM_MODEL", "AGENCY_LLM_KEY"]);
   for (const objects of Object.values(rendered)) for (const pod of pods(objects)) for (const c of pod.containers)
     for (const { name } of c.env ?? []) {

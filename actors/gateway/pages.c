@@ -1,9 +1,9 @@
-/* plain: what needs no JSON-RPC: probes, what Prometheus reads, and the demand. */
+/* pages: what needs no JSON-RPC: probes, what Prometheus reads, and the demand. */
 #include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
 
-#include "actors/gateway/inside.h"
+#include "actors/gateway/parts.h"
 #include "bus/process.h"
 #include "proto/json.h"
 
@@ -155,7 +155,7 @@ static void start_probe(gateway_t *self, http_request_t *request, probe_kind_t k
     actor_work_now(self->actor, begin_probe, probe);
 }
 
-void plain_gone(gateway_t *self, probe_t *probe)
+void pages_gone(gateway_t *self, probe_t *probe)
 {
     probe->request = NULL;
     if (probe->call)
@@ -209,7 +209,7 @@ static void get_scale(gateway_t *self, http_request_t *request)
     start_probe(self, request, PROBE_SCALE);
 }
 
-void plain_get(gateway_t *self, http_request_t *request, const char *path)
+void pages_get(gateway_t *self, http_request_t *request, const char *path)
 {
     static const struct {
         const char *path;

@@ -1,8 +1,7 @@
-/* inside: what the files of the gateway share. gateway.c owns the door, plain.c what needs no
- * JSON-RPC, rich.c what pillars serve in MCP's own words, streams.c what stays open. Thread: the
- * gateway's loop. */
-#ifndef ACTORS_GATEWAY_INSIDE_H
-#define ACTORS_GATEWAY_INSIDE_H
+/* parts: what the files of the gateway share; each section below is one of them, and says what it
+ * is for. Thread: the gateway's loop. */
+#ifndef ACTORS_GATEWAY_PARTS_H
+#define ACTORS_GATEWAY_PARTS_H
 
 #include "actors/gateway/catalogue.h"
 #include "actors/gateway/gateway.h"
@@ -111,7 +110,7 @@ typedef struct pending {
     const char *pillar, *tool;
     bytes_t arguments;
     call_t *call; /* NULL: not begun, or over */
-    /* In MCP's own words (rich.c): */
+    /* In MCP's own words (get.c, ask.c): */
     const char *kind;  /* "tool", "prompt", "resource" */
     const char *state; /* of the pillar, from the last round */
     bytes_t responses;
@@ -120,83 +119,146 @@ typedef struct pending {
     struct question *questions; /* open ones of a legacy client */
     int open_questions, rounds;
     const char *company; /* NULL: the client's own */
-    size_t at;           /* lists: which pillar, then which row of the shelf */
+    size_t at;           /* lists: which pillar, then which row of what is kept */
     const char *cursor;
     struct pending_list *list;
 } pending_t;
 
 /* ---- gateway.c ---- */
 
+/* Learns the tools of a pillar that serves some in MCP's own words anew. */
+void gateway_ask_tools(gateway_t *self, const char *pillar);
+
+/* ---- access.c: who may come in ---- */
+
+/* ERR_ARGUMENT when the settings contradict one another or a file makes no sense. */
+err_t access_open(gateway_t *self, arena_t *arena);
+/* Host, Origin and size. False: it was refused and answered. */
+bool access_check(const gateway_t *self, http_request_t *request);
+/* NULL: it was refused and answered. Lives until the next call. */
+const principal_t *access_who(gateway_t *self, http_request_t *request);
+/* RFC 9728. False: this is not such a path. */
+bool access_metadata(gateway_t *self, http_request_t *request, const char *path);
+void access_preflight(http_request_t *request);
+
+/* ---- exchange.c: one HTTP request with JSON-RPC in it ---- */
+
 void gateway_flush_soon(gateway_t *self);
 void gateway_reply_json(http_request_t *request, int status, const char *json);
 void gateway_reply_error(http_request_t *request, int status, int code, const char *text);
-/* Learns the tools of a pillar that serves some in MCP's own words anew. */
-void gateway_ask_tools(gateway_t *self, const char *pillar);
+exchange_t *exchange_new(gateway_t *self, http_request_t *request, const principal_t *principal);
 void exchange_unref(exchange_t *exchange);
 /* One event of the answer's stream, which begins with it. */
 void exchange_send(exchange_t *exchange, const char *json);
 /* The answer of one message; the last of a batch ends the exchange. */
 void exchange_answer(exchange_t *exchange, int status, const char *json);
 void exchange_refuse(exchange_t *exchange, const mcp_refusal_t *refusal);
+/* 202, nothing to say. */
+void exchange_accept(exchange_t *exchange);
+/* An error that belongs to no message. */
+void exchange_error(exchange_t *exchange, int status, int code, const char *text);
+/* The request is answered: it may be gone the next moment. */
 void exchange_let_go(exchange_t *exchange);
+/* A cancelled request gets no answer; its stream ends. */
+void exchange_cancel(exchange_t *exchange);
+/* The client went away. */
+void exchange_gone(exchange_t *exchange);
+bool exchange_may_stream(const exchange_t *exchange);
+/* Where the client may lose its stream and fetch the rest later, the stream says how. */
+void exchange_fetchable(exchange_t *exchange, const mcp_message_t *message);
+
 /* Remembers a call of the exchange until pending_over; fn begins it. */
 pending_t *pending_new(exchange_t *exchange, const mcp_message_t *message);
 void pending_begin(pending_t *pending, work_fn_t *fn);
+/* The call ended without an answer: cancelled, or the gateway stops. For call_on_gone. */
 void pending_lost(void *self, call_t *call, void *ctx);
 void pending_over(pending_t *pending);
+/* What the last entry of such a call returns: it was answered, is refused, or failed. */
+err_t pending_done(pending_t *pending, call_t *call);
+err_t pending_refuse(pending_t *pending, call_t *call, mcp_refusal_t refusal);
+err_t pending_fail(pending_t *pending, call_t *call, err_t err);
 /* A call over the bus in the client's name. */
 peer_call_t pending_request(const pending_t *pending, const char *pillar, const char *method,
                             bytes_t args);
+/* {name: value, name_too: value_too, company}; what is NULL is left out. */
+bytes_t pending_args(const pending_t *pending, const char *name, const char *value,
+                     const char *name_too, const char *value_too);
+/* Progress or a line of log on the way. */
+void pending_note(pending_t *pending, bytes_t note);
 
-/* ---- plain.c: probes, metrics and the scale, without JSON-RPC ---- */
+/* ---- post.c, methods.c: what a client posts ---- */
 
-typedef struct probe probe_t;
-void plain_get(gateway_t *self, http_request_t *request, const char *path);
-void plain_gone(gateway_t *self, probe_t *probe);
+void post_begin(gateway_t *self, http_request_t *request, const principal_t *principal,
+                const char *only, bool old_door);
+/* A request; the answer is given now or by a call over the bus. */
+mcp_refusal_t methods_handle(exchange_t *exchange, const mcp_message_t *message);
 
-/* ---- rich.c: what a pillar serves in MCP's own words ---- */
+/* ---- tools.c, get.c, list.c, complete.c: by method ---- */
 
-/* tools/call of a tool that is not made of rows, prompts/get, resources/read. */
-mcp_refusal_t rich_get(exchange_t *exchange, const mcp_message_t *message, const char *kind);
-mcp_refusal_t rich_list(exchange_t *exchange, const mcp_message_t *message, const char *kind);
-/* A tool of rows that becomes a task. */
-mcp_refusal_t rich_long(exchange_t *exchange, const mcp_message_t *message, const char *pillar,
-                        const char *tool, bytes_t arguments);
-mcp_refusal_t rich_complete(exchange_t *exchange, const mcp_message_t *message);
-mcp_refusal_t rich_task(exchange_t *exchange, const mcp_message_t *message);
+mcp_refusal_t tools_call(exchange_t *exchange, const mcp_message_t *message);
+/* tools/call of a tool that is not made of rows, prompts/get, resources/read; kind: "tool",
+ * "prompt", "resource". */
+mcp_refusal_t get_begin(exchange_t *exchange, const mcp_message_t *message, const char *kind);
+/* Once more, with answers and state. */
+err_t get_again(void *self, call_t *call, void *reply, void *ctx);
+err_t get_missing(pending_t *pending, call_t *call);
+/* The next pillar with words of its own, from `at` on; NULL: none. */
+const char *get_next_pillar(const gateway_t *self, size_t *at);
+mcp_refusal_t list_begin(exchange_t *exchange, const mcp_message_t *message, const char *kind);
+mcp_refusal_t complete_begin(exchange_t *exchange, const mcp_message_t *message);
+
+/* ---- ask.c: a pillar wants input from the client ---- */
+
+err_t ask_modern(pending_t *pending, call_t *call, bytes_t reply);
+err_t ask_legacy(pending_t *pending, call_t *call, bytes_t inputs);
+/* pending->state from params.requestState; false: it is not ours, or not for this. */
+bool ask_unseal(pending_t *pending, const char *text);
 /* A legacy client answers a question. False: nobody asked. */
-bool rich_on_response(exchange_t *exchange, const mcp_message_t *message, bytes_t value);
-void rich_on_note(pending_t *pending, bytes_t note);
+bool ask_on_response(exchange_t *exchange, const mcp_message_t *message, bytes_t value);
 /* Its client has gone for good: nobody will answer. */
-void rich_forget(pending_t *pending);
-bool rich_declares(const mcp_message_t *message, const char *one, const char *two);
+void ask_forget(pending_t *pending);
 
-/* ---- shelf.c: what pillars keep, by their tools ---- */
+/* ---- tasks.c, run_task.c ---- */
 
-size_t shelf_count(void);
-/* Does this row have something in a list of the kind? */
-bool shelf_lists(const gateway_t *self, const char *kind, size_t index);
-const char *shelf_template(arena_t *arena, size_t index);
-/* The call that lists; false: such are only read by id. */
-bool shelf_list_call(const pending_t *pending, size_t index, peer_call_t *out);
-void shelf_put_items(arena_t *arena, size_t index, const char *kind, bytes_t body, buf_t *out,
-                     bool *any);
-/* The call that reads; false: there is no such resource or prompt. */
-bool shelf_get_call(pending_t *pending, peer_call_t *out);
-void shelf_put_result(const pending_t *pending, bytes_t body, buf_t *out);
-bool shelf_complete_call(const pending_t *pending, size_t *index, peer_call_t *out);
-uint32_t shelf_put_values(arena_t *arena, size_t index, bytes_t body, const char *begin,
-                          buf_t *out);
+/* A tool of rows that becomes a task. */
+mcp_refusal_t tasks_begin(exchange_t *exchange, const mcp_message_t *message, const char *pillar,
+                          const char *tool, bytes_t arguments);
+mcp_refusal_t tasks_request(exchange_t *exchange, const mcp_message_t *message);
+/* A pillar with words of its own made one. */
+err_t tasks_created(pending_t *pending, call_t *call, const char *id, bytes_t detail);
+
 /* A tool that becomes a task for clients that have them. */
-bool shelf_is_long(const gateway_t *self, const char *tool);
-bytes_t shelf_long_args(arena_t *arena, bytes_t arguments);
-void shelf_put_task(arena_t *arena, bytes_t run, const char *text, int64_t now_ms, bool full,
-                    buf_t *out);
+bool run_task_fits(const gateway_t *self, const char *tool);
+bytes_t run_task_args(arena_t *arena, bytes_t arguments);
+void run_task_put(arena_t *arena, bytes_t run, const char *text, int64_t now_ms, bool full,
+                  buf_t *out);
 /* The next call for pending->message, a tasks/…; `run` empty: read it first. False: nothing to do.
  */
-bool shelf_task_call(const pending_t *pending, const char *id, bytes_t run, peer_call_t *out);
+bool run_task_call(const pending_t *pending, const char *id, bytes_t run, peer_call_t *out);
+
+/* ---- kept.c: what pillars keep, by their tools ---- */
+
+size_t kept_count(void);
+/* Does this row have something in a list of the kind? */
+bool kept_lists(const gateway_t *self, const char *kind, size_t index);
+const char *kept_template(arena_t *arena, size_t index);
+/* The call that lists; false: such are only read by id. */
+bool kept_list_call(const pending_t *pending, size_t index, peer_call_t *out);
+void kept_put_items(arena_t *arena, size_t index, const char *kind, bytes_t body, buf_t *out,
+                    bool *any);
+/* The call that reads; false: there is no such resource or prompt. */
+bool kept_get_call(pending_t *pending, peer_call_t *out);
+void kept_put_result(const pending_t *pending, bytes_t body, buf_t *out);
+bool kept_complete_call(const pending_t *pending, size_t *index, peer_call_t *out);
+uint32_t kept_put_values(arena_t *arena, size_t index, bytes_t body, const char *begin, buf_t *out);
 /* A tool of rows succeeded: whoever listens hears what it changed. */
-void shelf_on_success(gateway_t *self, const char *tool);
+void kept_on_success(gateway_t *self, const char *tool);
+
+/* ---- pages.c: probes, metrics and the scale, without JSON-RPC ---- */
+
+typedef struct probe probe_t;
+void pages_get(gateway_t *self, http_request_t *request, const char *path);
+void pages_gone(gateway_t *self, probe_t *probe);
 
 /* ---- streams.c: sessions and whatever stays open ---- */
 

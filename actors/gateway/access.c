@@ -1,0 +1,213 @@
+/* access: who may come in: Host and Origin, bearer tokens of a file or of an authorisation server,
+ * preflights of browsers. */
+#include "actors/gateway/parts.h"
+
+#include <string.h>
+#include <strings.h>
+
+#include "proto/json.h"
+
+#define METADATA_ROOT "/.well-known/oauth-protected-resource"
+
+#define METADATA METADATA_ROOT "/mcp"
+
+/* ---- Host and Origin ---- */
+
+static bool loopback_name(const char *name, size_t size)
+{
+    static const char *const names[] = {"localhost", "127.0.0.1", "[::1]", NULL};
+    for (int i = 0; names[i]; i++)
+        if (strlen(names[i]) == size && !strncasecmp(names[i], name, size))
+            return true;
+    return false;
+}
+
+static size_t host_size(const char *host)
+{
+    if (*host == '[') {
+        const char *end = strchr(host, ']');
+        return end ? (size_t)(end - host) + 1 : strlen(host);
+    }
+    return strcspn(host, ":");
+}
+
+static bool listed(const strs_t *list, const char *value)
+{
+    for (size_t i = 0; i < list->count; i++)
+        if (!strcasecmp(list->items[i], value))
+            return true;
+    return false;
+}
+
+static bool host_allowed(const gateway_t *self, http_request_t *request)
+{
+    const char *host = http_header(request, "Host");
+    if (!host || self->settings->behind_proxy || listed(&self->settings->allowed_hosts, host))
+        return true;
+    if (loopback_name(host, host_size(host)))
+        return true;
+    size_t size = strlen(self->settings->bind);
+    return strlen(self->settings->bind) == host_size(host) &&
+           !strncmp(host, self->settings->bind, size);
+}
+
+static bool origin_allowed(const gateway_t *self, http_request_t *request)
+{
+    const char *origin = http_header(request, "Origin");
+    if (!origin || listed(&self->settings->allowed_origins, origin))
+        return true;
+    const char *host = strstr(origin, "://");
+    return host && loopback_name(host + 3, host_size(host + 3));
+}
+
+bool access_check(const gateway_t *self, http_request_t *request)
+{
+    if (!origin_allowed(self, request)) {
+        gateway_reply_error(request, 403, MCP_LEGACY_TRANSPORT,
+                            "this Origin is not allowed: add it to gateway.allowed_origins");
+        return false;
+    }
+    if (!host_allowed(self, request)) {
+        gateway_reply_error(
+            request, 403, MCP_LEGACY_TRANSPORT,
+            "this Host is not allowed: add it to gateway.allowed_hosts, or start with "
+            "--behind-proxy");
+        return false;
+    }
+    if (http_too_large(request)) {
+        gateway_reply_error(request, 413, MCP_LEGACY_TRANSPORT,
+                            "the body is larger than gateway.max_body allows");
+        return false;
+    }
+    const char *origin = http_header(request, "Origin");
+    if (origin) {
+        http_set_header(request, "Access-Control-Allow-Origin", origin);
+        http_set_header(request, "Access-Control-Expose-Headers",
+                        "Mcp-Session-Id, WWW-Authenticate");
+        http_set_header(request, "Vary", "Origin");
+    }
+    return true;
+}
+
+/* ---- Tokens ---- */
+
+/* RFC 6750 §3, RFC 9728 §5.1. */
+static void challenge(gateway_t *self, http_request_t *request, const char *error)
+{
+    arena_t *arena = http_arena(request);
+    if (!self->jwt) {
+        http_set_header(request, "WWW-Authenticate", "Bearer");
+        return;
+    }
+    const char *resource = self->settings->oauth_audience;
+    size_t origin = strcspn(resource, "/");
+    if (!strncmp(resource + origin, "//", 2))
+        origin += 2 + strcspn(resource + origin + 2, "/");
+    http_set_header(request, "WWW-Authenticate",
+                    arena_printf(arena,
+                                 "Bearer resource_metadata=\"%.*s" METADATA
+                                 "\", scope=\"agency:read agency:operate\"%s%s%s",
+                                 (int)origin, resource, error ? ", error=\"" : "",
+                                 error ? error : "", error ? "\"" : ""));
+}
+
+static const principal_t *refuse_token(gateway_t *self, http_request_t *request, int status,
+                                       const char *error, const char *why)
+{
+    challenge(self, request, error);
+    gateway_reply_error(request, status, MCP_LEGACY_TRANSPORT, why);
+    return NULL;
+}
+
+const principal_t *access_who(gateway_t *self, http_request_t *request)
+{
+    static const principal_t local = {.name = "local", .role = ROLE_ADMIN, .any_company = true};
+    if (!self->tokens && !self->jwt)
+        return &local;
+    const char *header = http_header(request, "Authorization"), *why;
+    if (!header || strncasecmp(header, "Bearer ", 7) != 0)
+        return refuse_token(self, request, 401, NULL, "a bearer token is needed");
+    const principal_t *found = self->tokens ? tokens_find(self->tokens, header + 7) : NULL;
+    if (found)
+        return found;
+    if (!self->jwt)
+        return refuse_token(self, request, 401, "invalid_token", "the bearer token is not known");
+    principal_t *bearer = ARENA_NEW(http_arena(request), principal_t);
+    switch (jwt_check(self->jwt, http_arena(request), header + 7, actor_wall_ms(self->actor),
+                      bearer, &why)) {
+    case JWT_FINE:
+        return bearer;
+    case JWT_NO_SCOPE:
+        return refuse_token(self, request, 403, "insufficient_scope", why);
+    default:
+        return refuse_token(self, request, 401, "invalid_token", why);
+    }
+}
+
+/* ---- What anybody may read ---- */
+
+/* Protected resource metadata, RFC 9728; at the root and below the endpoint's path. */
+bool access_metadata(gateway_t *self, http_request_t *request, const char *path)
+{
+    if (!self->jwt || (strcmp(path, METADATA_ROOT) != 0 && strcmp(path, METADATA) != 0))
+        return false;
+    buf_t out;
+    const gateway_settings_t *settings = self->settings;
+    buf_open(&out, http_arena(request));
+    buf_puts(&out, "{\"resource\":");
+    json_put_string(&out, settings->oauth_audience, strlen(settings->oauth_audience));
+    buf_puts(&out, ",\"authorization_servers\":[");
+    json_put_string(&out, settings->oauth_issuer, strlen(settings->oauth_issuer));
+    buf_puts(&out, "],\"bearer_methods_supported\":[\"header\"],\"scopes_supported\":["
+                   "\"agency:read\",\"agency:operate\",\"agency:admin\"]}");
+    gateway_reply_json(request, 200, out.data);
+    return true;
+}
+
+/* The Origin is one of ours, so its pages may send what they ask for: Mcp-Param-… has no end. */
+void access_preflight(http_request_t *request)
+{
+    const char *wanted = http_header(request, "Access-Control-Request-Headers");
+    http_set_header(request, "Access-Control-Allow-Methods", "GET, POST, DELETE, OPTIONS");
+    http_set_header(request, "Access-Control-Allow-Headers",
+                    wanted ? wanted
+                           : "Content-Type, Accept, Authorization, MCP-Protocol-Version, "
+                             "Mcp-Method, Mcp-Name, Mcp-Session-Id, Last-Event-ID, traceparent");
+    http_set_header(request, "Access-Control-Max-Age", "600");
+    http_reply(request, 204, NULL, (bytes_t){0});
+}
+
+/* ---- Opening ---- */
+
+static bool is_loopback(const char *address)
+{
+    return !strncmp(address, "127.", 4) || !strcmp(address, "::1") || !strcmp(address, "localhost");
+}
+
+static err_t open_jwt(gateway_t *self, arena_t *arena)
+{
+    const gateway_settings_t *settings = self->settings;
+    if (!settings->oauth_keys && !settings->oauth_issuer && !settings->oauth_audience)
+        return err_ok();
+    if (!settings->oauth_keys || !settings->oauth_issuer || !settings->oauth_audience)
+        return err_make(arena, ERR_ARGUMENT,
+                        "gateway.oauth_keys, oauth_issuer and oauth_audience go together: one of "
+                        "them is missing");
+    return jwt_open(settings->oauth_keys, settings->oauth_issuer, settings->oauth_audience, arena,
+                    &self->jwt);
+}
+
+err_t access_open(gateway_t *self, arena_t *arena)
+{
+    const gateway_settings_t *settings = self->settings;
+    err_t err = open_jwt(self, arena);
+    if (!err_is(err) && settings->tokens)
+        err = tokens_open(settings->tokens, arena, &self->tokens);
+    if (err_is(err) || self->tokens || self->jwt || is_loopback(settings->bind) ||
+        settings->behind_proxy)
+        return err;
+    return err_make(arena, ERR_ARGUMENT,
+                    "%s reaches beyond this machine: give a file of tokens (--tokens), or "
+                    "--behind-proxy when a proxy in front checks who comes in",
+                    settings->bind);
+}

@@ -1,0 +1,136 @@
+/* complete: completion/complete. */
+#include "actors/gateway/parts.h"
+
+#include <string.h>
+
+#include "actors/gateway/args.h"
+#include "proto/mp.h"
+
+/* ---- By a pillar with words of its own ---- */
+
+static err_t begin_complete(void *state, call_t *call, void *ctx);
+
+static err_t on_complete(void *state, call_t *call, void *unused, const peer_answer_t *got,
+                         void *ctx)
+{
+    pending_t *pending = ctx;
+    gateway_t *self = state;
+    arena_t *arena = pending->exchange->arena;
+    (void)unused;
+    if (err_is(got->err))
+        return pending_fail(pending, call, got->err);
+    pending->at++;
+    if (mp_member_true(got->body, "missing") && get_next_pillar(self, &pending->at))
+        return begin_complete(self, call, pending);
+    if (mp_member_true(got->body, "missing"))
+        return get_missing(pending, call);
+    bytes_t values = mp_member(got->body, "values"), item, total = mp_member(got->body, "total");
+    buf_t out;
+    uint32_t count = 0;
+    int64_t all = 0;
+    buf_open(&out, arena);
+    mcp_open_result(&out, &pending->message, AGENCY_VERSION);
+    buf_printf(&out, "%s\"completion\":{\"values\":[", pending->message.modern ? "," : "");
+    for (; values.size && count < 100 && mp_at(values, count, &item); count++)
+        buf_printf(&out, "%s%s", count ? "," : "", mcp_json(arena, item));
+    if (!total.size || !mp_int(total, &all))
+        all = count;
+    buf_printf(&out, "],\"total\":%lld,\"hasMore\":%s}", (long long)all,
+               all > count ? "true" : "false");
+    mcp_close_result(&out);
+    exchange_answer(pending->exchange, 200, out.data);
+    return pending_done(pending, call);
+}
+
+static err_t begin_complete(void *state, call_t *call, void *ctx)
+{
+    pending_t *pending = ctx;
+    gateway_t *self = state;
+    arena_t *arena = pending->exchange->arena;
+    const char *pillar = get_next_pillar(self, &pending->at);
+    bytes_t argument = mcp_param(&pending->message, "argument");
+    buf_t pairs;
+    uint32_t count = 0;
+    pending->call = call;
+    buf_open(&pairs, arena);
+    args_put_text(&pairs, &count, "kind", pending->kind);
+    args_put_text(&pairs, &count, "name", pending->tool);
+    args_put_text(&pairs, &count, "argument", mp_member_text(arena, argument, "name"));
+    args_put_text(&pairs, &count, "value", mp_member_text(arena, argument, "value"));
+    peer_call_t request =
+        pending_request(pending, pillar, arena_printf(arena, "%s_mcp_complete", pillar),
+                        args_map(arena, &pairs, count));
+    call_peer(call, &request, on_complete, pending);
+    call_on_gone(call, pending_lost, pending);
+    return call_park(call);
+}
+
+/* ---- By what the pillars keep ---- */
+
+static err_t put_completion(pending_t *pending, call_t *call, const char *values, uint32_t count)
+{
+    buf_t out;
+    buf_open(&out, pending->exchange->arena);
+    mcp_open_result(&out, &pending->message, AGENCY_VERSION);
+    buf_printf(&out, "%s\"completion\":{\"values\":[", pending->message.modern ? "," : "");
+    buf_puts(&out, values);
+    buf_printf(&out, "],\"total\":%u,\"hasMore\":false}", (unsigned)count);
+    mcp_close_result(&out);
+    exchange_answer(pending->exchange, 200, out.data);
+    return pending_done(pending, call);
+}
+
+static err_t on_kept_complete(void *state, call_t *call, void *unused, const peer_answer_t *got,
+                              void *ctx)
+{
+    pending_t *pending = ctx;
+    arena_t *arena = pending->exchange->arena;
+    (void)state;
+    (void)unused;
+    if (err_is(got->err) && got->err.code != ERR_NOT_FOUND)
+        return pending_fail(pending, call, got->err);
+    buf_t values;
+    buf_open(&values, arena);
+    const char *begin = mp_member_text(arena, mcp_param(&pending->message, "argument"), "value");
+    uint32_t count = kept_put_values(arena, pending->at, got->body, begin, &values);
+    return put_completion(pending, call, values.size ? values.data : "", count);
+}
+
+/* Ids of resources are completed; inputs of procedures are free. */
+static err_t begin_kept_complete(void *state, call_t *call, void *ctx)
+{
+    pending_t *pending = ctx;
+    peer_call_t request;
+    (void)state;
+    pending->call = call;
+    if (!strcmp(pending->kind, "prompt"))
+        return put_completion(pending, call, "", 0);
+    if (!kept_complete_call(pending, &pending->at, &request))
+        return get_missing(pending, call);
+    call_peer(call, &request, on_kept_complete, pending);
+    call_on_gone(call, pending_lost, pending);
+    return call_park(call);
+}
+
+mcp_refusal_t complete_begin(exchange_t *exchange, const mcp_message_t *message)
+{
+    arena_t *arena = exchange->arena;
+    bytes_t ref = mcp_param(message, "ref"), argument = mcp_param(message, "argument");
+    const char *type = mp_member_text(arena, ref, "type");
+    bool prompt = type && !strcmp(type, "ref/prompt");
+    const char *name = mp_member_text(arena, ref, prompt ? "name" : "uri");
+    if (!type || (!prompt && strcmp(type, "ref/resource") != 0) || !name ||
+        !mp_member_text(arena, argument, "name") || !mp_member_text(arena, argument, "value"))
+        return mcp_refuse(
+            message, 200, MCP_PARAMS,
+            "params.ref must be {\"type\":\"ref/prompt\",\"name\"} or "
+            "{\"type\":\"ref/resource\",\"uri\"}, params.argument {\"name\",\"value\"}");
+    size_t at = 0;
+    bool shelf = !get_next_pillar(exchange->gateway, &at);
+    pending_t *pending = pending_new(exchange, message);
+    pending->kind = prompt ? "prompt" : "resource";
+    pending->tool = name;
+    pending->at = at;
+    pending_begin(pending, shelf ? begin_kept_complete : begin_complete);
+    return (mcp_refusal_t){0};
+}
