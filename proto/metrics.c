@@ -88,6 +88,18 @@ void metrics_put(metrics_t *metrics, double value, const char *const *labels)
     put_sample(metrics, &sample);
 }
 
+void metrics_gauge(metrics_t *metrics, const char *name, const char *help, double value)
+{
+    metrics_family(metrics, name, METRIC_GAUGE, help);
+    metrics_put(metrics, value, NULL);
+}
+
+void metrics_counter(metrics_t *metrics, const char *name, const char *help, double value)
+{
+    metrics_family(metrics, name, METRIC_COUNTER, help);
+    metrics_put(metrics, value, NULL);
+}
+
 static const char *number(arena_t *arena, double value)
 {
     char *text = arena_printf(arena, "%.15g", value);

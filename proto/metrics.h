@@ -42,6 +42,9 @@ arena_t *metrics_arena(const metrics_t *metrics);
 void metrics_family(metrics_t *metrics, const char *name, metric_kind_t kind, const char *help);
 /* One sample. `labels` are name, value, …, NULL; NULL: none. Not finite: left out. */
 void metrics_put(metrics_t *metrics, double value, const char *const *labels);
+/* A family of one sample without labels. */
+void metrics_gauge(metrics_t *metrics, const char *name, const char *help, double value);
+void metrics_counter(metrics_t *metrics, const char *name, const char *help, double value);
 /* A histogram of `count` buckets: counts[i] observations were at most bounds[i] (and above the
  * bound before), counts[count] above all of them. */
 void metrics_put_histogram(metrics_t *metrics, const double *bounds, const uint64_t *counts,

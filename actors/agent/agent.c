@@ -520,12 +520,6 @@ static void fill_scale(agent_t *self, call_t *call, scale_reply_t *reply)
                              .desired_replicas = desired};
 }
 
-static void put_gauge(metrics_t *out, const char *name, const char *help, double value)
-{
-    metrics_family(out, name, METRIC_GAUGE, help);
-    metrics_put(out, value, NULL);
-}
-
 static void agent_measure(void *state, call_t *call, metrics_t *out)
 {
     agent_t *self = state;
@@ -533,20 +527,21 @@ static void agent_measure(void *state, call_t *call, metrics_t *out)
     demand_t demand;
     fill_scale(self, call, &scale);
     queue_demand(self->tasks, call, NULL, &demand);
-    put_gauge(out, "agency_queue_length",
-              "Work there is: ready, leased, running and due soon, of all companies.",
-              (double)scale.queue_length);
-    put_gauge(out, "agency_queue_ready_tasks", "Tasks that wait for a worker.",
-              (double)demand.ready);
-    put_gauge(out, "agency_queue_leased_tasks", "Tasks that a worker holds.", (double)scale.leased);
-    put_gauge(out, "agency_queue_delayed_tasks", "Tasks that wait for their time.",
-              (double)demand.delayed);
-    put_gauge(out, "agency_queue_due_soon_tasks", "Of those, tasks whose time comes soon.",
-              (double)demand.due_soon);
-    put_gauge(out, "agency_queue_oldest_ready_age_seconds",
-              "How long the first in line has waited.", scale.oldest_ready_age_seconds);
-    put_gauge(out, "agency_queue_desired_replicas", "Workers that the queue calls for.",
-              (double)scale.desired_replicas);
+    metrics_gauge(out, "agency_queue_length",
+                  "Work there is: ready, leased, running and due soon, of all companies.",
+                  (double)scale.queue_length);
+    metrics_gauge(out, "agency_queue_ready_tasks", "Tasks that wait for a worker.",
+                  (double)demand.ready);
+    metrics_gauge(out, "agency_queue_leased_tasks", "Tasks that a worker holds.",
+                  (double)scale.leased);
+    metrics_gauge(out, "agency_queue_delayed_tasks", "Tasks that wait for their time.",
+                  (double)demand.delayed);
+    metrics_gauge(out, "agency_queue_due_soon_tasks", "Of those, tasks whose time comes soon.",
+                  (double)demand.due_soon);
+    metrics_gauge(out, "agency_queue_oldest_ready_age_seconds",
+                  "How long the first in line has waited.", scale.oldest_ready_age_seconds);
+    metrics_gauge(out, "agency_queue_desired_replicas", "Workers that the queue calls for.",
+                  (double)scale.desired_replicas);
     counts_measure(self->counts, out);
 }
 

@@ -115,8 +115,8 @@ void counts_measure(const counts_t *counts, metrics_t *out)
     put_states(out, "agency_effects", "Effects of steps, by the state they came into.",
                counts->effects, effect_state_names, effect_state_COUNT);
     put_states(out, "agency_runs", "Runs that ended, by outcome.", counts->runs, outcomes, 2);
-    metrics_family(out, "agency_run_tokens", METRIC_COUNTER, "Tokens used by runs that ended.");
-    metrics_put(out, (double)counts->tokens, NULL);
+    metrics_counter(out, "agency_run_tokens", "Tokens used by runs that ended.",
+                    (double)counts->tokens);
     metrics_family(out, "agency_step_duration_seconds", METRIC_HISTOGRAM,
                    "Time that steps took to perform.");
     metrics_put_histogram(out, step_bounds, counts->step_buckets, STEP_BUCKETS,

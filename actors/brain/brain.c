@@ -1221,28 +1221,22 @@ static void brain_close(void *state)
     indexes_destroy(&self->indexes);
 }
 
-static void put_gauge(metrics_t *out, const char *name, const char *help, double value)
-{
-    metrics_family(out, name, METRIC_GAUGE, help);
-    metrics_put(out, value, NULL);
-}
-
 static void brain_measure(void *state, call_t *call, metrics_t *out)
 {
     brain_t *self = state;
     size_t companies;
     index_stats_t stats = indexes_totals(self->indexes, &companies);
     (void)call;
-    put_gauge(out, "agency_brain_indexes_open", "Companies whose vectors are in memory.",
-              (double)companies);
-    put_gauge(out, "agency_brain_index_vectors", "Vectors in memory that can be found.",
-              (double)stats.live);
-    put_gauge(out, "agency_brain_index_deleted_vectors", "Vectors in memory that are deleted.",
-              (double)stats.dead);
-    put_gauge(out, "agency_brain_index_tail_vectors",
-              "Vectors that are scanned one by one until the next build.", (double)stats.tail);
-    put_gauge(out, "agency_brain_index_bytes", "Memory of the vectors and their graphs.",
-              (double)stats.bytes);
+    metrics_gauge(out, "agency_brain_indexes_open", "Companies whose vectors are in memory.",
+                  (double)companies);
+    metrics_gauge(out, "agency_brain_index_vectors", "Vectors in memory that can be found.",
+                  (double)stats.live);
+    metrics_gauge(out, "agency_brain_index_deleted_vectors", "Vectors in memory that are deleted.",
+                  (double)stats.dead);
+    metrics_gauge(out, "agency_brain_index_tail_vectors",
+                  "Vectors that are scanned one by one until the next build.", (double)stats.tail);
+    metrics_gauge(out, "agency_brain_index_bytes", "Memory of the vectors and their graphs.",
+                  (double)stats.bytes);
 }
 
 static const store_table_t brain_tables[] = {

@@ -647,35 +647,28 @@ static void elastic_close(void *state)
     direct_destroy(&self->direct);
 }
 
-static void put_gauge(metrics_t *out, const char *name, const char *help, double value)
-{
-    metrics_family(out, name, METRIC_GAUGE, help);
-    metrics_put(out, value, NULL);
-}
-
 static void elastic_measure(void *state, call_t *call, metrics_t *out)
 {
     const elastic_t *self = state;
     if (scales(self)) {
-        put_gauge(out, "agency_scale_replicas", "Workers that take work, or will when they are up.",
-                  (double)replicas(self));
-        put_gauge(out, "agency_scale_desired_replicas", "Workers that there should be.",
-                  (double)(self->decided ? self->last.desired : replicas(self)));
-        put_gauge(out, "agency_scale_floor_replicas",
-                  "Workers asked for by hand or by a demand rule.",
-                  (double)at_least(self, call_now_ms(call)));
+        metrics_gauge(out, "agency_scale_replicas",
+                      "Workers that take work, or will when they are up.", (double)replicas(self));
+        metrics_gauge(out, "agency_scale_desired_replicas", "Workers that there should be.",
+                      (double)(self->decided ? self->last.desired : replicas(self)));
+        metrics_gauge(out, "agency_scale_floor_replicas",
+                      "Workers asked for by hand or by a demand rule.",
+                      (double)at_least(self, call_now_ms(call)));
     }
-    put_gauge(out, "agency_scale_min_replicas", "Never fewer workers.",
-              (double)self->policy.min_replicas);
-    put_gauge(out, "agency_scale_max_replicas", "Never more workers.",
-              (double)self->policy.max_replicas);
-    put_gauge(out, "agency_scale_metric_known", "1: the agent says how much work there is.",
-              self->seen.has_metric);
-    put_gauge(out, "agency_scale_demand_rules", "Demand rules in force.",
-              (double)rules_count(self->rules));
-    metrics_family(out, "agency_scale_changes", METRIC_COUNTER,
-                   "Changes of the number of workers.");
-    metrics_put(out, (double)self->changed, NULL);
+    metrics_gauge(out, "agency_scale_min_replicas", "Never fewer workers.",
+                  (double)self->policy.min_replicas);
+    metrics_gauge(out, "agency_scale_max_replicas", "Never more workers.",
+                  (double)self->policy.max_replicas);
+    metrics_gauge(out, "agency_scale_metric_known", "1: the agent says how much work there is.",
+                  self->seen.has_metric);
+    metrics_gauge(out, "agency_scale_demand_rules", "Demand rules in force.",
+                  (double)rules_count(self->rules));
+    metrics_counter(out, "agency_scale_changes", "Changes of the number of workers.",
+                    (double)self->changed);
 }
 
 const actor_def_t elastic_actor = {

@@ -49,21 +49,15 @@ static void measure_process(const gateway_t *self, metrics_t *out)
     metrics_family(out, "agency_build_info", METRIC_GAUGE, "Always 1; its labels say what runs.");
     metrics_put(out, 1, build);
     process_usage(&usage);
-    metrics_family(out, "process_cpu_seconds", METRIC_COUNTER, "CPU time of this process.");
-    metrics_put(out, usage.cpu_seconds, NULL);
-    metrics_family(out, "process_resident_memory_bytes", METRIC_GAUGE,
-                   "Memory of this process that is in RAM.");
-    metrics_put(out, (double)usage.resident_bytes, NULL);
-    metrics_family(out, "process_virtual_memory_bytes", METRIC_GAUGE,
-                   "Address space of this process.");
-    metrics_put(out, (double)usage.virtual_bytes, NULL);
-    metrics_family(out, "process_open_fds", METRIC_GAUGE, "Open file descriptors.");
-    metrics_put(out, (double)usage.open_fds, NULL);
-    metrics_family(out, "process_max_fds", METRIC_GAUGE, "Most file descriptors.");
-    metrics_put(out, (double)usage.max_fds, NULL);
-    metrics_family(out, "process_start_time_seconds", METRIC_GAUGE,
-                   "When this process began, since 1970.");
-    metrics_put(out, usage.start_seconds, NULL);
+    metrics_counter(out, "process_cpu_seconds", "CPU time of this process.", usage.cpu_seconds);
+    metrics_gauge(out, "process_resident_memory_bytes", "Memory of this process that is in RAM.",
+                  (double)usage.resident_bytes);
+    metrics_gauge(out, "process_virtual_memory_bytes", "Address space of this process.",
+                  (double)usage.virtual_bytes);
+    metrics_gauge(out, "process_open_fds", "Open file descriptors.", (double)usage.open_fds);
+    metrics_gauge(out, "process_max_fds", "Most file descriptors.", (double)usage.max_fds);
+    metrics_gauge(out, "process_start_time_seconds", "When this process began, since 1970.",
+                  usage.start_seconds);
 }
 
 #define measured_FIELDS(F)                                                                         \

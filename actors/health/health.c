@@ -710,13 +710,6 @@ static err_t daily_report(health_t *self, call_t *call, const daily_report_args_
 
 /* ---- What Prometheus reads ---- */
 
-static void put_one(metrics_t *out, const char *name, metric_kind_t kind, const char *help,
-                    double value)
-{
-    metrics_family(out, name, kind, help);
-    metrics_put(out, value, NULL);
-}
-
 static void put_tracked(health_t *self, call_t *call, metrics_t *out)
 {
     store_txn_t *txn;
@@ -739,13 +732,13 @@ static void put_tracked(health_t *self, call_t *call, metrics_t *out)
 static void health_measure(void *state, call_t *call, metrics_t *out)
 {
     health_t *self = state;
-    put_one(out, "agency_health_points", METRIC_COUNTER, "Points taken in.", (double)self->points);
-    put_one(out, "agency_health_refused_lines", METRIC_COUNTER,
-            "Lines of metrics files that made no sense.", (double)self->refused_lines);
-    put_one(out, "agency_health_messages_delivered", METRIC_COUNTER,
-            "Messages about alerts that somebody took.", (double)self->messages_sent);
-    put_one(out, "agency_health_message_failures", METRIC_COUNTER,
-            "Tries to deliver such a message that failed.", (double)self->messages_failed);
+    metrics_counter(out, "agency_health_points", "Points taken in.", (double)self->points);
+    metrics_counter(out, "agency_health_refused_lines",
+                    "Lines of metrics files that made no sense.", (double)self->refused_lines);
+    metrics_counter(out, "agency_health_messages_delivered",
+                    "Messages about alerts that somebody took.", (double)self->messages_sent);
+    metrics_counter(out, "agency_health_message_failures",
+                    "Tries to deliver such a message that failed.", (double)self->messages_failed);
     put_tracked(self, call, out);
 }
 
