@@ -1,15 +1,14 @@
 #include "actors/brain/endpoint.h"
 
-#include <errno.h>
 #include <math.h>
-#include <stdio.h>
 #include <string.h>
 
 #include "actors/brain/index.h"
+#include "bus/secret.h"
 #include "proto/json.h"
 #include "proto/mp.h"
 
-enum { KEY_LARGEST = 4096, ANSWER_LARGEST = 16 << 20 };
+enum { ANSWER_LARGEST = 16 << 20 };
 
 static const char prefix[] = "endpoint:";
 
@@ -25,28 +24,6 @@ bool endpoint_makes(const char *model)
 
 /* ---- asking ---- */
 
-/* Read for each request, so that a new key needs no restart. */
-static err_t read_key(arena_t *arena, const char *path, const char **key)
-{
-    char text[KEY_LARGEST + 1];
-    FILE *file = fopen(path, "re");
-
-    if (!file)
-        return err_make(arena, ERR_IO, "brain.embed_key_file = %s: %s", path, strerror(errno));
-    size_t size = fread(text, 1, KEY_LARGEST, file);
-    fclose(file);
-    while (size && strchr(" \t\r\n", text[size - 1]))
-        size--;
-    text[size] = 0;
-    for (size_t i = 0; i < size; i++)
-        if (text[i] <= ' ' || text[i] == 127)
-            size = 0;
-    if (!size)
-        return err_make(arena, ERR_ARGUMENT, "brain.embed_key_file = %s holds no key", path);
-    *key = arena_strdup(arena, text);
-    return err_ok();
-}
-
 err_t endpoint_request(const brain_settings_t *settings, arena_t *arena, const char *const *texts,
                        size_t count, http_call_request_t *out)
 {
@@ -55,7 +32,7 @@ err_t endpoint_request(const brain_settings_t *settings, arena_t *arena, const c
 
     headers[0] = "Content-Type: application/json";
     if (settings->embed_key_file) {
-        err_t err = read_key(arena, settings->embed_key_file, &key);
+        err_t err = secret_read(arena, "brain.embed_key_file", settings->embed_key_file, &key);
         if (err_is(err))
             return err;
         headers[1] = arena_printf(arena, "Authorization: Bearer %s", key);

@@ -14,6 +14,7 @@
     F(INT, process_limit, opt(0), 0, 1000000, "Processes of the user that runs scripts; 0: any.")  \
     F(STR, llm_url, opt(), 1, 4096, "OpenAI-compatible endpoint, e.g. http://127.0.0.1:8080/v1.")  \
     F(STR, llm_key, opt(), 1, 4096, "Its bearer token.")                                           \
+    F(STR, llm_key_file, opt(), 1, 4096, "Or a file with it, read for each question.")             \
     F(STR, llm_model, opt(default), 1, 256, "Its model.")                                          \
     F(INT, llm_timeout_ms, opt(120000), 100, 3600000, "Longest wait for one answer of the model.") \
     F(INT, llm_turns, opt(40), 1, 1000, "Answers of the model in one step.")

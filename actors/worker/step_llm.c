@@ -8,6 +8,7 @@
 
 #include "actors/worker/slot.h"
 #include "actors/worker/tools.h"
+#include "bus/secret.h"
 #include "proto/json.h"
 #include "proto/mp.h"
 
@@ -259,8 +260,13 @@ static err_t ask_model(call_t *call, chat_t *chat)
         return slot_step_error(call, chat->step, err_what(err), false);
     const char **headers = ARENA_ARRAY(call_arena(call), const char *, 3);
     headers[0] = "Content-Type: application/json";
-    if (settings->llm_key)
-        headers[1] = arena_printf(call_arena(call), "Authorization: Bearer %s", settings->llm_key);
+    const char *key = settings->llm_key;
+    if (settings->llm_key_file)
+        err = secret_read(call_arena(call), "worker.llm_key_file", settings->llm_key_file, &key);
+    if (err_is(err))
+        return slot_step_error(call, chat->step, err_what(err), true);
+    if (key)
+        headers[1] = arena_printf(call_arena(call), "Authorization: Bearer %s", key);
     http_call_request_t request = {.method = "POST",
                                    .url = url_of(call, settings),
                                    .headers = headers,

@@ -2,6 +2,7 @@
 import { test } from 'node:test';
 import assert from 'node:assert/strict';
 import { createHash } from 'node:crypto';
+import { writeFileSync } from 'node:fs';
 import { readFile, writeFile, mkdtemp, rm } from 'node:fs/promises';
 import { createServer } from 'node:http';
 import { once } from 'node:events';
@@ -167,17 +168,20 @@ test('a step of prose is done by a language model that calls tools', async (t) =
     const tool = (name, args) => ({ role: 'assistant', content: null, tool_calls: [{ id: `c${seen.length}`, type: 'function', function: { name, arguments: JSON.stringify(args) } }] });
     const message = seen.length === 1 ? tool('brain_store', { taskId: 'llm', request: 'the moon', solution: 'made of rock' })
       : tool('complete_step', { result: { stored: true } });
+    writeFileSync(join(keys, 'key'), 'changed'); // a new key needs no restart
     response.writeHead(200, { 'content-type': 'application/json' });
     response.end(JSON.stringify({ choices: [{ index: 0, message }], usage: { total_tokens: 10 } }));
   }).listen(0, '127.0.0.1');
   await once(model, 'listening');
-  const agency = await startAgency({ env: { AGENCY_LLM_URL: `http://127.0.0.1:${model.address().port}/v1`, AGENCY_LLM_KEY: 'sesame', AGENCY_LLM_MODEL: 'm' } });
-  t.after(async () => { await agency.stop(); model.close(); });
+  const keys = await mkdtemp(join(tmpdir(), 'agency-keys-'));
+  await writeFile(join(keys, 'key'), 'sesame\n');
+  const agency = await startAgency({ env: { AGENCY_LLM_URL: `http://127.0.0.1:${model.address().port}/v1`, AGENCY_WORKER_LLM_KEY_FILE: join(keys, 'key'), AGENCY_LLM_MODEL: 'm' } });
+  t.after(async () => { await agency.stop(); model.close(); await rm(keys, { recursive: true }); });
   await call(agency, 'sop_create', { name: 'think', content: '# Think\n\n1. **Remember**: Remember what the moon is made of.\n' });
   const ran = await call(agency, 'sop_execute', { name: 'think' });
   assert.equal(ran.state, 'completed', ran.text);
   assert.equal(seen.length, 2);
-  assert.equal(seen[0].key, 'Bearer sesame');
+  assert.deepEqual(seen.map(({ key }) => key), ['Bearer sesame', 'Bearer changed']);
   assert.ok(seen[0].tools.includes('brain_query') && seen[0].tools.includes('complete_step'));
   assert.equal(seen[1].messages.at(-1).role, 'tool');
   assert.match((await call(agency, 'brain_query', { query: 'moon' })).text, /made of rock/);
