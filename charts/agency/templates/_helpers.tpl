@@ -16,14 +16,36 @@ app.kubernetes.io/managed-by: {{ .Release.Service }}
 helm.sh/chart: {{ .Chart.Name }}-{{ .Chart.Version }}
 {{- end }}
 
+{{/* The Secret with the tokens; nothing when a proxy checks. */}}
 {{- define "agency.tokens" -}}
-{{- if .Values.auth.existingSecret }}{{ .Values.auth.existingSecret }}{{ else if .Values.auth.tokens }}{{ .Release.Name }}-tokens{{ end }}
+{{- if .Values.auth.existingSecret }}{{ .Values.auth.existingSecret }}
+{{- else if or .Values.auth.tokens (not .Values.auth.behindProxy) }}{{ .Release.Name }}-tokens
+{{- end }}
+{{- end }}
+
+{{- define "agency.tokensMade" -}}
+{{- if not (or .Values.auth.tokens .Values.auth.existingSecret .Values.auth.behindProxy) }}yes{{ end }}
+{{- end }}
+
+{{- define "agency.curve" -}}
+{{ .Values.curve.existingSecret | default (printf "%s-curve" .Release.Name) }}
+{{- end }}
+
+{{- define "agency.keygen" -}}
+{{- if and .Values.curve.generate (not .Values.curve.existingSecret) }}yes{{ end }}
+{{- end }}
+
+{{- define "agency.owner" -}}
+{{ .Release.Name }}-agent-0.{{ .Release.Name }}-agent-headless.{{ .Release.Namespace }}.svc
 {{- end }}
 
 {{/* What must hold between values; the schema sees each alone. */}}
 {{- define "agency.check" -}}
-{{- if not (or .Values.auth.tokens .Values.auth.existingSecret .Values.auth.behindProxy) }}
-{{- fail "who may come in? Set auth.tokens, auth.existingSecret, or auth.behindProxy=true" }}
+{{- if not (or .Values.curve.generate .Values.curve.existingSecret) }}
+{{- fail (printf "curve.existingSecret: pods talk with CURVE keys only. Make them: agency keygen a; agency keygen b; kubectl -n %s create secret generic keys --from-file=agent.key=a/curve.key --from-file=agent.pub=a/curve.pub --from-file=brain.key=b/curve.key --from-file=brain.pub=b/curve.pub; and set curve.existingSecret=keys, or curve.generate=true" .Release.Namespace) }}
+{{- end }}
+{{- if and .Values.auth.tokens .Values.auth.existingSecret }}
+{{- fail "auth.tokens and auth.existingSecret say two things: set one" }}
 {{- end }}
 {{- if gt (int .Values.scaling.minReplicas) (int .Values.scaling.maxReplicas) }}
 {{- fail "scaling.minReplicas is larger than scaling.maxReplicas" }}
@@ -53,7 +75,7 @@ capabilities: {drop: [ALL]}
 seccompProfile: {type: RuntimeDefault}
 {{- end }}
 
-{{/* {root, name, words, port, service, resources, env}: one container of an agency. */}}
+{{/* {root, name, words, port, portName, service, preStop, resources, env}: one container of an agency. */}}
 {{- define "agency.container" -}}
 {{- $v := .root.Values }}
 name: {{ .name }}
@@ -68,7 +90,16 @@ env:
   - {name: AGENCY_COMPANY, value: {{ include "agency.company" .root | quote }}}
   - {name: AGENCY_DATA, value: /data}
   - {name: AGENCY_RUN, value: /run/agency/sockets}
-  {{- if .port }}
+  - {name: AGENCY_BUS_LISTEN, value: "*"}
+  - {name: AGENCY_BUS_CURVE_KEY, value: /etc/agency/curve/curve.key}
+  - {name: AGENCY_BUS_CURVE_ALLOW, value: /etc/agency/curve/allow}
+  - {name: AGENCY_BUS_CURVE_SERVERS, value: /etc/agency/curve/servers}
+  - {name: AGENCY_BUS_OWNER, value: {{ include "agency.owner" .root }}}
+  {{- if eq .service "agent" }}
+  - {name: AGENCY_BUS_POD, valueFrom: {fieldRef: {fieldPath: metadata.name}}}
+  - {name: AGENCY_BUS_BRAIN, value: "tcp://{{ .root.Release.Name }}-brain-0.{{ .root.Release.Name }}-brain-headless.{{ .root.Release.Namespace }}.svc:5502"}
+  {{- end }}
+  - {name: AGENCY_GATEWAY_KEY_FILE, value: /etc/agency/gateway/key}
   - {name: AGENCY_BIND, value: 0.0.0.0}
   {{- $host := printf "%s-%s" .root.Release.Name .service }}
   - name: AGENCY_GATEWAY_ALLOWED_HOSTS
@@ -79,7 +110,6 @@ env:
   {{- if $v.auth.behindProxy }}
   - {name: AGENCY_GATEWAY_BEHIND_PROXY, value: "true"}
   {{- end }}
-  {{- end }}
   {{- range $key, $value := .env }}
   - {name: {{ $key }}, value: {{ $value | quote }}}
   {{- end }}
@@ -89,13 +119,12 @@ env:
   - {name: AGENCY_LLM_MODEL, value: {{ $v.llm.model | quote }}}
   {{- end }}
   {{- if $v.llm.existingSecret }}
-  - {name: AGENCY_LLM_KEY, valueFrom: {secretKeyRef: {name: {{ $v.llm.existingSecret }}, key: key}}}
+  - {name: AGENCY_WORKER_LLM_KEY_FILE, value: /etc/agency/llm/key}
   {{- end }}
   {{- end }}
   {{- range $key, $value := $v.settings }}
   - {name: {{ $key }}, value: {{ $value | quote }}}
   {{- end }}
-{{- if .port }}
 ports:
   - {name: {{ .portName }}, containerPort: {{ .port }}, protocol: TCP}
 startupProbe:
@@ -110,24 +139,9 @@ readinessProbe:
   httpGet: {path: /readyz, port: {{ .portName }}, httpHeaders: [{name: Host, value: localhost}]}
   periodSeconds: 5
   timeoutSeconds: 3
-{{- else }}
-startupProbe:
-  exec: {command: [sh, -c, 'exec agency bus lat "$POD_NAME" --timeout 3000']}
-  periodSeconds: 5
-  timeoutSeconds: 5
-  failureThreshold: 60
-livenessProbe:
-  exec: {command: [sh, -c, 'exec agency bus lat "$POD_NAME" --timeout 3000']}
-  periodSeconds: 30
-  timeoutSeconds: 10
-readinessProbe:
-  exec: {command: [sh, -c, 'exec agency bus lat "$POD_NAME" --timeout 3000']}
-  periodSeconds: 15
-  timeoutSeconds: 10
-{{- end }}
 lifecycle:
   preStop:
-    sleep: {seconds: {{ $v.preStopSeconds }}}
+    exec: {command: {{ .preStop | toJson }}}
 resources: {{- toYaml .resources | nindent 2 }}
 securityContext: {{- include "agency.security" .root | nindent 2 }}
 volumeMounts:
@@ -138,26 +152,45 @@ volumeMounts:
   - {name: shared, mountPath: /data/metrics, subPath: metrics}
   - {name: shared, mountPath: /data/sops, subPath: sops}
   {{- end }}
-  {{- if and .port (include "agency.tokens" .root) }}
+  {{- if include "agency.tokens" .root }}
   - {name: tokens, mountPath: /etc/agency/tokens, readOnly: true}
   {{- end }}
-  {{- if $v.curve.existingSecret }}
   - {name: curve, mountPath: /etc/agency/curve, readOnly: true}
+  - {name: gateway, mountPath: /etc/agency/gateway, readOnly: true}
+  {{- if and .llm $v.llm.url $v.llm.existingSecret }}
+  - {name: llm, mountPath: /etc/agency/llm, readOnly: true}
   {{- end }}
   {{- if .api }}
   - {name: api, mountPath: /var/run/secrets/kubernetes.io/serviceaccount, readOnly: true}
   {{- end }}
 {{- end }}
 
+{{/* {root, part}. Each pod has its own secret key, and of the others the public ones. */}}
 {{- define "agency.volumes" -}}
+{{- $part := .part }}
 - {name: sockets, emptyDir: {medium: Memory, sizeLimit: 16Mi}}
 - {name: tmp, emptyDir: {sizeLimit: 256Mi}}
-{{- with include "agency.tokens" . }}
-- {name: tokens, secret: {secretName: {{ . }}, defaultMode: 0440}}
+{{- with include "agency.tokens" .root }}
+- {name: tokens, secret: {secretName: {{ . }}, defaultMode: 0440, items: [{key: tokens, path: tokens}]}}
 {{- end }}
-{{- with .Values.curve.existingSecret }}
-- {name: curve, secret: {secretName: {{ . }}, defaultMode: 0440}}
+- {name: gateway, secret: {secretName: {{ .root.Release.Name }}-gateway, defaultMode: 0440}}
+{{- with .root.Values.llm }}
+{{- if and (eq $part "agent") .url .existingSecret }}
+- {name: llm, secret: {secretName: {{ .existingSecret }}, defaultMode: 0440, items: [{key: key, path: key}]}}
 {{- end }}
+{{- end }}
+- name: curve
+  secret:
+    secretName: {{ include "agency.curve" .root }}
+    defaultMode: 0440
+    items:
+      - {key: {{ $part }}.key, path: curve.key}
+      - {key: agent.pub, path: allow/agent.pub}
+      - {key: brain.pub, path: allow/brain.pub}
+      - {key: brain.pub, path: servers/brain.pub}
+      {{- range list "agent" "health" "swarm" "elastic" }}
+      - {key: agent.pub, path: servers/{{ . }}.pub}
+      {{- end }}
 {{- end }}
 
 {{- define "agency.claim" -}}
@@ -166,4 +199,51 @@ accessModes: [{{ .mode }}]
 storageClassName: {{ . | quote }}
 {{- end }}
 resources: {requests: {storage: {{ .claim.size }}}}
+{{- end }}
+
+{{/* {root, pillar}: a container beside the agent is there until the agent has left, so that the last
+steps find it. The agent first hands back or finishes what its worker holds. */}}
+{{- define "agency.preStop" -}}
+{{- if eq .pillar "agent" -}}
+{{ list "agency" "drain" "agent" "--timeout" (mul (sub (int .root.Values.terminationGracePeriodSeconds) 15) 1000 | toString) | toJson }}
+{{- else -}}
+{{ list "sh" "-c" (printf "agency drain %s; while agency bus lat agent --timeout 2000; do sleep 1; done" .pillar) | toJson }}
+{{- end }}
+{{- end }}
+
+{{/* The account of the pod, for containers that ask the API server. */}}
+{{- define "agency.apiVolume" -}}
+name: api
+projected:
+  defaultMode: 0440
+  sources:
+    - serviceAccountToken: {path: token, expirationSeconds: 3600}
+    - configMap: {name: kube-root-ca.crt, items: [{key: ca.crt, path: ca.crt}]}
+    - downwardAPI: {items: [{path: namespace, fieldRef: {fieldPath: metadata.namespace}}]}
+{{- end }}
+
+{{/* Rules of egress that more than one policy has. */}}
+{{- define "agency.dns" -}}
+- to:
+    - namespaceSelector: {matchLabels: {kubernetes.io/metadata.name: kube-system}}
+  ports:
+    - {protocol: UDP, port: 53}
+    - {protocol: TCP, port: 53}
+{{- end }}
+{{- define "agency.apiServer" -}}
+- ports:
+    - {protocol: TCP, port: 443}
+    - {protocol: TCP, port: 6443}
+  {{- with .Values.networkPolicy.apiServer }}
+  to: {{- toYaml . | nindent 4 }}
+  {{- end }}
+{{- end }}
+
+{{- define "agency.hook" -}}
+helm.sh/hook: pre-install,pre-upgrade
+helm.sh/hook-delete-policy: before-hook-creation,hook-succeeded
+{{- end }}
+{{- define "agency.keygenLabels" -}}
+{{ include "agency.labels" . }}
+app.kubernetes.io/component: keygen
 {{- end }}
