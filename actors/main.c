@@ -24,6 +24,8 @@ int main(int argc, char **argv)
 {
     if (argc > 1 && !strcmp(argv[1], "exec-helper"))
         return child_helper_main(argc, argv);
+    if (argc > 1 && !strcmp(argv[1], "store-copy"))
+        return store_copy_main(argc, argv);
     cli_house_t house = {.actors = actors, .gateway = &gateway_actor, .version = AGENCY_VERSION};
     return cli_main(&house, argc, argv);
 }

@@ -1,5 +1,8 @@
-/* builtin: the methods every actor has: <name>.describe, .stats, .metrics, .ping, .drain. */
+/* builtin: the methods every actor has: <name>.describe, .stats, .metrics, .ping, .drain,
+ * .backup. */
+#include <errno.h>
 #include <string.h>
+#include <sys/stat.h>
 
 #include "bus/inside.h"
 #include "proto/describe.h"
@@ -66,12 +69,20 @@ RECORD(method_stat, method_stat_FIELDS)
 #define drain_ARGS(F)
 #define drain_REPLY(F) F(BOOL, idle, must, 0, 0, "Nothing is left to finish.")
 
+#define backup_store_FIELDS(F)                                                                     \
+    F(STR, company, must, 0, 0, "Whose store.")                                                    \
+    F(INT, format, must, 0, 0, "Version of the stored format.")
+RECORD(backup_store, backup_store_FIELDS)
+#define backup_ARGS(F) F(STR, dir, must, 1, 4096, "An existing empty directory, absolute.")
+#define backup_REPLY(F) F(LIST(backup_store), stores, must, 0, 0, "What was copied.")
+
 #define BUILTIN_METHODS(M)                                                                         \
     M(void, describe, READS | ANY_COMPANY | PARKS, "What this actor can do.")                      \
     M(void, stats, READS | ANY_COMPANY | PARKS, "Counters of this actor.")                         \
     M(void, metrics, READS | ANY_COMPANY | PARKS, "What Prometheus reads.")                        \
     M(void, ping, READS | ANY_COMPANY | PARKS, "Is it there?")                                     \
-    M(void, drain, ADMIN | ANY_COMPANY | PARKS, "Take no new work and finish what is under way.")
+    M(void, drain, ADMIN | ANY_COMPANY | PARKS, "Take no new work and finish what is under way.")  \
+    M(void, backup, ADMIN | READS | ANY_COMPANY | PARKS, "Copy the stores while they are in use.")
 BUILTIN_METHODS(METHOD_DECLARE_)
 
 const method_t inside_builtins[] = {BUILTIN_METHODS(METHOD_ROW_){.name = NULL}};
@@ -212,4 +223,87 @@ static err_t drain(void *self, call_t *call, const drain_args_t *args, drain_rep
     /* This call itself is the one that is live. */
     reply->idle = call->actor->live <= 1 && (!def->drained || def->drained(self));
     return err_ok();
+}
+
+/* ---- Backup: one store after the other, each by a process of its own ---- */
+
+typedef struct copying {
+    const char *dir;
+    strs_t companies;
+    size_t at;
+} copying_t;
+
+static err_t copy_next(call_t *call, backup_reply_t *reply, copying_t *copying);
+
+static err_t on_copied(void *self, call_t *call, void *reply, const child_outcome_t *outcome,
+                       void *ctx)
+{
+    copying_t *copying = ctx;
+    const char *company = copying->companies.items[copying->at];
+    (void)self;
+    if (err_is(outcome->err) || outcome->exit_status)
+        return err_make(call->arena, ERR_IO, "the store of '%s' was not copied: %s", company,
+                        err_is(outcome->err) ? err_what(outcome->err)
+                        : outcome->errors.size
+                            ? arena_strndup(call->arena, (const char *)outcome->errors.data,
+                                            outcome->errors.size)
+                            : "the copying process was killed");
+    backup_reply_t *out = reply;
+    out->stores.items[out->stores.count++] = (backup_store_t){
+        .company = company, .format = call->actor->def->format, .has_format = true};
+    copying->at++;
+    return copy_next(call, out, copying);
+}
+
+static err_t make_dir(call_t *call, const char *path)
+{
+    return mkdir(path, 0700) && errno != EEXIST
+               ? err_make(call->arena, ERR_IO,
+                          "%s cannot make %s: %s; its process must be able to "
+                          "write there",
+                          call->actor->def->name, path, strerror(errno))
+               : err_ok();
+}
+
+static err_t copy_next(call_t *call, backup_reply_t *reply, copying_t *copying)
+{
+    (void)reply;
+    if (copying->at == copying->companies.count)
+        return err_ok();
+    arena_t *arena = call->arena;
+    const char *company = copying->companies.items[copying->at];
+    const char *parent = arena_printf(arena, "%s/%s", copying->dir, company);
+    const char *to = arena_printf(arena, "%s/store", parent);
+    err_t err = make_dir(call, parent);
+    if (!err_is(err))
+        err = make_dir(call, to);
+    if (err_is(err))
+        return err;
+    const char **argv = ARENA_ARRAY(arena, const char *, 5);
+    argv[0] = "/proc/self/exe";
+    argv[1] = "store-copy";
+    argv[2] = arena_printf(arena, "%s/%s/%s/store", call->actor->data_dir, call->actor->def->name,
+                           company);
+    argv[3] = to;
+    argv[4] = NULL;
+    child_request_t request = {.argv = argv, .output_limit = 4096};
+    call_child(call, &request, on_copied, copying);
+    return call_park(call);
+}
+
+static err_t backup(void *self, call_t *call, const backup_args_t *args, backup_reply_t *reply)
+{
+    (void)self;
+    const actor_def_t *def = call->actor->def;
+    copying_t *copying = ARENA_NEW(call->arena, copying_t);
+    if (!def->tables)
+        return err_make(call->arena, ERR_ARGUMENT, "%s keeps nothing", def->name);
+    if (args->dir[0] != '/')
+        return err_of(ERR_ARGUMENT, "dir must be absolute");
+    *copying = (copying_t){.dir = args->dir};
+    err_t err = call_companies(call, &copying->companies);
+    if (err_is(err))
+        return err;
+    reply->stores.items = ARENA_ARRAY(call->arena, backup_store_t, copying->companies.count + 1);
+    return copy_next(call, reply, copying);
 }

@@ -1265,6 +1265,27 @@ bool key_read_str(bytes_t *key, arena_t *arena, const char **text)
 
 /* ---- Looking after it ---- */
 
+/* A file that lost pages to a crash of long ago cannot be packed, but copied as it is. */
+static err_t copy_env(MDB_env *env, const char *dir, arena_t *arena)
+{
+    const char *data = arena_printf(arena, "%s/data.mdb", dir);
+    int code = mdb_env_copy2(env, dir, MDB_CP_COMPACT);
+    if (code == MDB_INCOMPATIBLE) {
+        unlink(data);
+        code = mdb_env_copy2(env, dir, 0);
+    }
+    if (code == ENOSPC || code == EDQUOT)
+        return err_make(arena, ERR_FULL, "no space left on the disk of %s", dir);
+    if (code)
+        return err_make(arena, ERR_IO, "cannot copy to %s: %s", dir, mdb_strerror(code));
+    int fd = open(data, O_RDONLY | O_CLOEXEC);
+    if (fd < 0 || fsync(fd))
+        code = errno;
+    if (fd >= 0)
+        close(fd);
+    return code ? dir_error(arena, data, code) : sync_dir(dir, arena);
+}
+
 err_t store_copy(store_pool_t *pool, const char *company, const char *dir, arena_t *arena)
 {
     store_t *store;
@@ -1276,10 +1297,45 @@ err_t store_copy(store_pool_t *pool, const char *company, const char *dir, arena
     pthread_mutex_unlock(&pool->mutex);
     if (err_is(err))
         return err;
-    int code = mdb_env_copy2(store->env, dir, MDB_CP_COMPACT);
+    err = copy_env(store->env, dir, arena);
     pin(store, held);
-    return code ? err_make(arena, ERR_IO, "cannot copy to %s: %s", dir, mdb_strerror(code))
-                : err_ok();
+    return err;
+}
+
+/* Its own map, of the size the file has now: the owner may let its map grow meanwhile. */
+static err_t copy_apart(const char *from, const char *to, arena_t *arena)
+{
+    MDB_env *env;
+    MDB_txn *txn;
+    int code = mdb_env_create(&env);
+    if (code)
+        return map_error(NULL, code);
+    mdb_env_set_maxreaders(env, READERS);
+    code = mdb_env_open(env, from, MDB_RDONLY | MDB_NOTLS, 0640);
+    /* The file may have grown between the two; 0 takes over its size. */
+    while (!code && (code = mdb_txn_begin(env, NULL, MDB_RDONLY, &txn)) == MDB_MAP_RESIZED)
+        code = mdb_env_set_mapsize(env, 0);
+    err_t err = code ? map_error(NULL, code) : err_ok();
+    if (!code) {
+        mdb_txn_abort(txn);
+        err = copy_env(env, to, arena);
+    }
+    mdb_env_close(env);
+    return err;
+}
+
+int store_copy_main(int argc, char **argv)
+{
+    if (argc != 4) {
+        fputs("this is for the agency itself: store-copy FROM TO\n", stderr);
+        return 2;
+    }
+    arena_t *arena = arena_new();
+    err_t err = copy_apart(argv[2], argv[3], arena);
+    if (err_is(err))
+        fputs(err_what(err), stderr);
+    arena_destroy(&arena);
+    return err_is(err) ? 1 : 0;
 }
 
 err_t store_stat(store_pool_t *pool, const char *company, arena_t *arena, store_stat_t *out)

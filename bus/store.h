@@ -160,8 +160,12 @@ bool key_read_str(bytes_t *key, arena_t *arena, const char **text);
 
 /* ---- Looking after it ---- */
 
-/* A consistent copy of one company's environment into an existing empty directory. */
+/* A consistent copy of one company's environment into an existing empty directory, on disk when it
+ * returns. ERR_NOT_FOUND, ERR_FULL, ERR_IO. */
 err_t store_copy(store_pool_t *pool, const char *company, const char *dir, arena_t *arena);
+/* The same from a process of its own that the owner starts, so that the owner goes on: main of
+ * `agency store-copy FROM TO`, both directories of stores. */
+int store_copy_main(int argc, char **argv);
 
 #define store_table_stat_FIELDS(F)                                                                 \
     F(STR, name, must, 0, 0, "Table.")                                                             \

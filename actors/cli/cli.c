@@ -88,7 +88,8 @@ static const command_t commands[] = {
     {"reject", "RUN why=TEXT", "Refuse what a run waits for.", NULL, "reject"},
     {"brain", "WORD …", "query TEXT, store, get ID, list …", NULL, "brain"},
     {"bus", "tap|lat PILLAR", "Watch events; measure the way to a pillar.", cli_bus, NULL},
-    {"store", "stat|check [PILLAR]", "Look at the files; nothing may be running.", cli_store, NULL},
+    {"store", "WORD …", "backup DIR, restore DIR [--force]; stat, check [PILLAR] when it is down.",
+     cli_store, NULL},
     {"import", "DIR", "Bring over an .agent folder of the earlier system; --dry-run only looks.",
      cli_import, NULL},
     {"keygen", "DIR", "Make a pair of keys for connections between machines.", make_keys, NULL},
@@ -106,6 +107,7 @@ static int show_help(cli_t *cli)
         printf("  agency %-7s %-20s %s\n", at->name, at->arguments, at->doc);
     puts("\nFlags:\n"
          "  --dry-run         import: say what would be brought over\n"
+         "  --force           store restore: move aside what is there\n"
          "  --data DIR        where everything is kept (AGENCY_DATA, else .agent)\n"
          "  --company NAME    whose data (AGENCY_COMPANY or COMPANY, else default)\n"
          "  --port-offset N   added to the ports 3000, 3002, …\n"
@@ -136,10 +138,10 @@ static bool number_flag(const char *name, const char *text, int64_t least, int64
     return true;
 }
 
-static const char *const flag_names[] = {"--data",   "--company",   "--port-offset",  "--workers",
-                                         "--bind",   "--tokens",    "--behind-proxy", "--timeout",
-                                         "--output", "--read-only", "--markdown",     "--dry-run",
-                                         "--help",   NULL};
+static const char *const flag_names[] = {
+    "--data",     "--company",      "--port-offset", "--workers", "--bind",
+    "--tokens",   "--behind-proxy", "--timeout",     "--output",  "--read-only",
+    "--markdown", "--dry-run",      "--force",       "--help",    NULL};
 
 /* Flags without a value. */
 static bool plain_flag(cli_t *cli, const char *flag)
@@ -154,6 +156,8 @@ static bool plain_flag(cli_t *cli, const char *flag)
         cli->behind_proxy = true;
     else if (!strcmp(flag, "--dry-run"))
         cli->dry_run = true;
+    else if (!strcmp(flag, "--force"))
+        cli->force = true;
     else
         return false;
     return true;
@@ -296,6 +300,8 @@ static int run_command(cli_t *cli, const char *name)
                              cli->company);
         if (cli->dry_run && at->run != cli_import)
             return cli_usage("--dry-run is for import; %s would act all the same", name);
+        if (cli->force && at->run != cli_store)
+            return cli_usage("--force is for store restore, not for %s", name);
         return at->run ? at->run(cli) : cli_words(cli, at->group);
     }
     names[count] = NULL;

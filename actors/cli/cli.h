@@ -34,7 +34,7 @@ typedef struct cli {
     int port_offset;
     int workers;
     int64_t timeout_ms;
-    bool json, help, read_only, markdown, behind_proxy, dry_run;
+    bool json, help, read_only, markdown, behind_proxy, dry_run, force;
 } cli_t;
 
 int cli_main(const cli_house_t *house, int argc, char **argv);
@@ -49,6 +49,9 @@ int cli_tools(cli_t *cli);
 int cli_bus(cli_t *cli);
 int cli_store(cli_t *cli);
 int cli_import(cli_t *cli);
+/* store backup DIR, store restore DIR. */
+int cli_backup(cli_t *cli, const char *dir);
+int cli_restore(cli_t *cli, const char *dir);
 int cli_doctor(cli_t *cli);
 /* `agency <group> <word> …` is the tool <group>_<word>, or the one the alias names. */
 int cli_words(cli_t *cli, const char *group);
@@ -65,6 +68,8 @@ int cli_stop_signals(void);
 err_t cli_run_dir(cli_t *cli, const char **out);
 /* A line of agency.conf that begins with nobody's name is an error before anything starts. */
 err_t cli_check_settings(cli_t *cli);
+/* ERR_STATE while a restore of the data directory is half done: nothing may start on it. */
+err_t cli_check_restored(cli_t *cli);
 const cli_actor_t *cli_find_actor(const cli_t *cli, const char *name);
 
 /* Prints a reply: its text, or with -o json its body. */

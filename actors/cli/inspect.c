@@ -269,9 +269,17 @@ static int each_company(cli_t *cli, const actor_def_t *def, bool check)
 
 int cli_store(cli_t *cli)
 {
-    bool check = cli->count && !strcmp(cli->words[0], "check");
-    if (!cli->count || cli->count > 2 || (!check && strcmp(cli->words[0], "stat") != 0))
-        return cli_usage("agency store stat [PILLAR], or agency store check [PILLAR]");
+    const char *word = cli->count ? cli->words[0] : "";
+    bool check = !strcmp(word, "check"), restore = !strcmp(word, "restore");
+    if (cli->force && !restore)
+        return cli_usage("--force is for store restore");
+    if (restore || !strcmp(word, "backup")) {
+        if (cli->count != 2)
+            return cli_usage("say which directory: agency store %s DIR", word);
+        return restore ? cli_restore(cli, cli->words[1]) : cli_backup(cli, cli->words[1]);
+    }
+    if (!cli->count || cli->count > 2 || (!check && strcmp(word, "stat") != 0))
+        return cli_usage("agency store backup DIR, restore DIR, stat [PILLAR] or check [PILLAR]");
     if (access(cli->data_dir, R_OK))
         return cli_fail(
             err_make(cli->arena, ERR_NOT_FOUND, "there is no data directory %s", cli->data_dir));

@@ -136,6 +136,8 @@ static int run_actor(cli_t *cli, const cli_actor_t *actor, const char *instance)
                               .log_level = getenv("AGENCY_DEBUG") ? LOG_DEBUG : LOG_INFO};
     err_t err = cli_check_settings(cli);
     if (!err_is(err))
+        err = cli_check_restored(cli);
+    if (!err_is(err))
         err = host_open(&options, cli->arena, &host);
     if (err_is(err))
         return cli_fail(err);

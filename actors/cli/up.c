@@ -513,6 +513,8 @@ int cli_up(cli_t *cli)
     host_t *host; /* makes the directories; nothing runs in it */
     err_t err = cli_check_settings(cli);
     if (!err_is(err))
+        err = cli_check_restored(cli);
+    if (!err_is(err))
         err = host_open(&options, cli->arena, &host);
     if (err_is(err))
         return cli_fail(err);

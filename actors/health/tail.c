@@ -285,18 +285,52 @@ static store_key_t inode_key(const struct stat *stat_now)
     return key;
 }
 
-/* Zeros when it is new, was cut off or is another file by now. */
-static file_row_t file_row(store_txn_t *txn, const struct stat *stat_now, int fd)
+/* Under its name stands the inode that it had: a restored or moved file has another one. */
+static store_key_t name_key(const char *path)
+{
+    store_key_t key;
+    const char *slash = strrchr(path, '/');
+    key_open(&key);
+    key_u8(&key, 0xff); /* no device has such a number */
+    key_str(&key, slash ? slash + 1 : path);
+    return key;
+}
+
+static file_row_t row_under(store_txn_t *txn, bytes_t key, const struct stat *stat_now, int fd,
+                            uint64_t head_least)
 {
     bytes_t value;
     file_row_t row = {0}, none = {0};
-    store_key_t key = inode_key(stat_now);
-    if (err_is(store_get(txn, TABLE_files, key_bytes(&key), &value)) || value.size != sizeof(row))
+    if (err_is(store_get(txn, TABLE_files, key, &value)) || value.size != sizeof(row))
         return none;
     memcpy(&row, value.data, sizeof(row));
     bool same = row.offset <= stat_now->st_size && row.head_size <= HEAD_BYTES &&
-                hash_head(fd, row.head_size) == row.head_hash;
+                row.head_size >= head_least && hash_head(fd, row.head_size) == row.head_hash;
     return same ? row : none;
+}
+
+/* Zeros when it is new, was cut off or is another file by now. */
+static file_row_t file_row(store_txn_t *txn, const struct stat *stat_now, const char *path, int fd)
+{
+    store_key_t key = inode_key(stat_now), name = name_key(path);
+    bytes_t inode;
+    file_row_t row = row_under(txn, key_bytes(&key), stat_now, fd, 0);
+    if (!row.offset && !err_is(store_get(txn, TABLE_files, key_bytes(&name), &inode)))
+        row = row_under(txn, inode, stat_now, fd, HEAD_BYTES);
+    return row;
+}
+
+static err_t put_row(store_txn_t *txn, const struct stat *stat_now, const char *path,
+                     const file_row_t *row)
+{
+    store_key_t key = inode_key(stat_now), name = name_key(path);
+    bytes_t inode = key_bytes(&key), there;
+    err_t err = store_put(txn, TABLE_files, inode, (bytes_t){(const uint8_t *)row, sizeof(*row)});
+    if (err_is(err))
+        return err;
+    bool known = !err_is(store_get(txn, TABLE_files, key_bytes(&name), &there)) &&
+                 there.size == inode.size && !memcmp(there.data, inode.data, inode.size);
+    return known ? err_ok() : store_put(txn, TABLE_files, key_bytes(&name), inode);
 }
 
 static err_t read_slice(health_t *self, call_t *call, store_txn_t *txn, const char *text,
@@ -339,7 +373,7 @@ static err_t read_file(health_t *self, call_t *call, const char *company, const 
     file_row_t row = {0};
     err_t err = call_read(call, company, &txn);
     if (!err_is(err))
-        row = file_row(txn, &stat_now, fd);
+        row = file_row(txn, &stat_now, file->path, fd);
     char *text = arena_alloc(arena, SLICE_BYTES);
     ssize_t got = stat_now.st_size > row.offset ? pread(fd, text, SLICE_BYTES, row.offset) : 0;
     const char *last = got > 0 ? memrchr(text, '\n', (size_t)got) : NULL;
@@ -357,10 +391,8 @@ static err_t read_file(health_t *self, call_t *call, const char *company, const 
     err = call_write(call, company, &txn);
     if (!err_is(err))
         err = read_slice(self, call, txn, text, whole);
-    store_key_t key = inode_key(&stat_now);
     if (!err_is(err))
-        err = store_put(txn, TABLE_files, key_bytes(&key),
-                        (bytes_t){(const uint8_t *)&row, sizeof(row)});
+        err = put_row(txn, &stat_now, file->path, &row);
     if (!err_is(err))
         err = alerts_look(self, call, company, txn);
     self->files_read++;
