@@ -7,11 +7,14 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/file.h>
+#include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
 
 #include "actors/cli/files.h"
 #include "bus/client.h"
+
+#define PARTIAL_ENDING ".partial-"
 
 enum { BACKUP_MS = 6 * 3600 * 1000 };
 
@@ -249,43 +252,51 @@ static err_t fill(making_t *self)
     return err;
 }
 
-/* Makes DIR.partial, and holds a lock on the mark in it. */
+/* One that was killed: nobody holds the lock on its mark. The owner of a store may still be copying
+ * into it, so what cannot be removed yet is left to the next backup. */
+static bool drop_left_over(void *ctx, const char *name, files_kind_t kind)
+{
+    making_t *self = ctx;
+    arena_t *arena = self->cli->arena;
+    const char *base = strrchr(self->to, '/');
+    base = arena_printf(arena, "%s" PARTIAL_ENDING, base ? base + 1 : self->to);
+    if (kind != FILES_DIR || !backup_begins(name, base))
+        return false;
+    const char *path = arena_printf(arena, "%s/%s", files_parent(arena, self->to), name);
+    int mark = open(arena_printf(arena, "%s/" MARK_FILE, path), O_RDWR | O_CLOEXEC | O_NOFOLLOW);
+    if (mark >= 0 && !flock(mark, LOCK_EX | LOCK_NB))
+        (void)files_remove(arena, path);
+    if (mark >= 0)
+        close(mark);
+    else
+        rmdir(path); /* killed before it had a mark: it is empty */
+    return false;
+}
+
+/* Makes DIR.partial-…, and holds a lock on the mark in it. */
 static err_t begin(making_t *self, int *mark)
 {
     arena_t *arena = self->cli->arena;
     char full[PATH_MAX];
-    const char *partial = arena_printf(arena, "%s.partial", self->to);
-    const char *path = arena_printf(arena, "%s/" MARK_FILE, partial);
+    struct timespec now;
+    clock_gettime(CLOCK_REALTIME, &now);
     *mark = -1;
     if (files_kind(self->to) != FILES_ABSENT && !files_empty_dir(self->to))
         return err_make(arena, ERR_EXISTS, "%s is there already: name a new directory", self->to);
-    if (files_kind(partial) != FILES_ABSENT && files_kind(path) != FILES_PLAIN &&
-        !files_empty_dir(partial))
-        return err_make(arena, ERR_EXISTS,
-                        "%s is there and no part of a backup: remove it or name another directory",
-                        partial);
-    err_t err = files_make_dir(arena, partial);
+    const char *partial = arena_printf(arena, "%s" PARTIAL_ENDING "%lld.%09ld-%d", self->to,
+                                       (long long)now.tv_sec, now.tv_nsec, (int)getpid());
+    err_t err = files_make_dir(arena, files_parent(arena, self->to));
+    if (!err_is(err))
+        err = files_walk(arena, files_parent(arena, self->to), drop_left_over, self);
     if (err_is(err))
         return err;
-    *mark = open(path, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
-    if (*mark < 0 || flock(*mark, LOCK_EX | LOCK_NB))
-        return err_make(arena, ERR_OWNED, "cannot use %s: %s", partial,
-                        errno == EWOULDBLOCK ? "another backup is being made there"
-                                             : strerror(errno));
-    if (!realpath(partial, full))
+    if (mkdir(partial, 0700))
+        return err_make(arena, ERR_IO, "cannot make %s: %s", partial, strerror(errno));
+    *mark = open(arena_printf(arena, "%s/" MARK_FILE, partial), O_RDWR | O_CREAT | O_CLOEXEC, 0600);
+    if (*mark < 0 || flock(*mark, LOCK_EX | LOCK_NB) || !realpath(partial, full))
         return err_make(arena, ERR_IO, "cannot use %s: %s", partial, strerror(errno));
     self->partial = arena_strdup(arena, full);
     return err_ok();
-}
-
-static bool drop_entry(void *ctx, const char *path, files_kind_t kind)
-{
-    making_t *self = ctx;
-    (void)kind;
-    if (strcmp(path, MARK_FILE) != 0 && !err_is(self->err))
-        self->err = files_remove(self->cli->arena,
-                                 arena_printf(self->cli->arena, "%s/%s", self->partial, path));
-    return false;
 }
 
 static err_t become_whole(making_t *self)
@@ -330,16 +341,14 @@ int cli_backup(cli_t *cli, const char *dir)
             : err_make(cli->arena, ERR_NOT_FOUND, "there is no data directory %s", self.data);
     if (err_is(err))
         return cli_fail(err);
-    err = files_walk(cli->arena, self.partial, drop_entry, &self); /* of one that was killed */
-    if (!err_is(err))
-        err = self.err;
-    if (!err_is(err))
-        err = fill(&self);
+    err = fill(&self);
     if (!err_is(err))
         err = become_whole(&self);
     close(mark);
-    if (err_is(err))
+    if (err_is(err)) {
+        (void)files_remove(cli->arena, self.partial);
         return cli_fail(err_make(cli->arena, err.code, "no backup was made: %s", err_what(err)));
+    }
     print_made(&self);
     return EXIT_DONE;
 }

@@ -3,7 +3,7 @@
  * A backup is a data directory, with a list of digests beside it. Each store is copied as of one
  * commit, while it is in use: its owner starts the copying, or we do when it is down. Stores come
  * first and the plain files after them, so that a file is never older than what a store says about
- * it. Everything is made in DIR.partial, which becomes DIR when all of it is on disk.
+ * it. Everything is made in DIR.partial-…, which becomes DIR when all of it is on disk.
  *
  * A restore copies into <data>/.restore, checks every digest and every row, and only then swaps:
  * what was there moves to <data>/before-restore-TIME, then the copy moves in. The file
