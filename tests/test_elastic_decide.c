@@ -199,6 +199,19 @@ START_TEST(a_missing_metric_holds_and_begins_the_window_again)
 }
 END_TEST
 
+/* The API server was away for ten minutes: what was wanted meanwhile is not known. */
+START_TEST(a_gap_begins_the_window_again)
+{
+    history_t *history = calloc(1, sizeof(*history));
+    int64_t now = 0;
+    run(&usual, history, &now, 5, 0, 290);
+    now += 600000;
+    ck_assert_int_eq(run(&usual, history, &now, 5, 0, 300), 5);
+    ck_assert_int_eq(run(&usual, history, &now, 5, 0, 1), 4);
+    free(history);
+}
+END_TEST
+
 START_TEST(age_raises_once_a_period)
 {
     scale_policy_t policy = usual;
@@ -292,6 +305,7 @@ int main(void)
     tcase_add_test(tests, up_at_most_doubles_or_4_each_15_s);
     tcase_add_test(tests, a_new_life_does_not_scale_in_early);
     tcase_add_test(tests, a_missing_metric_holds_and_begins_the_window_again);
+    tcase_add_test(tests, a_gap_begins_the_window_again);
     tcase_add_test(tests, age_raises_once_a_period);
     tcase_add_test(tests, up_stabilization_takes_the_least_wish);
     tcase_add_loop_test(tests, any_demand, 0, 30);

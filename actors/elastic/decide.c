@@ -142,11 +142,12 @@ static void stabilize(const scale_policy_t *policy, const observed_t *seen, hist
                       decision_t *out)
 {
     int64_t now = seen->now_ms, current = seen->current;
-    if (!history->begun) {
+    if (!history->begun || now - history->looked_ms > DECIDE_GAP_MS) {
         keep_wish(&history->largest, now, current, 1);
         keep_wish(&history->least, now, current, -1);
         history->begun = true;
     }
+    history->looked_ms = now;
     int64_t wish = most(least(out->proposed, policy->max_replicas), policy->min_replicas);
     keep_wish(&history->largest, now, wish, 1);
     keep_wish(&history->least, now, wish, -1);

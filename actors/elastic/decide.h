@@ -10,7 +10,8 @@
  *                within up_stabilization_ms
  *   desired    = stabilized within the rates and within min and max
  *
- * No metric: hold; min still holds and a floor may still raise, but nothing goes down.
+ * No metric: hold; min still holds and a floor may still raise, but nothing goes down. The same
+ * where nobody looked for DECIDE_GAP_MS (the API server was away): the window begins again.
  * Pure: no clock, no file, no allocation; what it must remember is the history it is given.
  */
 #ifndef ACTORS_ELASTIC_DECIDE_H
@@ -43,7 +44,7 @@
 RECORD_STRUCT(scale_policy, scale_policy_FIELDS)
 extern const record_t scale_policy_record;
 
-enum { DECIDE_WISHES = 1024, DECIDE_EVENTS = 256 };
+enum { DECIDE_WISHES = 1024, DECIDE_EVENTS = 256, DECIDE_GAP_MS = 150000 };
 
 typedef struct wish {
     int64_t at_ms, replicas;
@@ -66,7 +67,7 @@ typedef struct history {
     wishes_t largest, least;
     scale_event_t events[DECIDE_EVENTS];
     int event_count;
-    int64_t raised_by_age_ms;
+    int64_t raised_by_age_ms, looked_ms;
     bool begun, aged;
 } history_t;
 

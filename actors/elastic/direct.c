@@ -24,6 +24,7 @@ enum {
     CORDON_MS = 60000, /* a cordon that nobody renews */
     AGENT_MS = 2000,
     RIVALS_MS = 15000,
+    PAUSE_MS = 60000, /* the longest Retry-After that is obeyed */
     TOKEN_BYTES = 65536
 };
 
@@ -31,7 +32,9 @@ struct direct {
     char *url, *namespace, *identity, *lease;
     bool leads;
     char *lease_seen; /* holder and renewTime, as last read */
-    int64_t lease_seen_ms, rivals_ms;
+    int64_t lease_seen_ms, renewed_ms, rivals_ms;
+    int64_t asked_ms; /* monotonic: when the Lease was written */
+    int64_t pause_ms; /* the server's Retry-After; 0: none */
     bool rivals_checked, known;
     int64_t replicas, ready;
     int64_t cordoned; /* ordinal; -1: none */
@@ -59,19 +62,26 @@ static err_t stop_for_now(elastic_t *self, call_t *call, const char *text)
     return again(self, call);
 }
 
-/* What a status that is no success means for whoever must act. */
-static err_t refused(elastic_t *self, call_t *call, const char *what, int status)
+/* What a status that is no success means for whoever must act; `body` is a Status object, or
+ * nothing. */
+static err_t refused(elastic_t *self, call_t *call, const char *what, int status, bytes_t body)
 {
+    bytes_t field;
+    const char *says = NULL;
+    if (mp_get(body, "message", &field))
+        says = mp_text(call_arena(call), field);
     self->direct->known = false;
     const char *hint = status == 401   ? "; the token is not accepted: look at elastic.token_file"
                        : status == 403 ? "; the ServiceAccount lacks this right: look at its Role"
                        : status == 404 ? "; look at elastic.statefulset and elastic.namespace"
                        : status == 409 ? "; somebody else changed it: read again"
                        : status == 422 ? "; the API server does not take this number"
+                       : status == 429 ? "; it has too much to do: asked again later"
                                        : "";
-    return stop_for_now(
-        self, call,
-        arena_printf(call_arena(call), "%s: the API server answers %d%s", what, status, hint));
+    return stop_for_now(self, call,
+                        arena_printf(call_arena(call), "%s: the API server answers %d%s%s%.300s%s",
+                                     what, status, hint, says && *says ? " (it says: " : "",
+                                     says ? says : "", says && *says ? ")" : ""));
 }
 
 /* ---- Requests ---- */
@@ -89,9 +99,15 @@ static err_t on_answer(void *state, call_t *call, void *reply, const http_call_o
     bytes_t body = {0};
     (void)reply;
     err_t err = got->err;
-    if (!err_is(err) && got->status < 300)
+    self->direct->pause_ms = !err_is(err) && got->retry_after_ms > 0 ? got->retry_after_ms : 0;
+    if (!err_is(err)) {
         err = json_to_msgpack(call_arena(call), (const char *)got->body.data, got->body.size, NULL,
                               &body);
+        if (got->status >= 300 && err_is(err)) { /* "404 page not found" is no JSON */
+            err = err_ok();
+            body = (bytes_t){0};
+        }
+    }
     if (!err_is(err))
         return request->then(self, call, got->status, body);
     self->direct->known = false;
@@ -205,12 +221,13 @@ static err_t on_lease_written(elastic_t *self, call_t *call, int status, bytes_t
     (void)body;
     if (status >= 300) {
         self->direct->leads = false;
-        return refused(self, call, "taking the Lease", status);
+        return refused(self, call, "taking the Lease", status, body);
     }
     if (!self->direct->leads)
         call_log(call, LOG_INFO, "%s leads: it holds the Lease %s", self->direct->identity,
                  self->direct->lease);
     self->direct->leads = true;
+    self->direct->renewed_ms = self->direct->asked_ms;
     return look_for_rivals(self, call);
 }
 
@@ -224,6 +241,7 @@ static err_t write_lease(elastic_t *self, call_t *call, const char *version, con
     err_t err = json_from_msgpack(buf_bytes(&packed), JSON_COMPACT, &json);
     if (err_is(err))
         return err;
+    self->direct->asked_ms = actor_mono_us(self->actor) / 1000;
     return ask_api(self, call, "taking the Lease", version ? "PUT" : "POST",
                    lease_path(self, call, version != NULL), buf_bytes(&json), on_lease_written);
 }
@@ -257,7 +275,7 @@ static err_t on_lease_read(elastic_t *self, call_t *call, int status, bytes_t bo
         return write_lease(self, call, NULL, "", 0);
     if (status >= 300) {
         self->direct->leads = false;
-        return refused(self, call, "reading the Lease", status);
+        return refused(self, call, "reading the Lease", status, body);
     }
     const char *holder = deep_text(arena, body, "spec", "holderIdentity");
     const char *version = deep_text(arena, body, "metadata", "resourceVersion");
@@ -313,7 +331,7 @@ static err_t on_scaled_objects(elastic_t *self, call_t *call, int status, bytes_
         return refuse_rival(self, call, "ScaledObject", rival);
     /* 404: there is no KEDA. 403: what KEDA would make is an HPA, and that was looked at. */
     if (status >= 300 && status != 404 && status != 403)
-        return refused(self, call, "listing ScaledObjects", status);
+        return refused(self, call, "listing ScaledObjects", status, body);
     self->direct->rivals_checked = true;
     self->direct->rivals_ms = actor_mono_us(self->actor) / 1000;
     return read_scale(self, call);
@@ -322,7 +340,7 @@ static err_t on_scaled_objects(elastic_t *self, call_t *call, int status, bytes_
 static err_t on_hpas(elastic_t *self, call_t *call, int status, bytes_t body)
 {
     if (status >= 300)
-        return refused(self, call, "listing HorizontalPodAutoscalers", status);
+        return refused(self, call, "listing HorizontalPodAutoscalers", status, body);
     const char *rival = rival_in(self, call, body);
     if (rival)
         return refuse_rival(self, call, "HorizontalPodAutoscaler", rival);
@@ -374,7 +392,7 @@ static err_t on_patched(elastic_t *self, call_t *call, int status, bytes_t body)
     direct_t *direct = self->direct;
     int64_t from = direct->replicas;
     if (status >= 300)
-        return refused(self, call, "changing the scale", status);
+        return refused(self, call, "changing the scale", status, body);
     if (!take_scale(direct, call, body))
         return stop_for_now(self, call, "changing the scale: this is no Scale object");
     decide_scaled(&self->history, actor_mono_us(self->actor) / 1000, direct->replicas - from);
@@ -383,9 +401,18 @@ static err_t on_patched(elastic_t *self, call_t *call, int status, bytes_t body)
     return again(self, call);
 }
 
+/* Slow answers may have used up the Lease since it was written: then it is taken anew first. */
+static bool leads_still(const elastic_t *self)
+{
+    return actor_mono_us(self->actor) / 1000 - self->direct->renewed_ms <
+           self->settings->lease_s * 1000 * 2 / 3;
+}
+
 static err_t patch_scale(elastic_t *self, call_t *call, int64_t replicas)
 {
     buf_t body;
+    if (!leads_still(self))
+        return again(self, call);
     buf_open(&body, call_arena(call));
     buf_printf(&body, "{\"metadata\":{\"resourceVersion\":");
     json_put_string(&body, self->direct->version, strlen(self->direct->version));
@@ -457,7 +484,7 @@ static err_t on_scale(elastic_t *self, call_t *call, int status, bytes_t body)
 {
     direct_t *direct = self->direct;
     if (status >= 300)
-        return refused(self, call, "reading the scale", status);
+        return refused(self, call, "reading the scale", status, body);
     if (!take_scale(direct, call, body))
         return stop_for_now(self, call, "reading the scale: this is no Scale object");
     if (!direct->known)
@@ -497,7 +524,8 @@ static err_t tick(void *state, call_t *call, void *ctx)
 
 static err_t again(elastic_t *self, call_t *call)
 {
-    call_work(call, self->settings->api_poll_ms, tick, NULL);
+    int64_t pause = self->settings->api_poll_ms, asked = self->direct->pause_ms;
+    call_work(call, asked > pause ? (asked < PAUSE_MS ? asked : PAUSE_MS) : pause, tick, NULL);
     return err_ok();
 }
 
