@@ -152,7 +152,11 @@ RECORD(task_done, task_done_FIELDS)
 
 #define scale_ARGS(F)                                                                              \
     F(INT, unlike, opt(), 0, 0, "Wait while queue_length is this.")                                \
-    F(INT, wait_ms, opt(0), 0, 60000, "How long to wait at most.")
+    F(INT, wait_ms, opt(0), 0, 60000, "How long to wait at most.")                                 \
+    F(INT, target_per_replica, opt(), 1, 100000,                                                   \
+      "Of elastic's policy: desired_replicas is counted by it from now on, for everybody.")        \
+    F(INT, min_replicas, opt(), 0, 1000, "The same.")                                              \
+    F(INT, max_replicas, opt(), 1, 1000, "The same.")
 #define scale_REPLY(F)                                                                             \
     F(INT, queue_length, must, 0, 0, "Ready, leased, running and due soon, of all companies.")     \
     F(INT, ready, must, 0, 0, "Could begin now.")                                                  \
@@ -502,15 +506,15 @@ static err_t queue_resume(agent_t *self, call_t *call, const queue_resume_args_t
 
 static void fill_scale(agent_t *self, call_t *call, scale_reply_t *reply)
 {
-    const agent_settings_t *settings = self->settings;
+    const scale_terms_t *terms = &self->terms;
     demand_t demand;
     queue_demand(self->tasks, call, NULL, &demand);
-    int64_t length = queue_length(&demand), target = settings->target_per_replica;
+    int64_t length = queue_length(&demand), target = terms->target_per_replica;
     int64_t desired = (length + target - 1) / target;
-    if (desired < settings->min_replicas)
-        desired = settings->min_replicas;
-    if (desired > settings->max_replicas)
-        desired = settings->max_replicas;
+    if (desired < terms->min_replicas)
+        desired = terms->min_replicas;
+    if (desired > terms->max_replicas)
+        desired = terms->max_replicas;
     *reply = (scale_reply_t){.queue_length = length,
                              .ready = demand.ready,
                              .leased = demand.leased + demand.running,
@@ -568,6 +572,9 @@ static err_t scale(agent_t *self, call_t *call, const scale_args_t *args, scale_
 {
     scale_wait_t *wait = ARENA_NEW(call_arena(call), scale_wait_t);
     int64_t left = call_left_ms(call) - 100;
+    if (args->has_target_per_replica && args->has_min_replicas && args->has_max_replicas)
+        self->terms =
+            (scale_terms_t){args->target_per_replica, args->min_replicas, args->max_replicas};
     int64_t wait_ms = !args->has_unlike ? 0 : args->wait_ms < left ? args->wait_ms : left;
     *wait = (scale_wait_t){.unlike = args->unlike, .end_ms = call_now_ms(call) + wait_ms};
     return scale_again(self, call, reply, wait);
@@ -751,6 +758,8 @@ static err_t task_release(agent_t *self, call_t *call, const task_release_args_t
 static err_t agent_open(void *state, call_t *call)
 {
     agent_t *self = state;
+    self->terms = (scale_terms_t){self->settings->target_per_replica, self->settings->min_replicas,
+                                  self->settings->max_replicas};
     self->counts = counts_new();
     self->tasks = tasks_new(self, call_actor(call));
     err_t err = tasks_open(self->tasks, call);

@@ -55,12 +55,18 @@ enum {
         AGENT_TABLE_COUNT
 };
 
+/* By what desired_replicas is counted: the settings, until elastic tells its policy. */
+typedef struct scale_terms {
+    int64_t target_per_replica, min_replicas, max_replicas;
+} scale_terms_t;
+
 typedef struct agent {
     const agent_settings_t *settings; /* first: the skeleton fills it in */
     tasks_t *tasks;
     sops_t *sops;
     schedules_t *schedules;
     counts_t *counts;
+    scale_terms_t terms;
 } agent_t;
 
 extern const actor_def_t agent_actor;

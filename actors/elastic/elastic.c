@@ -8,6 +8,7 @@
 enum { DEMAND_MS = 2000, CHANGES_KEPT = 1000 };
 
 RECORD_DEFINE(elastic_settings, elastic_settings_FIELDS)
+RECORD_DEFINE(scale_change, scale_change_FIELDS)
 
 /* ---- Tools ---- */
 
@@ -71,14 +72,6 @@ RECORD(demand_rule, demand_rule_FIELDS)
     F(BOOL, reset, opt(false), 0, 0, "First go back to the settings.")                             \
     COMPANY_ROW(F)
 #define scale_policy_set_REPLY(F) scale_policy_get_REPLY(F)
-
-#define scale_change_FIELDS(F)                                                                     \
-    F(TIME, at, must, 0, 0, "When.")                                                               \
-    F(INT, from, must, 0, 0, "Workers before.")                                                    \
-    F(INT, to, must, 0, 0, "Workers after.")                                                       \
-    F(ENUM(decide_why), why, must, 0, 0, "What decided it.")                                       \
-    F(INT, queue_length, must, 0, 0, "Work at that time.")
-RECORD(scale_change, scale_change_FIELDS)
 
 #define scale_explain_ARGS(F)                                                                      \
     F(INT, limit, opt(20), 0, 1000, "Changes to show, newest first.")                              \
@@ -171,18 +164,38 @@ static err_t trim_changes(store_txn_t *txn)
     return err;
 }
 
-static err_t keep_change(elastic_t *self, call_t *call, const scale_change_t *change)
+static err_t put_change(call_t *call, store_txn_t *txn, const scale_change_t *change)
 {
-    store_txn_t *txn;
     store_key_t key;
     buf_t out;
     buf_open(&out, call_arena(call));
     record_encode(&scale_change_record, change, &out);
     key_open(&key);
     key_i64(&key, change->at);
+    return store_put(txn, TABLE_CHANGES, key_bytes(&key), buf_bytes(&out));
+}
+
+static void forget_kept(void *state, void *ctx)
+{
+    elastic_t *self = state;
+    int count = *(const int *)ctx;
+    self->unkept_count -= count;
+    memmove(self->unkept, self->unkept + count, (size_t)self->unkept_count * sizeof(*self->unkept));
+}
+
+/* Where the disk is full this fails, and is run again until it is not. */
+static err_t keep_changes(void *state, call_t *call, void *ctx)
+{
+    elastic_t *self = state;
+    store_txn_t *txn;
+    int *count = ARENA_NEW(call_arena(call), int);
+    (void)ctx;
+    if (!self->unkept_count)
+        return err_ok();
     err_t err = call_write(call, actor_default_company(self->actor), &txn);
-    if (!err_is(err))
-        err = store_put(txn, TABLE_CHANGES, key_bytes(&key), buf_bytes(&out));
+    for (; *count < self->unkept_count && !err_is(err); ++*count)
+        err = put_change(call, txn, &self->unkept[*count]);
+    call_after_commit(call, forget_kept, count);
     return err_is(err) ? err : trim_changes(txn);
 }
 
@@ -211,13 +224,6 @@ static int64_t at_least(const elastic_t *self, int64_t now_ms)
     return by_hand > by_rule ? by_hand : by_rule;
 }
 
-static void count_change(void *state, void *ctx)
-{
-    elastic_t *self = state;
-    (void)ctx;
-    self->changed++;
-}
-
 void elastic_note_change(elastic_t *self, call_t *call, int64_t from, int64_t to)
 {
     scale_change_t change = {.at = call_now_ms(call),
@@ -225,11 +231,14 @@ void elastic_note_change(elastic_t *self, call_t *call, int64_t from, int64_t to
                              .to = to,
                              .why = (int)self->last.why,
                              .queue_length = self->seen.queue_length};
-    call_after_commit(call, count_change, NULL);
     call_publish(call, "scale.change", &scale_change_record, &change);
-    err_t err = keep_change(self, call, &change);
-    if (err_is(err))
-        call_log(call, LOG_WARN, "the change is not kept: %s", err_what(err));
+    self->changed++;
+    if (self->unkept_count == UNKEPT_CHANGES) {
+        call_log(call, LOG_WARN, "a change of the number of workers is not kept");
+        self->unkept_count--;
+    }
+    self->unkept[self->unkept_count++] = change;
+    call_work(call, 0, keep_changes, NULL);
     call_log(call, LOG_INFO,
              "workers %" PRId64 " -> %" PRId64 " (%s; queue_length %" PRId64 ", oldest %" PRId64
              " ms)",
@@ -342,11 +351,20 @@ static err_t look(void *state, call_t *call, void *ctx)
     int64_t wait_ms = patience_ms(self);
     buf_t args;
     buf_open(&args, call_arena(call));
-    mp_put_map(&args, 2);
-    mp_put_str(&args, "unlike");
-    mp_put_int(&args, self->seen.queue_length);
-    mp_put_str(&args, "wait_ms");
-    mp_put_int(&args, wait_ms);
+    /* The policy goes with the question, so that GET /api/v1/scale counts by it too. */
+    const struct {
+        const char *name;
+        int64_t value;
+    } rows[] = {{"unlike", self->seen.queue_length},
+                {"wait_ms", wait_ms},
+                {"target_per_replica", self->policy.target_per_replica},
+                {"min_replicas", self->policy.min_replicas},
+                {"max_replicas", self->policy.max_replicas}};
+    mp_put_map(&args, sizeof(rows) / sizeof(*rows));
+    for (size_t i = 0; i < sizeof(rows) / sizeof(*rows); i++) {
+        mp_put_str(&args, rows[i].name);
+        mp_put_int(&args, rows[i].value);
+    }
     peer_call_t request = {.peer = "agent",
                            .method = "scale",
                            .args = buf_bytes(&args),

@@ -53,6 +53,17 @@ typedef struct asked {
     int64_t count, until_ms; /* wall clock; count 0: nothing */
 } asked_t;
 
+enum { UNKEPT_CHANGES = 64 };
+
+#define scale_change_FIELDS(F)                                                                     \
+    F(TIME, at, must, 0, 0, "When.")                                                               \
+    F(INT, from, must, 0, 0, "Workers before.")                                                    \
+    F(INT, to, must, 0, 0, "Workers after.")                                                       \
+    F(ENUM(decide_why), why, must, 0, 0, "What decided it.")                                       \
+    F(INT, queue_length, must, 0, 0, "Work at that time.")
+RECORD_STRUCT(scale_change, scale_change_FIELDS)
+extern const record_t scale_change_record;
+
 typedef struct elastic {
     const elastic_settings_t *settings; /* first: the skeleton fills it in */
     actor_t *actor;
@@ -63,7 +74,9 @@ typedef struct elastic {
     decision_t last;
     bool decided;
     int64_t changed; /* changes since the start */
-    int64_t told;    /* what the agent calls for: shown where a controller of the cluster scales */
+    scale_change_t unkept[UNKEPT_CHANGES];
+    int unkept_count; /* of them not in the store yet */
+    int64_t told;     /* what the agent calls for: shown where a controller of the cluster scales */
     asked_t asked;
     rules_t *rules;
     int64_t rules_ms; /* when the files were looked at, monotonic */
@@ -76,7 +89,8 @@ extern const actor_def_t elastic_actor;
 
 /* Fills self->last from what was seen, with so many running now. */
 void elastic_decide(elastic_t *self, call_t *call, int64_t current);
-/* Logs and keeps that the number was changed. Needs a work entry. */
+/* Logs that the number was changed, and has an entry of its own keep it: a batch that is run twice
+ * for want of room must not decide twice. */
 void elastic_note_change(elastic_t *self, call_t *call, int64_t from, int64_t to);
 
 /* ---- local.c: workers of the supervisor ---- */

@@ -152,6 +152,10 @@ test('in mode hpa it only says what the work calls for', async (t) => {
   assert.equal(scale.queue_length, 11);
   assert.equal(scale.desired_replicas, 3);
   assert.match((await call(agency, 'scale_explain')).text, /mode hpa.*calls for 3/);
+  await call(agency, 'scale_policy_set', { target_per_replica: 3, max_replicas: 7 }); // one policy for all who ask
+  await until(async () => (await fetch(agency.url(3000, '/api/v1/scale'))).json(),
+    (answer) => answer.desired_replicas === 4 && answer.target_per_replica === 3);
+  await until(() => call(agency, 'get_scaling_status'), (answer) => answer.desired_replicas === 4);
   assert.equal((await call(agency, 'scale_agents', { count: 2 })).error, true);
 });
 
