@@ -5,6 +5,7 @@
 #include <fcntl.h>
 #include <pthread.h>
 #include <signal.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -14,64 +15,45 @@
 #include <zmq.h>
 
 #include "bus/log.h"
-#include "bus/settings.h"
 
 enum {
-    EVENT_PORT = 100, /* from the call door to the event door */
     HEARTBEAT_MS = 2000,
     HEARTBEAT_LOST_MS = 6000,
     RECONNECT_MOST_MS = 2000,
+    CONNECT_MS = 3000, /* an address that nobody has any more answers nothing */
     QUIET_SECONDS = 60,
-    ALLOWED_MOST = 4096
+    ALLOWED_MOST = 4096,
+    ADMITTED_MOST = 256,
+    REVOKED_LOOK_MS = 1000,
+    REVOKED_LOOKS = 2 /* a file that is being written may lack a key for a moment */
 };
 
-#define bus_FIELDS(F)                                                                              \
-    F(STR, listen, opt(), 1, 64, "Interface to listen on by tcp: * or an IPv4 address.")           \
-    F(INT, port_offset, opt(0), 0, 59000, "Added to the tcp ports of the pillars.")                \
-    F(STR, curve_key, opt(), 1, 4096, "File with the secret key of this process.")                 \
-    F(STR, curve_allow, opt(), 1, 4096, "File or directory of public keys that may connect.")      \
-    F(STR, curve_servers, opt(), 1, 4096,                                                          \
-      "File, or directory with <pillar>.pub: keys of servers.")                                    \
-    F(STR, agent, opt(), 1, 300, "tcp://host:port of the agent; absent: on this machine.")         \
-    F(STR, brain, opt(), 1, 300, "tcp://host:port of the brain; absent: on this machine.")         \
-    F(STR, health, opt(), 1, 300, "tcp://host:port of health; absent: on this machine.")           \
-    F(STR, swarm, opt(), 1, 300, "tcp://host:port of the swarm; absent: on this machine.")         \
-    F(STR, elastic, opt(), 1, 300, "tcp://host:port of elastic; absent: on this machine.")
-RECORD(bus, bus_FIELDS)
-
-typedef struct pillar {
-    const char *name;
-    int port;
-} pillar_t;
-
-static const pillar_t pillars[] = {
-    {"agent", 5500}, {"brain", 5502}, {"health", 5504}, {"swarm", 5505}, {"elastic", 5506}};
-enum { PILLARS = sizeof(pillars) / sizeof(pillars[0]) };
+/* A key that came in. */
+typedef struct admitted {
+    char key[CURVE_KEY_SIZE + 1];
+    int missing; /* looks at which it was no longer on the list */
+} admitted_t;
 
 struct curve {
     arena_t *arena;
-    bus_t settings;
-    const char *addresses[PILLARS];
+    place_t place;
     char secret[CURVE_KEY_SIZE + 1], public[CURVE_KEY_SIZE + 1];
     void *zap;
     pthread_t thread;
     bool started;
-    char refused[CURVE_KEY_SIZE + 1]; /* said last; of the thread */
+    atomic_uint cuts; /* how often a key that had come in was taken off the list */
+    /* Of the thread: */
+    char refused[CURVE_KEY_SIZE + 1]; /* said last */
     time_t refused_at;
+    admitted_t admitted[ADMITTED_MOST];
+    int admitted_count, admitted_next;
+    int64_t looked_ms;
 };
 
 typedef struct keys {
     int count;
     char text[CURVE_KEYS_MOST][CURVE_KEY_SIZE + 1];
 } keys_t;
-
-static int pillar_of(const char *name)
-{
-    for (int i = 0; i < PILLARS; i++)
-        if (!strcmp(pillars[i].name, name))
-            return i;
-    return -1;
-}
 
 /* ---- Files of keys ---- */
 
@@ -126,7 +108,7 @@ static bool take_key(void *ctx, const char *key)
 
 static err_t read_secret(curve_t *curve, arena_t *arena)
 {
-    const char *path = curve->settings.curve_key;
+    const char *path = curve->place.settings.curve_key;
     struct stat info;
     keys_t keys = {0};
     if (stat(path, &info))
@@ -156,7 +138,7 @@ static err_t read_secret(curve_t *curve, arena_t *arena)
 static err_t server_keys(const curve_t *curve, const char *peer, arena_t *arena, keys_t *out)
 {
     struct stat info;
-    const char *path = curve->settings.curve_servers;
+    const char *path = curve->place.settings.curve_servers;
     *out = (keys_t){0};
     if (!stat(path, &info) && S_ISDIR(info.st_mode))
         path = arena_printf(arena, "%s/%s.pub", path, peer);
@@ -185,7 +167,7 @@ static bool same_key(void *ctx, const char *key)
  * A file that cannot be read allows nobody. */
 static bool allowed(const curve_t *curve, const char *key, arena_t *arena)
 {
-    const char *path = curve->settings.curve_allow;
+    const char *path = curve->place.settings.curve_allow;
     search_t search = {.wanted = key};
     struct stat info;
     if (stat(path, &info))
@@ -212,7 +194,61 @@ static void say_refused(curve_t *curve, const char *key, const char *from, arena
     curve->refused_at = now;
     log_line(STDERR_FILENO, LOG_WARN, "bus",
              arena_printf(arena, "refused a peer from %s: its public key %s is not in %s", from,
-                          key, curve->settings.curve_allow));
+                          key, curve->place.settings.curve_allow));
+}
+
+/* ---- Keys that were taken off the list while their owner was inside ---- */
+
+static int64_t now_ms(void)
+{
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return (int64_t)now.tv_sec * 1000 + now.tv_nsec / 1000000;
+}
+
+static void remember(curve_t *curve, const char *key)
+{
+    for (int i = 0; i < curve->admitted_count; i++)
+        if (!strcmp(curve->admitted[i].key, key))
+            return;
+    admitted_t *at = &curve->admitted[curve->admitted_next];
+    curve->admitted_next = (curve->admitted_next + 1) % ADMITTED_MOST;
+    if (curve->admitted_count < ADMITTED_MOST)
+        curve->admitted_count++;
+    *at = (admitted_t){0};
+    memcpy(at->key, key, CURVE_KEY_SIZE + 1);
+}
+
+static void forget(curve_t *curve, int index)
+{
+    curve->admitted[index] = curve->admitted[--curve->admitted_count];
+    curve->admitted_next = curve->admitted_count;
+}
+
+/* libzmq cannot end one connection of a socket: whoever has tcp doors makes them anew, and those
+ * who are still on the list are back at once. */
+static void look_for_revoked(curve_t *curve)
+{
+    arena_t *arena = arena_new();
+    for (int i = curve->admitted_count - 1; i >= 0; i--) {
+        admitted_t *at = &curve->admitted[i];
+        at->missing = allowed(curve, at->key, arena) ? 0 : at->missing + 1;
+        if (at->missing < REVOKED_LOOKS)
+            continue;
+        log_line(STDERR_FILENO, LOG_WARN, "bus",
+                 arena_printf(arena,
+                              "the key %s is no longer in %s: all tcp connections are cut; who is "
+                              "on the list comes back",
+                              at->key, curve->place.settings.curve_allow));
+        forget(curve, i);
+        atomic_fetch_add(&curve->cuts, 1);
+    }
+    arena_destroy(&arena);
+}
+
+unsigned curve_cuts(curve_t *curve)
+{
+    return atomic_load(&curve->cuts);
 }
 
 enum { ZAP_PARTS = 7, ZAP_PART_SIZE = 256 };
@@ -256,17 +292,36 @@ static bool zap_decide(curve_t *curve, const zap_request_t *request)
     zmq_z85_encode(key, (const uint8_t *)request->parts[ZAP_KEY], 32);
     arena_t *arena = arena_new();
     bool good = allowed(curve, key, arena);
-    if (!good)
+    if (good)
+        remember(curve, key);
+    else
         say_refused(curve, key, request->parts[ZAP_ADDRESS], arena);
     arena_destroy(&arena);
     return good;
+}
+
+/* Returns when somebody knocks; false when the context ends. */
+static bool zap_wait(curve_t *curve)
+{
+    for (;;) {
+        zmq_pollitem_t item = {.socket = curve->zap, .events = ZMQ_POLLIN};
+        int ready = zmq_poll(&item, 1, REVOKED_LOOK_MS);
+        if (ready < 0 && zmq_errno() != EINTR)
+            return false;
+        if (now_ms() - curve->looked_ms >= REVOKED_LOOK_MS) { /* also while many knock */
+            look_for_revoked(curve);
+            curve->looked_ms = now_ms();
+        }
+        if (ready > 0)
+            return true;
+    }
 }
 
 static void *zap_main(void *arg)
 {
     curve_t *curve = arg;
     zap_request_t request;
-    while (zap_receive(curve->zap, &request)) {
+    while (zap_wait(curve) && zap_receive(curve->zap, &request)) {
         bool good = zap_decide(curve, &request);
         zmq_send(curve->zap, "1.0", 3, ZMQ_SNDMORE);
         zmq_send(curve->zap, request.parts[ZAP_ID], request.sizes[ZAP_ID], ZMQ_SNDMORE);
@@ -303,49 +358,29 @@ static err_t start_zap(curve_t *curve, void *context, arena_t *arena)
 
 /* ---- Settings ---- */
 
-/* "tcp://host:port" with a port that leaves room for the event door. */
-static err_t check_address(const char *name, const char *address, arena_t *arena)
+static err_t check_servers(const curve_t *curve, arena_t *arena)
 {
-    const char *colon = strrchr(address, ':');
-    char *end = NULL;
-    long port = colon ? strtol(colon + 1, &end, 10) : 0;
-    if (!strncmp(address, "tcp://", 6) && colon > address + 6 && end && !*end && port > 0 &&
-        port <= 65535 - EVENT_PORT)
-        return err_ok();
-    return err_make(arena, ERR_ARGUMENT,
-                    "bus.%s must be tcp://host:port with a port from 1 to %d, not '%.100s'", name,
-                    65535 - EVENT_PORT, address);
-}
-
-static err_t check_addresses(curve_t *curve, arena_t *arena, bool *any)
-{
-    const bus_t *set = &curve->settings;
-    const char *given[PILLARS] = {set->agent, set->brain, set->health, set->swarm, set->elastic};
     err_t err = err_ok();
-    for (int i = 0; i < PILLARS && !err_is(err); i++) {
-        curve->addresses[i] = given[i];
-        if (!given[i])
-            continue;
-        *any = true;
-        err = check_address(pillars[i].name, given[i], arena);
-        if (!err_is(err) && !set->curve_servers)
-            err = err_make(arena, ERR_ARGUMENT,
-                           "bus.%s is on another machine: bus.curve_servers must name the file or "
-                           "directory with its public key",
-                           pillars[i].name);
+    for (int i = 0; place_pillar(i) && !err_is(err); i++) {
         keys_t keys;
-        if (!err_is(err))
-            err = server_keys(curve, pillars[i].name, arena, &keys);
+        if (!curve->place.addresses[i])
+            continue;
+        if (curve->place.settings.curve_servers)
+            err = server_keys(curve, place_pillar(i), arena, &keys);
+        else
+            err = err_make(arena, ERR_ARGUMENT,
+                           "bus.%s is on another machine (%s): bus.curve_servers must name the "
+                           "file or directory with its public key",
+                           place_pillar(i), curve->place.addresses[i]);
     }
     return err;
 }
 
-static err_t check_settings(curve_t *curve, arena_t *arena, bool *any)
+static err_t check_settings(curve_t *curve, arena_t *arena)
 {
-    const bus_t *set = &curve->settings;
-    err_t err = check_addresses(curve, arena, any);
-    *any = *any || set->listen;
-    if (err_is(err) || !*any)
+    const bus_t *set = &curve->place.settings;
+    err_t err = check_servers(curve, arena);
+    if (err_is(err) || (!set->listen && !place_any_away(&curve->place)))
         return err;
     if (!set->curve_key)
         return err_of(ERR_ARGUMENT,
@@ -362,20 +397,20 @@ static err_t check_settings(curve_t *curve, arena_t *arena, bool *any)
     return read_secret(curve, arena);
 }
 
-err_t curve_open(const char *const *settings, const char *const *environment, const char *data_dir,
-                 void *context, arena_t *arena, curve_t **out)
+err_t curve_open(const curve_options_t *options, void *context, arena_t *arena, curve_t **out)
 {
     *out = NULL;
     curve_t *curve = calloc(1, sizeof(*curve));
     if (!curve)
         abort();
     curve->arena = arena_new();
-    bool any = false;
-    err_t err = settings_load(&bus_record, "bus", settings, environment, data_dir, curve->arena,
-                              &curve->settings);
+    err_t err = place_load(options->settings, options->environment, options->data_dir, curve->arena,
+                           &curve->place);
+    if (options->calls_only)
+        curve->place.settings.listen = NULL;
     if (!err_is(err))
-        err = check_settings(curve, curve->arena, &any);
-    if (!err_is(err) && curve->settings.listen)
+        err = check_settings(curve, curve->arena);
+    if (!err_is(err) && curve->place.settings.listen)
         err = start_zap(curve, context, curve->arena);
     if (err_is(err)) {
         err = err_make(arena, err.code, "%s", err_what(err));
@@ -414,21 +449,23 @@ static void watch_over(void *socket)
     set_int(socket, ZMQ_RECONNECT_IVL_MAX, RECONNECT_MOST_MS);
 }
 
+bool curve_serves(const curve_t *curve, const char *instance)
+{
+    return curve->place.settings.listen && place_index(instance) >= 0;
+}
+
 err_t curve_bind(const curve_t *curve, void *socket, const char *instance, bool event,
                  arena_t *arena)
 {
-    int pillar = pillar_of(instance);
-    if (!curve->settings.listen || pillar < 0)
-        return err_ok();
     watch_over(socket);
     set_int(socket, ZMQ_CURVE_SERVER, 1);
     zmq_setsockopt(socket, ZMQ_CURVE_SECRETKEY, curve->secret, sizeof(curve->secret));
     /* Caveat: libzmq lets all come in when no handler is bound; ours lives as long as the context.
      */
     zmq_setsockopt(socket, ZMQ_ZAP_DOMAIN, "agency", 6);
-    const char *address = arena_printf(arena, "tcp://%s:%d", curve->settings.listen,
-                                       pillars[pillar].port + (int)curve->settings.port_offset +
-                                           (event ? EVENT_PORT : 0));
+    const char *address =
+        arena_printf(arena, "tcp://%s:%d", curve->place.settings.listen,
+                     place_port(&curve->place, instance) + (event ? PLACE_EVENT_PORT : 0));
     if (!zmq_bind(socket, address))
         return err_ok();
     return err_make(arena, ERR_IO, "cannot listen at %s: %s; change bus.listen or bus.port_offset",
@@ -437,15 +474,19 @@ err_t curve_bind(const curve_t *curve, void *socket, const char *instance, bool 
 
 bool curve_remote(const curve_t *curve, const char *peer)
 {
-    int pillar = pillar_of(peer);
-    return pillar >= 0 && curve->addresses[pillar];
+    return place_address(&curve->place, peer) != NULL;
+}
+
+const place_t *curve_place(const curve_t *curve)
+{
+    return &curve->place;
 }
 
 static const char *event_address(const char *call, arena_t *arena)
 {
     const char *colon = strrchr(call, ':');
     return arena_printf(arena, "%.*s:%ld", (int)(colon - call), call,
-                        strtol(colon + 1, NULL, 10) + EVENT_PORT);
+                        strtol(colon + 1, NULL, 10) + PLACE_EVENT_PORT);
 }
 
 /* FNV-1a: only to tell one list from another. */
@@ -458,29 +499,26 @@ static uint64_t keys_hash(const keys_t *keys)
     return value;
 }
 
-err_t curve_connect(const curve_t *curve, void *socket, const char *peer, unsigned attempt,
-                    uint64_t *used, arena_t *arena)
+err_t curve_connect(const curve_t *curve, void *socket, const char *peer, bool event,
+                    unsigned attempt, uint64_t *used, arena_t *arena)
 {
     keys_t keys;
-    const char *address = curve->addresses[pillar_of(peer)];
+    const char *address = place_address(&curve->place, peer);
     err_t err = server_keys(curve, peer, arena, &keys);
     *used = keys_hash(&keys);
     if (err_is(err))
         return err;
-    if (attempt == CURVE_EVENTS)
+    if (event)
         address = event_address(address, arena);
     watch_over(socket);
+    set_int(socket, ZMQ_CONNECT_TIMEOUT, CONNECT_MS);
     zmq_setsockopt(socket, ZMQ_CURVE_PUBLICKEY, curve->public, sizeof(curve->public));
     zmq_setsockopt(socket, ZMQ_CURVE_SECRETKEY, curve->secret, sizeof(curve->secret));
-    for (int i = 0; i < keys.count && !err_is(err); i++) {
-        if (attempt != CURVE_EVENTS && attempt % (unsigned)keys.count != (unsigned)i)
-            continue;
-        zmq_setsockopt(socket, ZMQ_CURVE_SERVERKEY, keys.text[i], CURVE_KEY_SIZE + 1);
-        if (zmq_connect(socket, address))
-            err = err_make(arena, ERR_IO, "cannot connect to %s: %s", address,
-                           zmq_strerror(zmq_errno()));
-    }
-    return err;
+    zmq_setsockopt(socket, ZMQ_CURVE_SERVERKEY, keys.text[attempt % (unsigned)keys.count],
+                   CURVE_KEY_SIZE + 1);
+    if (!zmq_connect(socket, address))
+        return err_ok();
+    return err_make(arena, ERR_IO, "cannot connect to %s: %s", address, zmq_strerror(zmq_errno()));
 }
 
 bool curve_changed(const curve_t *curve, const char *peer, uint64_t used)

@@ -30,7 +30,10 @@ enum {
     INPROC_HWM = 20000,
     LONGEST_WAIT_MS = 60000,
     RECONNECT_MS = 20,
-    RETRY_LEAST_MS = 100
+    RETRY_LEAST_MS = 100,
+    TOPICS_MOST = 16,
+    FAR_LOOK_MS = 1000, /* for keys that were taken off the list */
+    FAR_AGAIN_MS = 20   /* a port is free a moment after its socket was closed */
 };
 
 typedef struct loop loop_t;
@@ -40,13 +43,16 @@ typedef struct node node_t;
     (ZMQ_EVENT_HANDSHAKE_FAILED_AUTH | ZMQ_EVENT_HANDSHAKE_FAILED_PROTOCOL |                       \
      ZMQ_EVENT_HANDSHAKE_FAILED_NO_DETAIL)
 
-/* One connection to a peer's call door. */
+/* One connection to a peer's call door, or to that of its events. */
 typedef struct link {
     struct link *next;
     char *peer;
-    void *dealer;
-    void *monitor; /* NULL for inproc */
+    bool event;
+    void *socket;
+    void *monitor; /* NULL: nobody needs to know when it breaks */
     bool inproc;
+    char *topics[TOPICS_MOST]; /* of events */
+    int topic_count;
     /* tcp: libzmq knocks no more after it was refused, and knows one key only. So do we it. */
     bool shaken;         /* the handshake has succeeded */
     bool refused;        /* and it was said */
@@ -98,7 +104,12 @@ struct node {
     const actor_def_t *def;
     char *instance;
     actor_t *actor;
-    void *router, *publisher, *subscriber;
+    void *router, *publisher;
+    /* The same for other machines; NULL: none, or just being made anew. */
+    void *far_router, *far_publisher;
+    uint8_t far_life;
+    unsigned far_cuts;
+    int64_t far_retry_us; /* 0: they are there */
     link_t *links;
     fd_watch_t *watches;
     local_t *self_sent;
@@ -274,12 +285,27 @@ static bool lives_here(host_t *host, const char *peer)
 }
 
 /* A key file that cannot be read is said; calls then end by their deadline. */
-static void connect_away(node_t *node, void *socket, const char *peer, unsigned attempt,
-                         uint64_t *keys, arena_t *arena)
+static void connect_away(node_t *node, link_t *link, arena_t *arena)
 {
-    err_t err = curve_connect(node->loop->host->curve, socket, peer, attempt, keys, arena);
+    err_t err = curve_connect(node->loop->host->curve, link->socket, link->peer, link->event,
+                              link->attempt, &link->keys, arena);
     if (err_is(err))
         log_line(STDERR_FILENO, LOG_ERROR, node->instance, err_what(err));
+}
+
+static void watch_link(node_t *node, link_t *link, arena_t *arena)
+{
+    host_t *host = node->loop->host;
+    bool away = lives_away(host, link->peer);
+    if (link->inproc || (link->event && !away))
+        return; /* a subscription by ipc comes back by itself, and nobody waits for an answer */
+    /* A name of its own each time: a closed socket gives its name back only later. */
+    const char *name = arena_printf(arena, "inproc://monitor-%p-%u", (void *)link, link->lives++);
+    zmq_socket_monitor(link->socket, name,
+                       ZMQ_EVENT_DISCONNECTED |
+                           (away ? ZMQ_EVENT_HANDSHAKE_SUCCEEDED | HANDSHAKE_FAILED : 0));
+    link->monitor = zmq_socket(host->context, ZMQ_PAIR);
+    zmq_connect(link->monitor, name);
 }
 
 static void connect_link(node_t *node, link_t *link)
@@ -287,25 +313,19 @@ static void connect_link(node_t *node, link_t *link)
     host_t *host = node->loop->host;
     link->inproc = lives_here(host, link->peer);
     link->generation = host_generation(host, link->peer);
-    link->dealer = new_socket(host, ZMQ_DEALER);
+    link->socket = new_socket(host, link->event ? ZMQ_SUB : ZMQ_DEALER);
+    for (int i = 0; i < link->topic_count; i++)
+        zmq_setsockopt(link->socket, ZMQ_SUBSCRIBE, link->topics[i], strlen(link->topics[i]));
     arena_t *arena = arena_new();
-    if (!link->inproc) {
-        /* A name of its own each time: a closed socket gives its name back only later. */
-        const char *name =
-            arena_printf(arena, "inproc://monitor-%p-%u", (void *)link, link->lives++);
-        int handshakes = ZMQ_EVENT_HANDSHAKE_SUCCEEDED | HANDSHAKE_FAILED;
-        zmq_socket_monitor(link->dealer, name,
-                           ZMQ_EVENT_DISCONNECTED |
-                               (lives_away(host, link->peer) ? handshakes : 0));
-        link->monitor = zmq_socket(host->context, ZMQ_PAIR);
-        zmq_connect(link->monitor, name);
+    watch_link(node, link, arena);
+    if (lives_away(host, link->peer)) {
+        connect_away(node, link, arena);
+    } else {
+        const char *where = link->inproc ? host->prefix : host->run_dir;
+        transport_t transport = link->inproc ? TRANSPORT_INPROC : TRANSPORT_IPC;
+        zmq_connect(link->socket, link->event ? address_event(where, transport, link->peer, arena)
+                                              : address_call(where, transport, link->peer, arena));
     }
-    if (lives_away(host, link->peer))
-        connect_away(node, link->dealer, link->peer, link->attempt, &link->keys, arena);
-    else
-        zmq_connect(link->dealer, address_call(link->inproc ? host->prefix : host->run_dir,
-                                               link->inproc ? TRANSPORT_INPROC : TRANSPORT_IPC,
-                                               link->peer, arena));
     arena_destroy(&arena);
     node->loop->polls_stale = true;
 }
@@ -313,25 +333,54 @@ static void connect_link(node_t *node, link_t *link)
 static void disconnect_link(link_t *link)
 {
     if (link->monitor) {
-        zmq_socket_monitor(link->dealer, NULL, 0);
+        zmq_socket_monitor(link->socket, NULL, 0);
         zmq_close(link->monitor);
         link->monitor = NULL;
     }
-    zmq_close(link->dealer);
+    zmq_close(link->socket);
 }
 
-static link_t *link_to(node_t *node, const char *peer)
+static void link_free(link_t *link)
 {
-    for (link_t *link = node->links; link; link = link->next)
-        if (!strcmp(link->peer, peer))
-            return link;
+    disconnect_link(link);
+    for (int i = 0; i < link->topic_count; i++)
+        free(link->topics[i]);
+    free(link->peer);
+    free(link);
+}
+
+static link_t *find_link(const node_t *node, const char *peer, bool event)
+{
+    link_t *link = node->links;
+    while (link && (link->event != event || strcmp(link->peer, peer) != 0))
+        link = link->next;
+    return link;
+}
+
+static link_t *new_link(node_t *node, const char *peer, bool event, const char *topic)
+{
     link_t *link = calloc(1, sizeof(*link));
-    if (!link || !(link->peer = strdup(peer)))
+    if (!link || !(link->peer = strdup(peer)) ||
+        (topic && !(link->topics[link->topic_count++] = strdup(topic))))
         abort();
+    link->event = event;
     link->next = node->links;
     node->links = link;
     connect_link(node, link);
     return link;
+}
+
+static link_t *link_to(node_t *node, const char *peer)
+{
+    link_t *link = find_link(node, peer, false);
+    return link ? link : new_link(node, peer, false, NULL);
+}
+
+/* Calls that were under way are sent again; events are hints. */
+static void tell_lost(node_t *node, const link_t *link)
+{
+    if (!link->event)
+        actor_on_lost(node->actor, link->peer);
 }
 
 /* An inproc connection does not come back by itself when the peer is started again. */
@@ -344,7 +393,7 @@ static void renew_links(node_t *node)
             continue;
         disconnect_link(link);
         connect_link(node, link);
-        actor_on_lost(node->actor, link->peer);
+        tell_lost(node, link);
     }
 }
 
@@ -378,7 +427,7 @@ static void send_local(node_t *from, node_t *to, const route_t *route, bytes_t h
     loop->inbox_end = &local->next;
 }
 
-enum { ROUTE_SOCKET = 0, ROUTE_LOCAL = 1 };
+enum { ROUTE_SOCKET = 0, ROUTE_LOCAL = 1, ROUTE_FAR = 2 };
 
 static node_t *neighbour(const loop_t *loop, const char *instance)
 {
@@ -397,7 +446,7 @@ static void env_send(actor_env_t *env, const char *peer, bytes_t header, bytes_t
         send_local(node, near, &route, header, body);
         return;
     }
-    send_parts(link_to(node, peer)->dealer, NULL, 0, header, body);
+    send_parts(link_to(node, peer)->socket, NULL, 0, header, body);
 }
 
 static void env_send_back(actor_env_t *env, const route_t *route, bytes_t header, bytes_t body)
@@ -405,7 +454,10 @@ static void env_send_back(actor_env_t *env, const route_t *route, bytes_t header
     node_t *node = (node_t *)env;
     if (route->size && route->data[0] == ROUTE_LOCAL)
         send_local(node, &node->loop->nodes[route->data[1]], NULL, header, body);
-    else if (route->size)
+    else if (route->size && route->data[0] == ROUTE_FAR) {
+        if (node->far_router && route->data[1] == node->far_life)
+            send_parts(node->far_router, route->data + 2, (size_t)route->size - 2, header, body);
+    } else if (route->size)
         send_parts(node->router, route->data + 1, (size_t)route->size - 1, header, body);
 }
 
@@ -414,6 +466,8 @@ static void env_publish(actor_env_t *env, const char *topic, bytes_t header, byt
     node_t *node = (node_t *)env;
     if (node->publisher)
         send_parts(node->publisher, topic, strlen(topic), header, body);
+    if (node->far_publisher)
+        send_parts(node->far_publisher, topic, strlen(topic), header, body);
     for (size_t i = 0; i < node->loop->node_count; i++)
         if (&node->loop->nodes[i] != node)
             send_local(node, &node->loop->nodes[i], NULL, header, body);
@@ -422,23 +476,16 @@ static void env_publish(actor_env_t *env, const char *topic, bytes_t header, byt
 static void env_subscribe(actor_env_t *env, const char *publisher, const char *topic)
 {
     node_t *node = (node_t *)env;
-    host_t *host = node->loop->host;
     if (neighbour(node->loop, publisher))
         return; /* handed over inside the loop */
-    if (!node->subscriber)
-        node->subscriber = new_socket(host, ZMQ_SUB);
-    zmq_setsockopt(node->subscriber, ZMQ_SUBSCRIBE, topic, strlen(topic));
-    arena_t *arena = arena_new();
-    bool here = host->options.transport == TRANSPORT_INPROC;
-    uint64_t keys;
-    if (lives_away(host, publisher))
-        connect_away(node, node->subscriber, publisher, CURVE_EVENTS, &keys, arena);
-    else
-        zmq_connect(node->subscriber,
-                    address_event(here ? host->prefix : host->run_dir,
-                                  here ? TRANSPORT_INPROC : TRANSPORT_IPC, publisher, arena));
-    arena_destroy(&arena);
-    node->loop->polls_stale = true;
+    link_t *link = find_link(node, publisher, true);
+    if (!link) {
+        new_link(node, publisher, true, topic);
+        return;
+    }
+    if (link->topic_count == TOPICS_MOST || !(link->topics[link->topic_count++] = strdup(topic)))
+        abort();
+    zmq_setsockopt(link->socket, ZMQ_SUBSCRIBE, topic, strlen(topic));
 }
 
 /* ---- Children and HTTP ---- */
@@ -718,15 +765,18 @@ static bytes_t part(parts_t *parts, int index)
     return (bytes_t){zmq_msg_data(&parts->messages[index]), zmq_msg_size(&parts->messages[index])};
 }
 
-static void on_router(node_t *node)
+static void on_router(node_t *node, void *router)
 {
     parts_t parts;
-    for (int i = 0; i < DRAIN_FRAMES && receive(node->router, &parts); i++) {
+    uint8_t far[] = {ROUTE_FAR, node->far_life}, near[] = {ROUTE_SOCKET};
+    const uint8_t *kind = router == node->far_router ? far : near;
+    size_t kind_size = router == node->far_router ? sizeof(far) : sizeof(near);
+    for (int i = 0; i < DRAIN_FRAMES && receive(router, &parts); i++) {
         bytes_t identity = part(&parts, 0);
-        route_t route = {.size = (uint8_t)(identity.size + 1)};
-        if (parts.count >= 2 && !parts.more && identity.size < sizeof(route.data)) {
-            route.data[0] = ROUTE_SOCKET;
-            memcpy(route.data + 1, identity.data, identity.size);
+        route_t route = {.size = (uint8_t)(identity.size + kind_size)};
+        if (parts.count >= 2 && !parts.more && identity.size + kind_size <= sizeof(route.data)) {
+            memcpy(route.data, kind, kind_size);
+            memcpy(route.data + kind_size, identity.data, identity.size);
             actor_on_frame(node->actor, &route, part(&parts, 1), part(&parts, 2));
         }
         parts_close(&parts);
@@ -736,7 +786,7 @@ static void on_router(node_t *node)
 static void on_dealer(node_t *node, link_t *link)
 {
     parts_t parts;
-    for (int i = 0; i < DRAIN_FRAMES && receive(link->dealer, &parts); i++) {
+    for (int i = 0; i < DRAIN_FRAMES && receive(link->socket, &parts); i++) {
         if (!parts.more)
             actor_on_frame(node->actor, NULL, part(&parts, 0), part(&parts, 1));
         parts_close(&parts);
@@ -799,7 +849,7 @@ static void on_monitor(node_t *node, link_t *link)
     if (lives_away(host, link->peer) &&
         (!link->shaken || curve_changed(host->curve, link->peer, link->keys)))
         plan_retry(node, link);
-    actor_on_lost(node->actor, link->peer);
+    tell_lost(node, link);
 }
 
 /* The next key of the peer, or the same again when there is one. */
@@ -810,7 +860,7 @@ static void retry_link(node_t *node, link_t *link)
     link->retry_us = 0;
     disconnect_link(link);
     connect_link(node, link);
-    actor_on_lost(node->actor, link->peer);
+    tell_lost(node, link);
 }
 
 /* Returns when the next one is due; INT64_MAX: none. */
@@ -828,10 +878,10 @@ static int64_t retry_links(loop_t *loop)
     return next;
 }
 
-static void on_subscriber(node_t *node)
+static void on_event(node_t *node, link_t *link)
 {
     parts_t parts;
-    for (int i = 0; i < DRAIN_FRAMES && receive(node->subscriber, &parts); i++) {
+    for (int i = 0; i < DRAIN_FRAMES && receive(link->socket, &parts); i++) {
         actor_on_frame(node->actor, NULL, part(&parts, 1), part(&parts, 2));
         parts_close(&parts);
     }
@@ -853,6 +903,60 @@ static bool deliver_local(loop_t *loop)
     return any;
 }
 
+/* ---- Doors for other machines ---- */
+
+static void close_far(node_t *node)
+{
+    void **const sockets[] = {&node->far_router, &node->far_publisher};
+    for (int i = 0; i < 2; i++) {
+        if (*sockets[i])
+            zmq_close(*sockets[i]);
+        *sockets[i] = NULL;
+    }
+    node->loop->polls_stale = true;
+}
+
+static err_t open_far(node_t *node, arena_t *arena)
+{
+    host_t *host = node->loop->host;
+    if (!curve_serves(host->curve, node->instance))
+        return err_ok();
+    int mandatory = 1;
+    node->far_cuts = curve_cuts(host->curve);
+    node->far_life++;
+    node->far_router = new_socket(host, ZMQ_ROUTER);
+    node->far_publisher = new_socket(host, ZMQ_PUB);
+    zmq_setsockopt(node->far_router, ZMQ_ROUTER_MANDATORY, &mandatory, sizeof(mandatory));
+    err_t err = curve_bind(host->curve, node->far_router, node->instance, false, arena);
+    if (!err_is(err))
+        err = curve_bind(host->curve, node->far_publisher, node->instance, true, arena);
+    node->loop->polls_stale = true;
+    return err;
+}
+
+/* Whose key was taken off the list is cut off: new doors, to which the others come back. Returns
+ * when to look again; INT64_MAX: never. */
+static int64_t tend_far(node_t *node)
+{
+    host_t *host = node->loop->host;
+    int64_t now = clock_us(CLOCK_MONOTONIC);
+    if (!curve_serves(host->curve, node->instance))
+        return INT64_MAX;
+    if (node->far_cuts == curve_cuts(host->curve) && !node->far_retry_us)
+        return now + FAR_LOOK_MS * 1000;
+    if (node->far_retry_us > now)
+        return node->far_retry_us;
+    arena_t *arena = arena_new();
+    close_far(node);
+    node->far_retry_us = 0;
+    if (err_is(open_far(node, arena))) {
+        close_far(node);
+        node->far_retry_us = now + FAR_AGAIN_MS * 1000;
+    }
+    arena_destroy(&arena);
+    return node->far_retry_us ? node->far_retry_us : now + FAR_LOOK_MS * 1000;
+}
+
 /* ---- The loop ---- */
 
 static zmq_pollitem_t *add_poll(loop_t *loop)
@@ -871,10 +975,10 @@ static zmq_pollitem_t *add_poll(loop_t *loop)
 static void poll_node(loop_t *loop, node_t *node)
 {
     add_poll(loop)->socket = node->router;
-    if (node->subscriber)
-        add_poll(loop)->socket = node->subscriber;
+    if (node->far_router)
+        add_poll(loop)->socket = node->far_router;
     for (link_t *link = node->links; link; link = link->next) {
-        add_poll(loop)->socket = link->dealer;
+        add_poll(loop)->socket = link->socket;
         if (link->monitor)
             add_poll(loop)->socket = link->monitor;
     }
@@ -926,16 +1030,14 @@ static void on_ready_socket(loop_t *loop, void *socket)
 {
     for (size_t i = 0; i < loop->node_count; i++) {
         node_t *node = &loop->nodes[i];
-        if (socket == node->router) {
-            on_router(node);
-            return;
-        }
-        if (socket == node->subscriber) {
-            on_subscriber(node);
+        if (socket == node->router || socket == node->far_router) {
+            on_router(node, socket);
             return;
         }
         for (link_t *link = node->links; link; link = link->next) {
-            if (socket == link->dealer)
+            if (socket == link->socket && link->event)
+                on_event(node, link);
+            else if (socket == link->socket)
                 on_dealer(node, link);
             else if (socket == link->monitor)
                 on_monitor(node, link);
@@ -953,6 +1055,9 @@ static long poll_timeout(loop_t *loop)
     int64_t next = loop->retries ? retry_links(loop) : INT64_MAX;
     for (size_t i = 0; i < loop->node_count; i++) {
         actor_t *actor = loop->nodes[i].actor;
+        int64_t far = tend_far(&loop->nodes[i]);
+        if (far < next)
+            next = far;
         if (actor_ready(actor))
             return 0;
         if (actor_next_us(actor) < next)
@@ -1055,11 +1160,19 @@ static err_t bind_doors(node_t *node, arena_t *arena)
             err =
                 bind_door(node->publisher, address_event(prefix, at, node->instance, arena), arena);
     }
-    if (!err_is(err))
-        err = curve_bind(host->curve, node->router, node->instance, false, arena);
-    if (!err_is(err))
-        err = curve_bind(host->curve, node->publisher, node->instance, true, arena);
-    return err;
+    return err_is(err) ? err : open_far(node, arena);
+}
+
+/* The queue and what belongs to it have one writer in a cluster, whatever volume is mounted. */
+static err_t may_own(const node_t *node, arena_t *arena)
+{
+    const place_t *place = curve_place(node->loop->host->curve);
+    if (!node->def->tables || !place_forwards(place, node->def->name))
+        return err_ok();
+    return err_make(arena, ERR_OWNED,
+                    "%s is replica %d: only ordinal 0 owns the store of '%s'; `agency run %s` "
+                    "forwards to it",
+                    place->settings.pod, place->ordinal, node->def->name, node->def->name);
 }
 
 static err_t open_node(node_t *node, arena_t *arena)
@@ -1071,8 +1184,11 @@ static err_t open_node(node_t *node, arena_t *arena)
                                .settings = host->options.settings,
                                .environment = host->options.environment,
                                .store_fault = host->options.store_fault};
+    err_t err = may_own(node, arena);
+    if (err_is(err))
+        return err;
     /* The store first: its lock tells whether another process has this door. */
-    err_t err = actor_open(node->def, &node->env, &options, arena, &node->actor);
+    err = actor_open(node->def, &node->env, &options, arena, &node->actor);
     if (!err_is(err))
         err = bind_doors(node, arena);
     if (!err_is(err))
@@ -1108,9 +1224,7 @@ static void close_node(node_t *node)
     while (node->links) {
         link_t *link = node->links;
         node->links = link->next;
-        disconnect_link(link);
-        free(link->peer);
-        free(link);
+        link_free(link);
     }
     while (node->watches) {
         fd_watch_t *watch = node->watches;
@@ -1118,8 +1232,7 @@ static void close_node(node_t *node)
         free(watch);
     }
     leave_doors(node);
-    if (node->subscriber)
-        zmq_close(node->subscriber);
+    close_far(node);
     free(node->instance);
 }
 
@@ -1305,8 +1418,10 @@ err_t host_open(const host_options_t *options, arena_t *arena, host_t **out)
     void *context = zmq_ctx_new();
     zmq_ctx_set(context, ZMQ_MAX_SOCKETS, 4096);
     curve_t *curve;
-    err = curve_open(options->settings, options->environment, options->data_dir, context, arena,
-                     &curve);
+    curve_options_t keys = {.settings = options->settings,
+                            .environment = options->environment,
+                            .data_dir = options->data_dir};
+    err = curve_open(&keys, context, arena, &curve);
     if (err_is(err)) {
         zmq_ctx_term(context);
         return err;
