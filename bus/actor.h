@@ -200,6 +200,8 @@ typedef struct peer_call {
     const char *peer, *method;
     bytes_t args;        /* msgpack map; empty: none */
     int64_t timeout_ms;  /* 0: what is left of this call, at most 60 s */
+    int64_t away_ms;     /* ERR_UNAVAILABLE when the peer has answered nothing, not even a ping,
+                            for so long; 0: wait until the deadline */
     const char *key;     /* idempotency key of an effect; NULL: none */
     const char *company; /* NULL: this call's */
     bool want_progress;

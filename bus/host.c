@@ -287,6 +287,10 @@ static bool lives_here(host_t *host, const char *peer)
 /* A key file that cannot be read is said; calls then end by their deadline. */
 static void connect_away(node_t *node, link_t *link, arena_t *arena)
 {
+    /* A call that finds no connection is not kept for the day when there is one: its caller may
+     * have given up by then. It is sent again when the peer answers. */
+    int immediate = !link->event;
+    zmq_setsockopt(link->socket, ZMQ_IMMEDIATE, &immediate, sizeof(immediate));
     err_t err = curve_connect(node->loop->host->curve, link->socket, link->peer, link->event,
                               link->attempt, &link->keys, arena);
     if (err_is(err))
@@ -821,6 +825,7 @@ static void on_handshake(node_t *node, link_t *link, uint16_t event)
     if (event == ZMQ_EVENT_HANDSHAKE_SUCCEEDED) {
         link->shaken = true;
         link->refused = false;
+        tell_lost(node, link); /* what found no connection is sent now */
         return;
     }
     if (event == ZMQ_EVENT_HANDSHAKE_FAILED_AUTH)

@@ -186,6 +186,7 @@ struct operation {
     header_t header;
     bytes_t body;
     bool want_progress;
+    int64_t away_ms; /* 0: it waits until its deadline, whatever the peer does */
     int64_t sent_us;
     int64_t first_us;
     uint64_t epoch; /* of the peer when it was sent last; 0: unknown */
@@ -198,7 +199,7 @@ typedef struct peer {
     const char *name;
     uint64_t epoch;
     bool lost;
-    int64_t pinged_us;
+    int64_t heard_us; /* last frame from it */
 } peer_t;
 
 struct batch_txn {

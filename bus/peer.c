@@ -10,7 +10,7 @@
 #include "bus/inside.h"
 #include "proto/mp.h"
 
-enum { PING_LOST_MS = 40, PING_IDLE_MS = 5000, LONGEST_CALL_MS = 60000 };
+enum { PING_LOST_MS = 40, PING_AWAY_MS = 1000, PING_IDLE_MS = 5000, LONGEST_CALL_MS = 60000 };
 
 /* ---- The table of what is under way ---- */
 
@@ -144,23 +144,61 @@ static operation_t *oldest_call(actor_t *actor, const char *peer)
     return oldest;
 }
 
+static void queue_answer(operation_t *operation, const peer_answer_t *answer);
+
+static void give_up(operation_t *operation)
+{
+    call_t *call = operation->call;
+    peer_answer_t answer = {
+        .err = err_make(call->arena, ERR_UNAVAILABLE,
+                        "'%s' is away: it has not answered for %lld ms, not even a ping; try "
+                        "again when it is back (if %s writes, it may have been done)",
+                        operation->peer, (long long)operation->away_ms, operation->header.method)};
+    queue_answer(operation, &answer);
+    inside_operation_drop(operation);
+}
+
+/* Ends the calls that do not want to wait for a peer that is away. Returns when the next one may
+ * be due, in ms; 0: none. */
+static int64_t end_away(actor_t *actor, const peer_t *peer, int64_t now)
+{
+    int64_t next = 0;
+    for (int i = 0; i < TOKEN_BUCKETS; i++)
+        for (operation_t *at = actor->operations[i], *after; at; at = after) {
+            after = at->chain;
+            if (at->kind != OPERATION_PEER || !at->away_ms || strcmp(at->peer, peer->name) != 0)
+                continue;
+            int64_t since = peer->heard_us > at->first_us ? peer->heard_us : at->first_us;
+            int64_t left = at->away_ms - (now - since) / 1000;
+            if (left <= 0)
+                give_up(at);
+            else if (!next || left < next)
+                next = left;
+        }
+    return next;
+}
+
 static void ping_tick(actor_t *actor)
 {
     actor->ping_armed = NULL;
     if (!actor->peer_calls)
         return;
-    int64_t now = actor_mono_us(actor);
-    bool lost = false;
+    int64_t now = actor_mono_us(actor), again = PING_IDLE_MS;
     for (peer_t *peer = actor->peers; peer; peer = peer->next) {
+        int64_t due = end_away(actor, peer, now);
         operation_t *oldest = oldest_call(actor, peer->name);
         if (!oldest)
             continue;
-        bool old = now - oldest->sent_us >= PING_IDLE_MS * 1000;
+        bool old = now - oldest->sent_us >= (due ? PING_AWAY_MS : PING_IDLE_MS) * 1000;
         if (peer->lost || old)
             send_small(actor, peer->name, FRAME_PING, 0);
-        lost = lost || peer->lost;
+        int64_t soon = peer->lost ? PING_LOST_MS : due ? PING_AWAY_MS : PING_IDLE_MS;
+        if (due && due < soon)
+            soon = due;
+        again = soon < again ? soon : again;
     }
-    arm_ping(actor, lost ? PING_LOST_MS : PING_IDLE_MS);
+    if (actor->peer_calls)
+        arm_ping(actor, again);
 }
 
 void actor_on_lost(actor_t *actor, const char *name)
@@ -224,6 +262,7 @@ void inside_peer_send(call_t *call, const output_t *output)
     operation->fn.answer = output->fn.answer;
     operation->peer = request->peer;
     operation->want_progress = request->want_progress;
+    operation->away_ms = request->away_ms;
     void *body = malloc(request->args.size ? request->args.size : 1);
     if (!body)
         abort();
@@ -232,8 +271,9 @@ void inside_peer_send(call_t *call, const output_t *output)
     operation->body = (bytes_t){body, request->args.size};
     fill_header(call, request, operation, timeout_ms);
     timeout_for(operation, timeout_ms);
-    if (!actor->ping_armed)
-        arm_ping(actor, PING_IDLE_MS);
+    int64_t ping_ms = request->away_ms ? PING_AWAY_MS : PING_IDLE_MS;
+    if (!actor->ping_armed || actor->ping_armed->at_us > actor_mono_us(actor) + ping_ms * 1000)
+        arm_ping(actor, ping_ms);
     send_call(actor, operation, actor_mono_us(actor));
 }
 
@@ -287,8 +327,10 @@ static void learn_epoch(actor_t *actor, peer_t *peer, uint64_t epoch, bool pong)
 static void on_pong(actor_t *actor, const header_t *header)
 {
     for (peer_t *peer = actor->peers; peer; peer = peer->next)
-        if (header->what && !strcmp(peer->name, header->what))
+        if (header->what && !strcmp(peer->name, header->what)) {
+            peer->heard_us = actor_mono_us(actor);
             learn_epoch(actor, peer, (uint64_t)header->epoch, true);
+        }
 }
 
 void inside_peer_frame(actor_t *actor, const header_t *header, bytes_t body)
@@ -302,6 +344,7 @@ void inside_peer_frame(actor_t *actor, const header_t *header, bytes_t body)
         strcmp(header->from, actor->from) != 0)
         return;
     peer_t *peer = peer_of(actor, operation->peer);
+    peer->heard_us = actor_mono_us(actor);
     operation->epoch = (uint64_t)header->epoch;
     if (!peer->epoch)
         peer->epoch = (uint64_t)header->epoch;
