@@ -240,6 +240,7 @@ peer_call_t pending_request(const pending_t *pending, const char *pillar, const 
                          .method = method,
                          .args = args,
                          .timeout_ms = pending->exchange->gateway->settings->call_timeout_ms,
+                         .away_ms = pending->exchange->gateway->settings->away_ms,
                          .principal = principal->name,
                          .role = principal->role,
                          .companies = principal->companies,

@@ -25,6 +25,17 @@ static void reply_text(http_request_t *request, int status, const char *text)
 
 /* ---- Is it ready? ---- */
 
+static void put_silent(const gateway_t *self, buf_t *out)
+{
+    const char *between = ",\"not_heard_yet\":[";
+    for (size_t i = 0; i < self->pillar_count; i++)
+        if (!catalogue_knows(self->catalogue, self->pillars[i])) {
+            buf_printf(out, "%s\"%s\"", between, self->pillars[i]);
+            between = ",";
+        }
+    buf_puts(out, *between == ',' && !between[1] ? "]" : "");
+}
+
 static void reply_ready(gateway_t *self, probe_t *probe, bool answers)
 {
     buf_t out;
@@ -33,9 +44,16 @@ static void reply_ready(gateway_t *self, probe_t *probe, bool answers)
     self->began = self->began || answers; /* who starts later must not end this one */
     bool fine = probe->kind == PROBE_STARTED ? self->began : known && !draining;
     buf_open(&out, http_arena(probe->request));
-    buf_printf(&out, "{\"%s\":%s,\"pillar\":\"%s\",\"answers\":%s,\"draining\":%s}",
+    buf_printf(&out, "{\"%s\":%s,\"pillar\":\"%s\",\"forwards\":%s,\"answers\":%s,\"draining\":%s",
                probe->kind == PROBE_STARTED ? "started" : "ready", fine ? "true" : "false",
-               self->settings->pillar, answers ? "true" : "false", draining ? "true" : "false");
+               self->settings->pillar, self->settings->forwards ? "true" : "false",
+               answers ? "true" : "false", draining ? "true" : "false");
+    if (!answers && self->settings->forwards)
+        buf_printf(&out, ",\"why\":\"the owner of '%s' (ordinal 0) is not reached\"",
+                   self->settings->pillar);
+    else if (!known && answers)
+        put_silent(self, &out);
+    buf_puts(&out, "}");
     gateway_reply_json(probe->request, fine ? 200 : 503, out.data);
 }
 
@@ -72,11 +90,13 @@ static void reply_metrics(gateway_t *self, probe_t *probe, call_t *call, const p
     const char *labels[] = {"pillar", self->settings->pillar, NULL};
     measured_t measured = {0};
     measure_process(self, all);
-    bool up = !err_is(got->err) &&
-              !err_is(record_decode(&measured_record, got->body, arena, "field", &measured));
+    /* Its owner shows its metrics: whoever sums over the replicas must not count them twice. */
+    bool forwards = self->settings->forwards;
+    bool up = !err_is(got->err) && (forwards || !err_is(record_decode(&measured_record, got->body,
+                                                                      arena, "field", &measured)));
     metrics_family(all, "agency_pillar_up", METRIC_GAUGE, "1: the pillar answers its gateway.");
     metrics_put(all, up, labels);
-    if (up)
+    if (up && !forwards)
         metrics_add(all, &measured.families);
     actor_measure(self->actor, call, all);
     buf_t out;
@@ -126,7 +146,7 @@ static err_t begin_probe(void *state, call_t *call, void *ctx)
     gateway_t *self = state;
     probe_t *probe = ctx;
     probe->call = call;
-    bool metrics = probe->kind == PROBE_METRICS;
+    bool metrics = probe->kind == PROBE_METRICS && !self->settings->forwards;
     peer_call_t request = {.peer = probe->kind == PROBE_SCALE ? "agent" : self->settings->pillar,
                            .method =
                                probe->kind == PROBE_SCALE
@@ -180,9 +200,10 @@ static bool reads_only(http_request_t *request)
     return false;
 }
 
+/* What forwards is up when it listens: nobody must end it because another pod is away. */
 static void get_started(gateway_t *self, http_request_t *request)
 {
-    if (self->began)
+    if (self->began || self->settings->forwards)
         reply_text(request, 200, "OK");
     else
         start_probe(self, request, PROBE_STARTED);

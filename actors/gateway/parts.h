@@ -32,6 +32,10 @@
     F(INT, max_per_address, opt(2000), 1, 100000, "Connections of one address at once.")           \
     F(INT, idle_timeout_s, opt(120), 1, 86400, "A quiet connection is closed after this time.")    \
     F(INT, call_timeout_ms, opt(120000), 100, 3600000, "Longest time a tool may take.")            \
+    F(INT, away_ms, opt(15000), 100, 3600000,                                                      \
+      "A pillar that has answered nothing for so long, not even a ping, is away: calls end.")      \
+    F(BOOL, forwards, opt(false), 0, 0,                                                            \
+      "The pillar is on another machine: this replica forwards to it, and says so.")               \
     F(STR, key_file, opt(), 1, 4096,                                                               \
       "32 random bytes that sign sessions and tasks; absent: gateway.key beside the data.")        \
     F(INT, session_ttl_s, opt(86400), 60, 2592000, "A session ends after this time.")              \

@@ -43,6 +43,34 @@ static err_t begin_tool(void *state, call_t *call, void *ctx)
     return call_park(call);
 }
 
+/* Whether there is such a tool is not known before every pillar has said what it can do. */
+static mcp_refusal_t no_tool(exchange_t *exchange, const mcp_message_t *message, const char *tool)
+{
+    const gateway_t *self = exchange->gateway;
+    buf_t silent, out;
+    buf_open(&silent, exchange->arena);
+    for (size_t i = 0; i < self->pillar_count; i++)
+        if (!catalogue_knows(self->catalogue, self->pillars[i]))
+            buf_printf(&silent, "%s%s", silent.size ? ", " : "", self->pillars[i]);
+    if (!silent.size || exchange->only)
+        return (mcp_refusal_t){.status = 200,
+                               .code = MCP_PARAMS,
+                               .id = message->id,
+                               .text = arena_printf(exchange->arena,
+                                                    "there is no tool '%.128s'; tools/list names "
+                                                    "them",
+                                                    tool)};
+    buf_open(&out, exchange->arena);
+    mcp_put_tool_result(&out, message, AGENCY_VERSION,
+                        arena_printf(exchange->arena,
+                                     "'%.128s' is no tool of the pillars that have answered since "
+                                     "this gateway began; away or starting: %s. Try again",
+                                     tool, silent.data),
+                        (bytes_t){0}, true);
+    exchange_answer(exchange, 200, out.data);
+    return (mcp_refusal_t){0};
+}
+
 mcp_refusal_t tools_call(exchange_t *exchange, const mcp_message_t *message)
 {
     const gateway_t *self = exchange->gateway;
@@ -54,13 +82,7 @@ mcp_refusal_t tools_call(exchange_t *exchange, const mcp_message_t *message)
     bool rich = false;
     const char *pillar = catalogue_find(self->catalogue, tool, &rich);
     if (!pillar || (exchange->only && strcmp(exchange->only, pillar) != 0))
-        return (mcp_refusal_t){.status = 200,
-                               .code = MCP_PARAMS,
-                               .id = message->id,
-                               .text = arena_printf(exchange->arena,
-                                                    "there is no tool '%.128s'; tools/list names "
-                                                    "them",
-                                                    tool)};
+        return no_tool(exchange, message, tool);
     if (rich)
         return get_begin(exchange, message, "tool");
     if (run_task_fits(self, tool) && message->modern &&
