@@ -12,13 +12,13 @@
 extern const actor_def_t agent_actor, brain_actor, worker_actor, gateway_actor, health_actor,
     swarm_actor, elastic_actor;
 
-static const cli_actor_t actors[] = {{&agent_actor, 3000, true},
-                                     {&brain_actor, 3002, true},
-                                     {&worker_actor, 0, true},
-                                     {&health_actor, 3004, true},
-                                     {&swarm_actor, 3005, true},
-                                     {&elastic_actor, 3006, true},
-                                     {NULL, 0, false}};
+static const cli_actor_t actors[] = {{&agent_actor, 3000, true, NULL},
+                                     {&brain_actor, 3002, true, NULL},
+                                     {&worker_actor, 0, true, NULL},
+                                     {&health_actor, 3004, true, NULL},
+                                     {&swarm_actor, 3005, true, NULL},
+                                     {&elastic_actor, 3006, true, NULL},
+                                     {NULL, 0, false, NULL}};
 
 int main(int argc, char **argv)
 {

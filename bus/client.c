@@ -10,10 +10,11 @@
 #include <zmq.h>
 
 #include "bus/address.h"
+#include "bus/curve.h"
 #include "bus/handover.h"
 #include "proto/mp.h"
 
-enum { PING_MS = 100, DEFAULT_TIMEOUT_MS = 30000 };
+enum { PING_MS = 100, DEFAULT_TIMEOUT_MS = 30000, NEXT_KEY_MS = 1500 };
 
 /* A request that has no answer yet. */
 typedef struct waiting {
@@ -34,13 +35,16 @@ typedef struct door {
     void *dealer;
     uint64_t epoch; /* 0: unknown */
     int64_t pinged_ms;
+    int64_t connected_ms;
+    unsigned attempt; /* chooses the key of a server on another machine */
     waiting_t *waiting;
 } door_t;
 
 struct client {
     void *context;
     bool own_context;
-    char *where;
+    curve_t *curve; /* NULL: nobody is reached by tcp */
+    char *where;    /* NULL: nobody is reached otherwise */
     transport_t transport;
     char from[64];
     uint64_t next_id;
@@ -58,7 +62,7 @@ static client_t *client_new(void *context, const char *where, transport_t transp
 {
     client_t *client = calloc(1, sizeof(*client));
     uint64_t random = 0;
-    if (!client || !(client->where = strdup(where)) ||
+    if (!client || (where && !(client->where = strdup(where))) ||
         getrandom(&random, sizeof(random), 0) != sizeof(random))
         abort();
     client->own_context = !context;
@@ -78,6 +82,18 @@ err_t client_open(const char *run_dir, arena_t *arena, client_t **out)
     return err_ok();
 }
 
+err_t client_open_away(const char *run_dir, const curve_options_t *options, arena_t *arena,
+                       client_t **out)
+{
+    *out = NULL;
+    client_t *client = client_new(NULL, run_dir, TRANSPORT_IPC);
+    err_t err = curve_open(options, client->context, arena, &client->curve);
+    if (err_is(err))
+        client_close(&client);
+    *out = client;
+    return err;
+}
+
 err_t client_open_host(host_t *host, client_t **out)
 {
     *out = client_new(host_zmq_context(host), host_inproc_prefix(host), TRANSPORT_INPROC);
@@ -90,21 +106,55 @@ static void waiting_free(waiting_t *waiting)
     free(waiting);
 }
 
-static void *connect_door(client_t *client, const char *peer)
+static bool is_away(const client_t *client, const char *peer)
 {
-    void *dealer = zmq_socket(client->context, ZMQ_DEALER);
-    if (!dealer)
+    return client->curve && curve_remote(client->curve, peer);
+}
+
+bool client_has_tcp(const client_t *client)
+{
+    return client->curve && place_any_away(curve_place(client->curve));
+}
+
+bool client_reaches(const client_t *client, const char *peer)
+{
+    if (is_away(client, peer) || client->transport == TRANSPORT_INPROC)
+        return true;
+    if (!client->where)
+        return false;
+    arena_t *arena = arena_new();
+    bool there = !access(arena_printf(arena, "%s/%s.call", client->where, peer), F_OK);
+    arena_destroy(&arena);
+    return there;
+}
+
+/* Nobody may be there at all: then calls end by their deadline. */
+static void connect_socket(const client_t *client, void *socket, const char *peer, bool event,
+                           unsigned attempt)
+{
+    arena_t *arena = arena_new();
+    uint64_t keys;
+    if (is_away(client, peer))
+        curve_connect(client->curve, socket, peer, event, attempt, &keys, arena);
+    else if (client->where)
+        zmq_connect(socket, event ? address_event(client->where, client->transport, peer, arena)
+                                  : address_call(client->where, client->transport, peer, arena));
+    arena_destroy(&arena);
+}
+
+static void connect_door(client_t *client, door_t *door)
+{
+    door->dealer = zmq_socket(client->context, ZMQ_DEALER);
+    if (!door->dealer)
         abort();
     int linger = 0, hwm = 0, reconnect = 20, longest = 100;
-    zmq_setsockopt(dealer, ZMQ_LINGER, &linger, sizeof(linger));
-    zmq_setsockopt(dealer, ZMQ_SNDHWM, &hwm, sizeof(hwm));
-    zmq_setsockopt(dealer, ZMQ_RCVHWM, &hwm, sizeof(hwm));
-    zmq_setsockopt(dealer, ZMQ_RECONNECT_IVL, &reconnect, sizeof(reconnect));
-    zmq_setsockopt(dealer, ZMQ_RECONNECT_IVL_MAX, &longest, sizeof(longest));
-    arena_t *arena = arena_new();
-    zmq_connect(dealer, address_call(client->where, client->transport, peer, arena));
-    arena_destroy(&arena);
-    return dealer;
+    zmq_setsockopt(door->dealer, ZMQ_LINGER, &linger, sizeof(linger));
+    zmq_setsockopt(door->dealer, ZMQ_SNDHWM, &hwm, sizeof(hwm));
+    zmq_setsockopt(door->dealer, ZMQ_RCVHWM, &hwm, sizeof(hwm));
+    zmq_setsockopt(door->dealer, ZMQ_RECONNECT_IVL, &reconnect, sizeof(reconnect));
+    zmq_setsockopt(door->dealer, ZMQ_RECONNECT_IVL_MAX, &longest, sizeof(longest));
+    connect_socket(client, door->dealer, door->peer, false, door->attempt);
+    door->connected_ms = now_ms();
 }
 
 static door_t *door_to(client_t *client, const char *peer)
@@ -115,7 +165,7 @@ static door_t *door_to(client_t *client, const char *peer)
     door_t *door = calloc(1, sizeof(*door));
     if (!door || !(door->peer = strdup(peer)))
         abort();
-    door->dealer = connect_door(client, peer);
+    connect_door(client, door);
     door->next = client->doors;
     client->doors = door;
     return door;
@@ -138,6 +188,7 @@ void client_close(client_t **handle)
         free(door->peer);
         free(door);
     }
+    curve_close(&client->curve);
     if (client->own_context)
         zmq_ctx_term(client->context);
     free(client->where);
@@ -335,21 +386,39 @@ static void ping(client_t *client, door_t *door, int64_t now)
     send_frame(door, &header, (bytes_t){0});
 }
 
-static void expire(door_t *door, arena_t *arena, int64_t now, answer_t *out)
+static void expire(const client_t *client, door_t *door, arena_t *arena, int64_t now, answer_t *out)
 {
+    const char *address =
+        client->curve ? place_address(curve_place(client->curve), door->peer) : NULL;
     for (waiting_t *at = door->waiting; at && !out->id; at = at->next) {
         if (now < at->deadline_ms)
             continue;
         out->id = at->id;
         out->reply = (client_reply_t){
             .err = err_make(arena, door->epoch ? ERR_TIMEOUT : ERR_UNAVAILABLE,
-                            "no answer from '%s' within %lld ms%s", door->peer,
+                            "no answer from '%s'%s%s within %lld ms%s", door->peer,
+                            address ? " at " : "", address ? address : "",
                             (long long)(at->deadline_ms - at->first_ms),
-                            door->epoch ? "" : "; is it running? Try: agency status"),
+                            door->epoch ? ""
+                            : address ? "; is it up, and is the key of this process allowed there?"
+                                      : "; is it running? Try: agency status"),
             .text = ""};
         waiting_free(take_waiting(door, at->id));
         return;
     }
+}
+
+/* A server that has changed its key, or is just starting: the other keys are tried too. */
+static void knock_again(client_t *client, door_t *door, int64_t now)
+{
+    if (door->epoch || !door->waiting || !is_away(client, door->peer) ||
+        now - door->connected_ms < NEXT_KEY_MS)
+        return;
+    zmq_close(door->dealer);
+    door->attempt++;
+    connect_door(client, door);
+    for (waiting_t *at = door->waiting; at; at = at->next)
+        send_waiting(door, at);
 }
 
 static int64_t earliest(const client_t *client, int64_t end)
@@ -386,15 +455,16 @@ client_reply_t client_wait(client_t *client, arena_t *arena, int64_t timeout_ms,
             read_door(door, arena, &answer);
         int64_t now = now_ms();
         for (door_t *door = client->doors; door && !answer.id; door = door->next) {
-            expire(door, arena, now, &answer);
+            expire(client, door, arena, now, &answer);
             ping(client, door, now);
+            knock_again(client, door, now);
         }
         if (answer.id || now >= end || !wait_once(client, end))
             break;
     }
     /* A deadline may have passed while waiting. */
     for (door_t *door = client->doors; door && !answer.id; door = door->next)
-        expire(door, arena, now_ms(), &answer);
+        expire(client, door, arena, now_ms(), &answer);
     *id = answer.id;
     return answer.reply;
 }
@@ -425,7 +495,7 @@ err_t client_tap(client_t *client, const char *publisher, const char *topic, int
     int linger = 0;
     zmq_setsockopt(sub, ZMQ_LINGER, &linger, sizeof(linger));
     zmq_setsockopt(sub, ZMQ_SUBSCRIBE, topic, strlen(topic));
-    zmq_connect(sub, address_event(client->where, client->transport, publisher, arena));
+    connect_socket(client, sub, publisher, true, 0);
     int64_t end = timeout_ms < 0 ? INT64_MAX : now_ms() + timeout_ms;
     bool more = true;
     while (more && now_ms() < end) {

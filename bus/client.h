@@ -7,6 +7,7 @@
 #include "bus/host.h"
 
 typedef struct client client_t;
+struct curve_options; /* bus/curve.h */
 
 typedef struct client_reply {
     err_t err;
@@ -29,9 +30,17 @@ typedef struct client_call {
 
 /* Over ipc to the sockets in run_dir. */
 err_t client_open(const char *run_dir, arena_t *arena, client_t **out);
+/* By tcp with CURVE to the pillars that the settings place elsewhere, by ipc to the others; run_dir
+ * NULL: there are none. ERR_ARGUMENT, ERR_IO: a key is missing or cannot be read. */
+err_t client_open_away(const char *run_dir, const struct curve_options *options, arena_t *arena,
+                       client_t **out);
 /* Over inproc to the actors of a host. */
 err_t client_open_host(host_t *host, client_t **out);
 void client_close(client_t **client);
+/* Does it reach anybody by tcp? */
+bool client_has_tcp(const client_t *client);
+/* By tcp, or is there a door of that name on this machine? */
+bool client_reaches(const client_t *client, const char *peer);
 
 /* The reply's text and body live in `arena`. Never NULL err: ERR_TIMEOUT, ERR_UNAVAILABLE, … */
 client_reply_t client_call(client_t *client, arena_t *arena, const client_call_t *call);

@@ -243,3 +243,18 @@ err_t settings_check_file(const char *data_dir, const char *const *actors, arena
     loader_t in = {.actor = "", .arena = arena, .actors = actors};
     return read_file(&in, data_dir);
 }
+
+err_t settings_check_given(const char *const *given, const char *const *actors, arena_t *arena)
+{
+    loader_t in = {.actor = "", .arena = arena, .actors = actors};
+    err_t err = err_ok();
+    for (; given && *given && !err_is(err); given++) {
+        const char *equals = strchr(*given, '='), *dot = strchr(*given, '.');
+        if (!equals || !dot || dot > equals)
+            err =
+                err_make(arena, ERR_ARGUMENT, "--set: write actor.key=value, not '%.60s'", *given);
+        else
+            err = known_actor(&in, *given, "--set");
+    }
+    return err;
+}

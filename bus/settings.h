@@ -16,5 +16,7 @@ err_t settings_load(const record_t *record, const char *actor, const char *const
 /* Each line of <data>/agency.conf must begin with one of these names (which end with NULL).
  * ERR_ARGUMENT with the line and the nearest name, ERR_IO. */
 err_t settings_check_file(const char *data_dir, const char *const *actors, arena_t *arena);
+/* The same of "actor.key=value" from a command line. */
+err_t settings_check_given(const char *const *given, const char *const *actors, arena_t *arena);
 
 #endif

@@ -10,6 +10,8 @@
 #include "bus/curve.h"
 #include "bus/settings.h"
 
+extern char **environ;
+
 /* ---- Saying no ---- */
 
 int cli_fail(err_t err)
@@ -88,6 +90,8 @@ static const command_t commands[] = {
     {"reject", "RUN why=TEXT", "Refuse what a run waits for.", NULL, "reject"},
     {"brain", "WORD …", "query TEXT, store, get ID, list …", NULL, "brain"},
     {"bus", "tap|lat PILLAR", "Watch events; measure the way to a pillar.", cli_bus, NULL},
+    {"drain", "[PILLAR]", "Take no new work here; wait until what is under way is done.", cli_drain,
+     NULL},
     {"store", "WORD …", "backup DIR, restore DIR [--force]; stat, check [PILLAR] when it is down.",
      cli_store, NULL},
     {"import", "DIR", "Bring over an .agent folder of the earlier system; --dry-run only looks.",
@@ -110,8 +114,9 @@ static int show_help(cli_t *cli)
          "  --force           store restore: move aside what is there\n"
          "  --data DIR        where everything is kept (AGENCY_DATA, else .agent)\n"
          "  --company NAME    whose data (AGENCY_COMPANY or COMPANY, else default)\n"
-         "  --port-offset N   added to the ports 3000, 3002, …\n"
-         "  --workers N       up: so many worker processes, 0 to 64 (elastic decides: 1 to 5)\n"
+         "  --port-offset N   added to the ports 3000, 3002, … and to those of the bus\n"
+         "  --workers N       up, run agent: so many worker processes, 0 to 64\n"
+         "  --set NAME=VALUE  a setting, e.g. elastic.max_replicas=8; may be given again\n"
          "  --bind ADDR       up, run: listen there instead of 127.0.0.1; needs --tokens\n"
          "  --tokens FILE     up, run: bearer tokens, companies and roles\n"
          "  --behind-proxy    up, run: a proxy in front ends TLS; any Host is accepted\n"
@@ -138,10 +143,10 @@ static bool number_flag(const char *name, const char *text, int64_t least, int64
     return true;
 }
 
-static const char *const flag_names[] = {
-    "--data",     "--company",      "--port-offset", "--workers", "--bind",
-    "--tokens",   "--behind-proxy", "--timeout",     "--output",  "--read-only",
-    "--markdown", "--dry-run",      "--force",       "--help",    NULL};
+static const char *const flag_names[] = {"--data",   "--company",   "--port-offset",  "--workers",
+                                         "--bind",   "--tokens",    "--behind-proxy", "--timeout",
+                                         "--output", "--read-only", "--markdown",     "--dry-run",
+                                         "--force",  "--set",       "--help",         NULL};
 
 /* Flags without a value. */
 static bool plain_flag(cli_t *cli, const char *flag)
@@ -175,8 +180,10 @@ static bool set_flag(cli_t *cli, const char *flag, const char *value)
         cli->bind = value;
     else if (!strcmp(flag, "--tokens"))
         cli->tokens = value;
+    else if (!strcmp(flag, "--set"))
+        cli->sets[cli->set_count++] = value;
     else if (!strcmp(flag, "--port-offset")) {
-        if (!number_flag(flag, value, 0, 60000, &number))
+        if (!number_flag(flag, value, 0, 59900, &number))
             return false;
         cli->port_offset = (int)number;
     } else if (!strcmp(flag, "--workers")) {
@@ -204,6 +211,7 @@ static bool set_flag(cli_t *cli, const char *flag, const char *value)
 static bool read_words(cli_t *cli, int argc, char **argv)
 {
     cli->words = ARENA_ARRAY(cli->arena, char *, (size_t)argc + 1);
+    cli->sets = ARENA_ARRAY(cli->arena, const char *, (size_t)argc + 1);
     for (int i = 0; i < argc; i++) {
         if (argv[i][0] != '-' || !argv[i][1]) {
             cli->words[cli->count++] = argv[i];
@@ -251,6 +259,51 @@ err_t cli_run_dir(cli_t *cli, const char **out)
     return host_default_run_dir(cli->data_dir, cli->arena, out);
 }
 
+/* The offset is that of the whole agency, unless somebody says another for its bus. */
+const char **cli_settings(const cli_t *cli, int more, int *count)
+{
+    const char **list =
+        ARENA_ARRAY(cli->arena, const char *, (size_t)cli->set_count + (size_t)more + 2);
+    *count = 0;
+    if (cli->port_offset && !environment("AGENCY_BUS_PORT_OFFSET"))
+        list[(*count)++] = arena_printf(cli->arena, "bus.port_offset=%d", cli->port_offset);
+    for (int i = 0; i < cli->set_count; i++)
+        list[(*count)++] = cli->sets[i];
+    return list;
+}
+
+static err_t load_place(cli_t *cli, place_t *out)
+{
+    int count;
+    return place_load(cli_settings(cli, 0, &count), (const char *const *)environ, cli->data_dir,
+                      cli->arena, out);
+}
+
+bool cli_is_away(cli_t *cli, const char *pillar)
+{
+    place_t place;
+    return !err_is(load_place(cli, &place)) && place_address(&place, pillar) != NULL;
+}
+
+err_t cli_client(cli_t *cli, client_t **out)
+{
+    place_t place;
+    int count;
+    const char *run_dir = NULL;
+    *out = NULL;
+    err_t err = load_place(cli, &place);
+    if (err_is(err))
+        return err;
+    err = cli_run_dir(cli, &run_dir);
+    if (!place_any_away(&place))
+        return err_is(err) ? err : client_open(run_dir, cli->arena, out);
+    curve_options_t options = {.settings = cli_settings(cli, 0, &count),
+                               .environment = (const char *const *)environ,
+                               .data_dir = cli->data_dir,
+                               .calls_only = true};
+    return client_open_away(run_dir, &options, cli->arena, out);
+}
+
 err_t cli_check_settings(cli_t *cli)
 {
     size_t count = 0;
@@ -262,7 +315,8 @@ err_t cli_check_settings(cli_t *cli)
     names[count] = cli->house->gateway->name;
     names[count + 1] = "limits";
     names[count + 2] = "bus";
-    return settings_check_file(cli->data_dir, names, cli->arena);
+    err_t err = settings_check_given(cli->sets, names, cli->arena);
+    return err_is(err) ? err : settings_check_file(cli->data_dir, names, cli->arena);
 }
 
 const cli_actor_t *cli_find_actor(const cli_t *cli, const char *name)
@@ -271,6 +325,14 @@ const cli_actor_t *cli_find_actor(const cli_t *cli, const char *name)
         if (!strcmp(at->def->name, name))
             return at;
     return NULL;
+}
+
+const char *cli_kind_of(const cli_t *cli, const char *instance)
+{
+    const cli_actor_t *actor = cli_find_actor(cli, instance);
+    if (actor)
+        return actor->def->name;
+    return strncmp(instance, "gateway-", 8) ? "worker" : cli->house->gateway->name;
 }
 
 void cli_print(const cli_t *cli, const char *text, bytes_t body)

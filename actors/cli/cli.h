@@ -4,7 +4,9 @@
 #ifndef ACTORS_CLI_CLI_H
 #define ACTORS_CLI_CLI_H
 
+#include "bus/client.h"
 #include "bus/host.h"
+#include "bus/place.h"
 #include "proto/json.h"
 #include "proto/mp.h"
 
@@ -13,8 +15,9 @@ enum { EXIT_DONE = 0, EXIT_REFUSED = 1, EXIT_USAGE = 2, EXIT_UNREACHABLE = 3 };
 /* One actor that `agency run NAME` can start. */
 typedef struct cli_actor {
     const actor_def_t *def;
-    int port; /* of its gateway before --port-offset; 0: none */
-    bool up;  /* part of `agency up` */
+    int port;                          /* of its gateway before --port-offset; 0: none */
+    bool up;                           /* part of `agency up` */
+    const actor_def_t *beside_forward; /* what else runs on a replica that forwards; or NULL */
 } cli_actor_t;
 
 /* The gateway is started beside each pillar that has a port. */
@@ -32,8 +35,10 @@ typedef struct cli {
     char **words; /* behind the command, without the flags below */
     const char *data_dir, *company, *bind, *tokens;
     int port_offset;
-    int workers;
-    int64_t timeout_ms;
+    int workers;       /* -1: not said */
+    const char **sets; /* actor.key=value, NULL behind the last */
+    int set_count;
+    int64_t timeout_ms; /* of --timeout, else 60 s */
     bool json, help, read_only, markdown, behind_proxy, dry_run, force;
 } cli_t;
 
@@ -48,6 +53,7 @@ int cli_call(cli_t *cli);
 int cli_tools(cli_t *cli);
 int cli_bus(cli_t *cli);
 int cli_store(cli_t *cli);
+int cli_drain(cli_t *cli);
 int cli_import(cli_t *cli);
 /* store backup DIR, store restore DIR. */
 int cli_backup(cli_t *cli, const char *dir);
@@ -66,10 +72,19 @@ int cli_stop_signals(void);
 
 /* The run directory of --data. */
 err_t cli_run_dir(cli_t *cli, const char **out);
-/* A line of agency.conf that begins with nobody's name is an error before anything starts. */
+/* A line of agency.conf, or a --set, that begins with nobody's name is an error before anything
+ * starts. */
 err_t cli_check_settings(cli_t *cli);
 /* ERR_STATE while a restore of the data directory is half done: nothing may start on it. */
 err_t cli_check_restored(cli_t *cli);
+/* What --set and --port-offset say, NULL-terminated, with room for `more` rows behind. */
+const char **cli_settings(const cli_t *cli, int more, int *count);
+/* The bus, as the settings say: by ipc on this machine, by tcp where they name an address. */
+err_t cli_client(cli_t *cli, client_t **out);
+/* Is this the name of a pillar, and reached by tcp from here? */
+bool cli_is_away(cli_t *cli, const char *pillar);
+/* The kind of actor that has this unique name: "worker" of worker-2, "gateway" of gateway-agent. */
+const char *cli_kind_of(const cli_t *cli, const char *instance);
 const cli_actor_t *cli_find_actor(const cli_t *cli, const char *name);
 
 /* Prints a reply: its text, or with -o json its body. */

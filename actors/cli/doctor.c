@@ -263,7 +263,7 @@ static void look_at_pillars(doctor_t *self)
     else if (err.code != ERR_NOT_FOUND && !access(cli->data_dir, F_OK))
         say(self, FINDING_FAIL, "run directory", err_what(err), "use a shorter --data");
     /* Without the directory nothing can run in it, and looking must not make it. */
-    if (!err_is(err) && !access(run_dir, X_OK) && err_is(client_open(run_dir, cli->arena, &client)))
+    if (!err_is(err) && !access(run_dir, X_OK) && err_is(cli_client(cli, &client)))
         client = NULL; /* then nobody answers, which is said below */
     size_t count = 0;
     for (const cli_actor_t *at = cli->house->actors; at->def; at++)

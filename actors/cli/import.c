@@ -467,14 +467,10 @@ int cli_import(cli_t *cli)
         return cli_usage("say which folder: agency import DIR");
     if (cli->read_only && !cli->dry_run)
         return cli_usage("import writes, and --read-only was given; try --dry-run");
-    const char *run_dir;
     import_t self = {.cli = cli, .root = cli->words[0], .tty = isatty(STDERR_FILENO)};
     err_t err = check_folder(cli, self.root);
-    if (!err_is(err) && !cli->dry_run) {
-        err = cli_run_dir(cli, &run_dir);
-        if (!err_is(err))
-            err = client_open(run_dir, cli->arena, &self.client);
-    }
+    if (!err_is(err) && !cli->dry_run)
+        err = cli_client(cli, &self.client);
     if (err_is(err))
         return cli_fail(err);
     self.arena = arena_new();

@@ -9,6 +9,8 @@
 #include "actors/cli/cli.h"
 #include "bus/client.h"
 
+enum { AWAY_MS = 3000 };
+
 static bytes_t field(bytes_t map, const char *key)
 {
     bytes_t value = {0};
@@ -26,22 +28,14 @@ static int64_t number(bytes_t map, const char *key)
     return value;
 }
 
-static err_t open_client(cli_t *cli, client_t **client)
-{
-    const char *run_dir;
-    err_t err = cli_run_dir(cli, &run_dir);
-    return err_is(err) ? err : client_open(run_dir, cli->arena, client);
-}
-
 static client_reply_t ask(cli_t *cli, client_t *client, const char *pillar, const char *what,
                           int64_t timeout_ms)
 {
-    const cli_actor_t *actor = cli_find_actor(cli, pillar);
-    client_call_t call = {
-        .peer = pillar,
-        .method = arena_printf(cli->arena, "%s.%s", actor ? actor->def->name : "worker", what),
-        .role = ROLE_ADMIN,
-        .timeout_ms = timeout_ms};
+    client_call_t call = {.peer = pillar,
+                          .method =
+                              arena_printf(cli->arena, "%s.%s", cli_kind_of(cli, pillar), what),
+                          .role = ROLE_ADMIN,
+                          .timeout_ms = timeout_ms};
     return client_call(client, cli->arena, &call);
 }
 
@@ -92,15 +86,18 @@ static int read_pid(const char *path)
     return pid;
 }
 
+/* pid 0: on another machine. */
 static bool show_one(cli_t *cli, client_t *client, const char *name, int pid)
 {
-    client_reply_t reply = ask(cli, client, name, "stats", 1000);
+    const char *where = pid ? arena_printf(cli->arena, "%d", pid) : "tcp";
+    client_reply_t reply = ask(cli, client, name, "stats", pid ? 1000 : AWAY_MS);
     if (err_is(reply.err)) {
-        printf("%-12s %8d  does not answer\n", name, pid);
+        printf("%-20s %8s  does not answer\n", name, where);
         return false;
     }
-    printf("%-12s %8d %10s %7lld KiB %9lld %7lld %7lld %8lld\n", name, pid,
-           duration(cli->arena, number(reply.body, "uptime_ms")), (long long)resident_kib(pid),
+    printf("%-20s %8s %10s %7s KiB %9lld %7lld %7lld %8lld\n", name, where,
+           duration(cli->arena, number(reply.body, "uptime_ms")),
+           pid ? arena_printf(cli->arena, "%lld", (long long)resident_kib(pid)) : "-",
            (long long)total(reply.body, "calls"), (long long)total(reply.body, "errors"),
            (long long)number(reply.body, "inbox"), (long long)number(reply.body, "commits"));
     return true;
@@ -111,37 +108,56 @@ static int by_name(const struct dirent **one, const struct dirent **other)
     return strcmp((*one)->d_name, (*other)->d_name);
 }
 
-int cli_status(cli_t *cli)
+typedef struct tally {
+    int up, silent;
+} tally_t;
+
+static void show(cli_t *cli, client_t *client, const char *name, int pid, tally_t *tally)
 {
-    const char *run_dir;
-    client_t *client;
-    err_t err = cli_run_dir(cli, &run_dir);
-    if (!err_is(err))
-        err = client_open(run_dir, cli->arena, &client);
-    if (err_is(err))
-        return cli_fail(err);
+    bool answers = show_one(cli, client, name, pid);
+    tally->up += answers;
+    tally->silent += !answers;
+}
+
+static void show_processes(cli_t *cli, client_t *client, const char *run_dir, tally_t *tally)
+{
     struct dirent **entries;
-    int count = scandir(run_dir, &entries, NULL, by_name), up = 0, silent = 0;
-    printf("data %s, sockets %s\n", cli->data_dir, run_dir);
-    printf("%-12s %8s %10s %11s %9s %7s %7s %8s\n", "process", "pid", "up", "resident", "calls",
-           "errors", "inbox", "commits");
+    int count = scandir(run_dir, &entries, NULL, by_name);
     for (int i = 0; i < count; i++) {
         char *dot = strrchr(entries[i]->d_name, '.');
         if (dot && !strcmp(dot, ".pid") && strcmp(entries[i]->d_name, "up.pid") != 0) {
             int pid = read_pid(arena_printf(cli->arena, "%s/%s", run_dir, entries[i]->d_name));
             *dot = '\0';
-            bool answers = show_one(cli, client, entries[i]->d_name, pid);
-            up += answers;
-            silent += !answers;
+            show(cli, client, entries[i]->d_name, pid, tally);
         }
         free(entries[i]);
     }
     if (count >= 0)
         free(entries);
+}
+
+int cli_status(cli_t *cli)
+{
+    const char *run_dir;
+    client_t *client;
+    tally_t tally = {0};
+    err_t err = cli_client(cli, &client);
+    if (err_is(err))
+        return cli_fail(err);
+    bool here = !err_is(cli_run_dir(cli, &run_dir));
+    if (here)
+        printf("data %s, sockets %s\n", cli->data_dir, run_dir);
+    printf("%-20s %8s %10s %11s %9s %7s %7s %8s\n", "process", "pid", "up", "resident", "calls",
+           "errors", "inbox", "commits");
+    if (here)
+        show_processes(cli, client, run_dir, &tally);
+    for (const cli_actor_t *at = cli->house->actors; at->def; at++)
+        if (cli_is_away(cli, at->def->name))
+            show(cli, client, at->def->name, 0, &tally);
     client_close(&client);
-    if (!up)
+    if (!tally.up)
         puts("nothing is up; try: agency up");
-    return up && !silent ? EXIT_DONE : EXIT_UNREACHABLE;
+    return tally.up && !tally.silent ? EXIT_DONE : EXIT_UNREACHABLE;
 }
 
 /* ---- bus tap, bus lat ---- */
@@ -195,7 +211,7 @@ int cli_bus(cli_t *cli)
     if (cli->count < 2 || cli->count > 3)
         return cli_usage("agency bus tap PILLAR [TOPIC], or agency bus lat PILLAR");
     client_t *client;
-    err_t err = open_client(cli, &client);
+    err_t err = cli_client(cli, &client);
     if (err_is(err))
         return cli_fail(err);
     int code = EXIT_DONE;

@@ -1,7 +1,8 @@
-/* run: one pillar with its gateway in the foreground, until SIGTERM or a fatal error. */
+/* run: one pillar with its gateway in the foreground, until SIGTERM or a fatal error. On a replica
+ * that does not own the queue it is the gateway alone, whose calls go to the owner. `run agent`
+ * keeps the workers of its replica as children. */
 #include <errno.h>
 #include <fcntl.h>
-#include <poll.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -11,9 +12,9 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
-#include "actors/cli/cli.h"
+#include "actors/cli/crew.h"
 
-enum { DRAIN_MS = 20000 };
+enum { DRAIN_MS = 20000, WORKERS_MS = 25000, SETTINGS = 16 };
 
 extern char **environ;
 
@@ -73,13 +74,25 @@ static void tell_ready(const char *name)
     fflush(stdout);
 }
 
+/* What is to be run, and where in a cluster. */
+typedef struct running {
+    cli_t *cli;
+    const cli_actor_t *actor;
+    const char *instance;
+    place_t place;
+    bool forwards;
+    crew_t crew; /* workers, of the agent */
+} running_t;
+
 /* Settings that follow from the command line, and from names shared with other programs. */
-static const char **process_settings(cli_t *cli, const cli_actor_t *actor)
+static const char **process_settings(const running_t *run)
 {
-    const char **list = ARENA_ARRAY(cli->arena, const char *, 16);
+    cli_t *cli = run->cli;
+    const cli_actor_t *actor = run->actor;
+    int count;
+    const char **list = cli_settings(cli, SETTINGS, &count);
     const char *url = getenv("AGENCY_LLM_URL"), *key = getenv("AGENCY_LLM_KEY"),
                *model = getenv("AGENCY_LLM_MODEL");
-    int count = 0;
     if (url && *url) {
         list[count++] = "agent.llm=true";
         list[count++] = arena_printf(cli->arena, "worker.llm_url=%s", url);
@@ -90,8 +103,12 @@ static const char **process_settings(cli_t *cli, const cli_actor_t *actor)
     }
     if (cli->workers >= 0 && !strcmp(actor->def->name, "elastic"))
         list[count++] = "elastic.mode=off";
+    if (!strcmp(actor->def->name, "brain"))
+        list[count++] = "bus.pod="; /* it is no replica of the agent */
     if (!actor->port)
         return list;
+    if (run->forwards)
+        list[count++] = "gateway.forwards=true";
     list[count++] = arena_printf(cli->arena, "gateway.port=%d", actor->port + cli->port_offset);
     list[count++] = arena_printf(cli->arena, "gateway.pillar=%s", actor->def->name);
     if (cli->bind)
@@ -103,59 +120,138 @@ static const char **process_settings(cli_t *cli, const cli_actor_t *actor)
     return list;
 }
 
-static err_t start_all(cli_t *cli, host_t *host, const cli_actor_t *actor, const char *instance)
+/* The gateway, and behind it the pillar, or nothing: then its calls go to the owner. */
+static err_t start_all(const running_t *run, host_t *host)
 {
-    err_t err = host_start(host, actor->def, instance, cli->arena);
-    if (!err_is(err) && actor->port)
-        err = host_start(host, cli->house->gateway,
-                         arena_printf(cli->arena, "gateway-%s", instance), cli->arena);
+    arena_t *arena = run->cli->arena;
+    err_t err = err_ok();
+    if (!run->forwards)
+        err = host_start(host, run->actor->def, run->instance, arena);
+    else if (run->actor->beside_forward)
+        err = host_start(host, run->actor->beside_forward, NULL, arena);
+    if (!err_is(err) && run->actor->port)
+        err = host_start(host, run->cli->house->gateway,
+                         arena_printf(arena, "gateway-%s", run->instance), arena);
     return err;
 }
 
-/* True: asked to stop. False: an actor failed. */
-static bool wait_for_end(const host_t *host, int signals)
+/* ---- The workers of this replica ---- */
+
+static int count_workers(const running_t *run)
 {
-    struct pollfd polls[] = {{.fd = signals, .events = POLLIN},
-                             {.fd = host_fd(host), .events = POLLIN}};
-    while (poll(polls, 2, -1) < 0 && errno == EINTR) {
-    }
-    return !host_failed(host);
+    const bus_t *bus = &run->place.settings;
+    if (strcmp(run->actor->def->name, "agent") != 0 || getenv("AGENCY_PARENT"))
+        return 0; /* below `agency up` they are the supervisor's */
+    if (run->cli->workers >= 0)
+        return run->cli->workers;
+    if (bus->has_workers)
+        return (int)bus->workers;
+    return bus->pod != NULL;
 }
 
-static int run_actor(cli_t *cli, const cli_actor_t *actor, const char *instance)
+/* The first bears the pod's name, so that whoever cordons the pod cordons its workers. */
+static void hire_workers(running_t *run)
 {
+    arena_t *arena = run->cli->arena;
+    const char *pod = run->place.settings.pod;
+    int count = count_workers(run);
+    run->crew.cli = run->cli;
+    for (int i = 1; i <= count; i++)
+        crew_add(&run->crew, "worker",
+                 !pod     ? arena_printf(arena, "worker-%d", i)
+                 : i == 1 ? pod
+                          : arena_printf(arena, "%s.%d", pod, i),
+                 0);
+}
+
+/* True: asked to stop. False: an actor failed. */
+static bool wait_for_end(running_t *run, const host_t *host, int signals)
+{
+    struct pollfd polls[2 + CREW_POLLS];
+    for (;;) {
+        crew_start_due(&run->crew);
+        polls[0] = (struct pollfd){.fd = signals, .events = POLLIN};
+        polls[1] = (struct pollfd){.fd = host_fd(host), .events = POLLIN};
+        int count = 2 + crew_fill_polls(&run->crew, polls + 2);
+        if (poll(polls, (nfds_t)count, (int)crew_next_restart(&run->crew)) < 0)
+            continue; /* a signal */
+        if (polls[0].revents || polls[1].revents)
+            return !host_failed(host);
+        const kid_t *hopeless = crew_look(&run->crew, polls + 2);
+        if (hopeless) /* the queue goes on without it */
+            fprintf(stderr,
+                    "agency: %s cannot start; its own message is above. It is tried again.\n",
+                    hopeless->instance);
+    }
+}
+
+/* ---- One process ---- */
+
+static int run_actor(running_t *run)
+{
+    cli_t *cli = run->cli;
     int signals = cli_stop_signals();
     signal(SIGPIPE, SIG_IGN);
-    const char *run_dir;
+    const char *run_dir, *name = run->instance;
     host_t *host;
     host_options_t options = {.data_dir = cli->data_dir,
                               .transport = TRANSPORT_IPC,
                               .default_company = cli->company,
-                              .settings = process_settings(cli, actor),
+                              .settings = process_settings(run),
                               .environment = (const char *const *)environ,
                               .log_level = getenv("AGENCY_DEBUG") ? LOG_DEBUG : LOG_INFO};
-    err_t err = cli_check_settings(cli);
-    if (!err_is(err))
-        err = cli_check_restored(cli);
-    if (!err_is(err))
-        err = host_open(&options, cli->arena, &host);
+    err_t err = host_open(&options, cli->arena, &host);
     if (err_is(err))
         return cli_fail(err);
     run_dir = arena_strdup(cli->arena, host_run_dir(host)); /* outlives the host */
-    err = start_all(cli, host, actor, instance);
+    err = start_all(run, host);
+    if (run->forwards)
+        name = arena_printf(cli->arena, "gateway-%s", run->instance);
     if (!err_is(err))
-        err = write_pid(cli, run_dir, instance);
+        err = write_pid(cli, run_dir, name);
     if (err_is(err)) {
         host_close(&host, 0);
         return cli_fail(err);
     }
-    tell_ready(instance);
-    if (!wait_for_end(host, signals))
+    hire_workers(run);
+    tell_ready(name);
+    if (!wait_for_end(run, host, signals))
         _exit(EXIT_REFUSED); /* the store failed: nothing in memory is worth saving */
+    crew_stop(&run->crew, true, WORKERS_MS); /* while there is somebody to report to */
     host_close(&host, DRAIN_MS);
-    unlink(arena_printf(cli->arena, "%s/%s.pid", run_dir, instance));
+    unlink(arena_printf(cli->arena, "%s/%s.pid", run_dir, name));
     close(signals);
     return EXIT_DONE;
+}
+
+/* Which part of the agency this process is, before anything is opened. */
+static err_t find_place(running_t *run)
+{
+    int count;
+    cli_t *cli = run->cli;
+    const char *pillar = run->actor->def->name;
+    place_t *place = &run->place;
+    err_t err = cli_check_settings(cli);
+    if (!err_is(err))
+        err = cli_check_restored(cli);
+    if (!err_is(err))
+        err = place_load(cli_settings(cli, 0, &count), (const char *const *)environ, cli->data_dir,
+                         cli->arena, place);
+    if (err_is(err))
+        return err;
+    if (!strcmp(pillar, "brain") && place->ordinal > 0)
+        return err_make(cli->arena, ERR_ARGUMENT,
+                        "%s: the brain has one replica and one writer; scale its StatefulSet to 1",
+                        place->settings.pod);
+    if (run->actor->port && strcmp(pillar, "brain") != 0 && place->settings.owner &&
+        !place->settings.pod)
+        return err_make(cli->arena, ERR_ARGUMENT,
+                        "bus.owner is given but not which replica this is: set bus.pod "
+                        "(AGENCY_BUS_POD) to the name of the pod, or leave both out");
+    run->forwards = place_forwards(place, pillar);
+    if (!strcmp(pillar, "worker") && !strcmp(run->instance, "worker") && place->settings.pod)
+        run->instance = place->settings.pod;
+    return err_ok();
 }
 
 int cli_run(cli_t *cli)
@@ -172,5 +268,8 @@ int cli_run(cli_t *cli)
     }
     if (!follow_parent())
         return EXIT_REFUSED;
-    return run_actor(cli, actor, cli->count == 2 ? cli->words[1] : actor->def->name);
+    running_t run = {
+        .cli = cli, .actor = actor, .instance = cli->count == 2 ? cli->words[1] : actor->def->name};
+    err_t err = find_place(&run);
+    return err_is(err) ? cli_fail(err) : run_actor(&run);
 }

@@ -72,7 +72,7 @@ static err_t load(cli_t *cli, client_t *client, bool docs, catalogue_t *list)
 {
     *list = (catalogue_t){0};
     err_t last = err_of(ERR_UNAVAILABLE, "no pillar answers; is the agency up? Try: agency up");
-    bool any = false;
+    bool any = false, away = client_has_tcp(client);
     buf_t args;
     buf_open(&args, cli->arena);
     mp_put_map(&args, 1);
@@ -81,6 +81,10 @@ static err_t load(cli_t *cli, client_t *client, bool docs, catalogue_t *list)
     for (const cli_actor_t *at = cli->house->actors; at->def; at++) {
         if (!at->up || !at->port)
             continue;
+        if (away && !client_reaches(client, at->def->name)) {
+            list->missing = at->def->name;
+            continue;
+        }
         client_call_t call =
             new_call(cli, at->def->name, arena_printf(cli->arena, "%s.describe", at->def->name));
         call.timeout_ms = cli->timeout_ms < 3000 ? cli->timeout_ms : 3000;
@@ -89,7 +93,7 @@ static err_t load(cli_t *cli, client_t *client, bool docs, catalogue_t *list)
         if (err_is(reply.err)) {
             list->missing = at->def->name;
             last = any ? last : reply.err;
-            if (reply.err.code == ERR_UNAVAILABLE && !any)
+            if (reply.err.code == ERR_UNAVAILABLE && !any && !cli_is_away(cli, at->def->name))
                 return err_make(cli->arena, ERR_UNAVAILABLE,
                                 "nobody answers in %s; is the agency up? Try: agency up",
                                 cli->data_dir);
@@ -277,12 +281,9 @@ static int call_tool(cli_t *cli, client_t *client, const catalogue_t *list, cons
 static int with_catalogue(cli_t *cli, bool docs,
                           int (*fn)(cli_t *cli, client_t *client, const catalogue_t *list))
 {
-    const char *run_dir;
     client_t *client;
     catalogue_t list;
-    err_t err = cli_run_dir(cli, &run_dir);
-    if (!err_is(err))
-        err = client_open(run_dir, cli->arena, &client);
+    err_t err = cli_client(cli, &client);
     if (err_is(err))
         return cli_fail(err);
     err = load(cli, client, docs, &list);

@@ -8,63 +8,28 @@
 #include <fcntl.h>
 #include <poll.h>
 #include <signal.h>
-#include <spawn.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/file.h>
 #include <sys/inotify.h>
-#include <sys/prctl.h>
 #include <sys/syscall.h>
-#include <sys/wait.h>
-#include <time.h>
 #include <unistd.h>
 
-#include "actors/cli/cli.h"
+#include "actors/cli/crew.h"
 
-extern char **environ;
-
-enum {
-    MOST_CHILDREN = 80,
-    GIVE_UP_EXITS = 5,     /* deaths before readiness … */
-    GIVE_UP_MS = 30000,    /* … within this time */
-    FIRST_BACKOFF_MS = 10, /* a pillar that was ready is back at once */
-    LONGEST_BACKOFF_MS = 5000,
-    STOP_MS = 25000,
-    MOST_WORKERS = 64
-};
+enum { STOP_MS = 25000, MOST_WORKERS = 64 };
 
 static const char want_name[] = "workers.want";
-
-typedef struct kid {
-    const char *actor, *instance;
-    int port;
-    pid_t pid;
-    int pidfd;    /* -1: not running */
-    int ready_fd; /* -1: ready, or not running */
-    bool ready;
-    bool leaving; /* a worker that nobody wants any more */
-    int64_t backoff_ms, restart_at_ms;
-    int64_t early_at_ms[GIVE_UP_EXITS];
-    int early_count;
-} kid_t;
 
 typedef struct house_up {
     cli_t *cli;
     const char *run_dir;
     int signals;
     int notes; /* inotify of the run directory; -1: the workers are fixed */
-    kid_t kids[MOST_CHILDREN];
-    int count;
+    crew_t crew;
     bool announced;
 } house_up_t;
-
-static int64_t now_ms(void)
-{
-    struct timespec now;
-    clock_gettime(CLOCK_MONOTONIC, &now);
-    return (int64_t)now.tv_sec * 1000 + now.tv_nsec / 1000000;
-}
 
 /* ---- One supervisor for one data directory ---- */
 
@@ -93,169 +58,7 @@ static err_t lock_house(house_up_t *up)
     return err_ok(); /* held open, and locked, for life */
 }
 
-/* ---- Children ---- */
-
-static void add_kid(house_up_t *up, const char *actor, const char *instance, int port)
-{
-    up->kids[up->count++] = (kid_t){.actor = actor,
-                                    .instance = instance,
-                                    .port = port,
-                                    .pidfd = -1,
-                                    .ready_fd = -1,
-                                    .backoff_ms = FIRST_BACKOFF_MS};
-}
-
-static char **kid_arguments(house_up_t *up, const kid_t *kid)
-{
-    cli_t *cli = up->cli;
-    char **argv = ARENA_ARRAY(cli->arena, char *, 20);
-    int count = 0;
-    argv[count++] = "agency";
-    argv[count++] = "run";
-    argv[count++] = (char *)kid->actor;
-    if (strcmp(kid->actor, kid->instance) != 0)
-        argv[count++] = (char *)kid->instance;
-    argv[count++] = "--data";
-    argv[count++] = (char *)cli->data_dir;
-    argv[count++] = arena_printf(cli->arena, "--port-offset=%d", cli->port_offset);
-    if (cli->company)
-        argv[count++] = arena_printf(cli->arena, "--company=%s", cli->company);
-    if (cli->bind)
-        argv[count++] = arena_printf(cli->arena, "--bind=%s", cli->bind);
-    if (cli->tokens)
-        argv[count++] = arena_printf(cli->arena, "--tokens=%s", cli->tokens);
-    if (cli->behind_proxy)
-        argv[count++] = "--behind-proxy";
-    if (cli->workers >= 0 && !strcmp(kid->actor, "elastic"))
-        argv[count++] = arena_printf(cli->arena, "--workers=%d", cli->workers);
-    return argv;
-}
-
-static char **kid_environment(house_up_t *up, int ready_fd)
-{
-    size_t count = 0;
-    while (environ[count])
-        count++;
-    char **list = ARENA_ARRAY(up->cli->arena, char *, count + 3);
-    size_t kept = 0;
-    for (size_t i = 0; i < count; i++)
-        if (strncmp(environ[i], "AGENCY_PARENT=", 14) != 0 &&
-            strncmp(environ[i], "AGENCY_READY_FD=", 16) != 0)
-            list[kept++] = environ[i];
-    list[kept++] = arena_printf(up->cli->arena, "AGENCY_PARENT=%d", (int)getpid());
-    list[kept++] = arena_printf(up->cli->arena, "AGENCY_READY_FD=%d", ready_fd);
-    return list;
-}
-
-static int spawn_kid(house_up_t *up, kid_t *kid, int ready_fd)
-{
-    posix_spawnattr_t attributes;
-    sigset_t none;
-    sigemptyset(&none);
-    posix_spawnattr_init(&attributes);
-    posix_spawnattr_setsigmask(&attributes, &none);
-    posix_spawnattr_setflags(&attributes, POSIX_SPAWN_SETSIGMASK);
-    int failed = posix_spawn(&kid->pid, "/proc/self/exe", NULL, &attributes, kid_arguments(up, kid),
-                             kid_environment(up, ready_fd));
-    posix_spawnattr_destroy(&attributes);
-    return failed;
-}
-
-static void start_kid(house_up_t *up, kid_t *kid)
-{
-    int fds[2];
-    kid->ready = false;
-    kid->restart_at_ms = 0;
-    if (pipe(fds)) {
-        kid->restart_at_ms = now_ms() + kid->backoff_ms;
-        return;
-    }
-    fcntl(fds[0], F_SETFD, FD_CLOEXEC);
-    int failed = spawn_kid(up, kid, fds[1]);
-    close(fds[1]);
-    if (failed) {
-        fprintf(stderr, "agency: cannot start %s: %s\n", kid->instance, strerror(failed));
-        close(fds[0]);
-        kid->restart_at_ms = now_ms() + LONGEST_BACKOFF_MS;
-        return;
-    }
-    kid->ready_fd = fds[0];
-    kid->pidfd = (int)syscall(SYS_pidfd_open, kid->pid, 0);
-}
-
-/* Only deaths before readiness count towards giving up. */
-static bool hopeless(kid_t *kid)
-{
-    if (kid->ready) {
-        kid->early_count = 0;
-        kid->backoff_ms = FIRST_BACKOFF_MS;
-        return false;
-    }
-    int64_t now = now_ms();
-    int kept = 0;
-    for (int i = 0; i < kid->early_count; i++)
-        if (now - kid->early_at_ms[i] < GIVE_UP_MS)
-            kid->early_at_ms[kept++] = kid->early_at_ms[i];
-    kid->early_at_ms[kept++] = now;
-    kid->early_count = kept;
-    return kept == GIVE_UP_EXITS;
-}
-
-static void tell_death(const kid_t *kid, int status)
-{
-    if (WIFSIGNALED(status))
-        fprintf(stderr, "agency: %s (process %d) was ended by signal %d (%s); starting it again\n",
-                kid->instance, (int)kid->pid, WTERMSIG(status), strsignal(WTERMSIG(status)));
-    else
-        fprintf(stderr, "agency: %s (process %d) ended with status %d; starting it again\n",
-                kid->instance, (int)kid->pid, WEXITSTATUS(status));
-}
-
-/* False: it keeps dying before it is ready. */
-static bool on_death(kid_t *kid)
-{
-    int status = 0;
-    waitpid(kid->pid, &status, 0);
-    close(kid->pidfd);
-    kid->pidfd = -1;
-    if (kid->ready_fd >= 0)
-        close(kid->ready_fd);
-    kid->ready_fd = -1;
-    if (kid->leaving) {
-        fprintf(stderr, "agency: %s (process %d) has left\n", kid->instance, (int)kid->pid);
-        return true;
-    }
-    /* A wrong setting stays wrong. */
-    bool wrong = !kid->ready && WIFEXITED(status) && WEXITSTATUS(status) == EXIT_USAGE;
-    bool end = hopeless(kid) || wrong;
-    if (!end)
-        tell_death(kid, status);
-    kid->restart_at_ms = now_ms() + kid->backoff_ms;
-    if (!kid->ready && kid->backoff_ms < LONGEST_BACKOFF_MS)
-        kid->backoff_ms =
-            kid->backoff_ms * 4 < LONGEST_BACKOFF_MS ? kid->backoff_ms * 4 : LONGEST_BACKOFF_MS;
-    kid->ready = false;
-    return !end;
-}
-
-static void on_ready(kid_t *kid)
-{
-    char byte;
-    if (read(kid->ready_fd, &byte, 1) == 1)
-        kid->ready = true;
-    close(kid->ready_fd);
-    kid->ready_fd = -1;
-}
-
 /* ---- Which workers there are ---- */
-
-static kid_t *find_kid(house_up_t *up, const char *instance)
-{
-    for (int i = 0; i < up->count; i++)
-        if (!strcmp(up->kids[i].instance, instance))
-            return &up->kids[i];
-    return NULL;
-}
 
 /* worker-1 to worker-64; anything else is no name of ours. */
 static const char *worker_name(house_up_t *up, const char *line)
@@ -270,23 +73,21 @@ static const char *worker_name(house_up_t *up, const char *line)
 
 static void want_worker(house_up_t *up, const char *line, bool *wanted)
 {
-    kid_t *kid = find_kid(up, line);
+    kid_t *kid = crew_find(&up->crew, line);
     const char *name = kid ? kid->instance : worker_name(up, line);
     if (!name || (kid && strcmp(kid->actor, "worker") != 0)) {
         fprintf(stderr, "agency: %s: '%s' is no name of a worker\n", want_name, line);
         return;
     }
-    if (!kid) {
-        add_kid(up, "worker", name, 0);
-        kid = &up->kids[up->count - 1];
-    }
-    wanted[kid - up->kids] = true;
+    if (!kid)
+        kid = crew_add(&up->crew, "worker", name, 0);
+    wanted[kid - up->crew.kids] = true;
 }
 
 /* No file means no wish, so nothing changes. */
 static void read_want(house_up_t *up)
 {
-    bool wanted[MOST_CHILDREN] = {false};
+    bool wanted[CREW_MOST] = {false};
     char line[128], path[4096];
     snprintf(path, sizeof(path), "%s/%s", up->run_dir, want_name);
     FILE *file = fopen(path, "re");
@@ -297,8 +98,8 @@ static void read_want(house_up_t *up)
         want_worker(up, line, wanted);
     }
     fclose(file);
-    for (int i = 0; i < up->count; i++) {
-        kid_t *kid = &up->kids[i];
+    for (int i = 0; i < up->crew.count; i++) {
+        kid_t *kid = &up->crew.kids[i];
         if (wanted[i] || strcmp(kid->actor, "worker") != 0 || kid->leaving)
             continue;
         kid->leaving = true;
@@ -307,20 +108,10 @@ static void read_want(house_up_t *up)
     }
 }
 
-/* A worker that has left is forgotten; wanted again meanwhile, it is started again. */
+/* A worker that was wanted again while it left is started again. */
 static void forget_gone(house_up_t *up)
 {
-    bool again = false;
-    for (int i = 0; i < up->count;) {
-        if (!up->kids[i].leaving || up->kids[i].pidfd >= 0) {
-            i++;
-            continue;
-        }
-        memmove(&up->kids[i], &up->kids[i + 1], (size_t)(up->count - i - 1) * sizeof(*up->kids));
-        up->count--;
-        again = true;
-    }
-    if (again)
+    if (crew_forget_gone(&up->crew))
         read_want(up);
 }
 
@@ -350,24 +141,17 @@ static void on_notes(house_up_t *up)
 
 /* ---- What the user sees ---- */
 
-static bool all_ready(const house_up_t *up)
-{
-    for (int i = 0; i < up->count; i++)
-        if (!up->kids[i].ready)
-            return false;
-    return true;
-}
-
 static void announce(house_up_t *up)
 {
     cli_t *cli = up->cli;
     const char *at = cli->bind ? cli->bind : "127.0.0.1";
-    printf("agency is ready: %d processes, data in %s\n\n", up->count, cli->data_dir);
-    for (int i = 0; i < up->count; i++)
-        if (up->kids[i].port)
-            printf("  %-8s http://%s:%d/mcp%s\n", up->kids[i].instance, at,
-                   up->kids[i].port + cli->port_offset,
-                   up->kids[i].port == 3000 ? "   all tools: give this to your MCP client" : "");
+    printf("agency is ready: %d processes, data in %s\n\n", up->crew.count, cli->data_dir);
+    for (int i = 0; i < up->crew.count; i++)
+        if (up->crew.kids[i].port)
+            printf("  %-8s http://%s:%d/mcp%s\n", up->crew.kids[i].instance, at,
+                   up->crew.kids[i].port + cli->port_offset,
+                   up->crew.kids[i].port == 3000 ? "   all tools: give this to your MCP client"
+                                                 : "");
     if (!cli->tokens)
         puts("\nNo tokens: whoever can reach this machine's loopback may name any company.");
     const char *flag = "";
@@ -386,54 +170,17 @@ static void announce(house_up_t *up)
 
 /* ---- The watch ---- */
 
-static int64_t next_restart(const house_up_t *up)
-{
-    int64_t wait = -1, now = now_ms();
-    for (int i = 0; i < up->count; i++) {
-        const kid_t *kid = &up->kids[i];
-        if (kid->pidfd >= 0 || kid->leaving)
-            continue;
-        int64_t left = kid->restart_at_ms > now ? kid->restart_at_ms - now : 0;
-        if (wait < 0 || left < wait)
-            wait = left;
-    }
-    return wait;
-}
-
-static void start_due(house_up_t *up)
-{
-    for (int i = 0; i < up->count; i++)
-        if (up->kids[i].pidfd < 0 && !up->kids[i].leaving && up->kids[i].restart_at_ms <= now_ms())
-            start_kid(up, &up->kids[i]);
-}
-
-static int fill_polls(house_up_t *up, struct pollfd *polls)
-{
-    int count = 0;
-    polls[count++] = (struct pollfd){.fd = up->signals, .events = POLLIN};
-    polls[count++] = (struct pollfd){.fd = up->notes, .events = POLLIN};
-    for (int i = 0; i < up->count; i++) {
-        polls[count++] = (struct pollfd){.fd = up->kids[i].pidfd, .events = POLLIN};
-        polls[count++] = (struct pollfd){.fd = up->kids[i].ready_fd, .events = POLLIN};
-    }
-    return count;
-}
-
 typedef enum verdict { GO_ON, STOP, GIVE_UP } verdict_t;
 
 static verdict_t look(house_up_t *up, const struct pollfd *polls)
 {
     if (polls[0].revents)
         return STOP;
-    for (int i = 0; i < up->count; i++) {
-        kid_t *kid = &up->kids[i];
-        if (polls[3 + 2 * i].revents && kid->ready_fd >= 0)
-            on_ready(kid);
-        if (polls[2 + 2 * i].revents && kid->pidfd >= 0 && !on_death(kid)) {
-            fprintf(stderr, "agency: %s cannot start; its own message is above. Giving up.\n",
-                    kid->instance);
-            return GIVE_UP;
-        }
+    const kid_t *hopeless = crew_look(&up->crew, polls + 2);
+    if (hopeless) {
+        fprintf(stderr, "agency: %s cannot start; its own message is above. Giving up.\n",
+                hopeless->instance);
+        return GIVE_UP;
     }
     if (polls[1].revents)
         on_notes(up);
@@ -443,61 +190,19 @@ static verdict_t look(house_up_t *up, const struct pollfd *polls)
 
 static verdict_t watch(house_up_t *up)
 {
-    struct pollfd polls[2 + 2 * MOST_CHILDREN];
+    struct pollfd polls[2 + CREW_POLLS];
     for (;;) {
-        start_due(up);
-        int count = fill_polls(up, polls);
-        if (poll(polls, (nfds_t)count, (int)next_restart(up)) < 0 && errno != EINTR)
+        crew_start_due(&up->crew);
+        polls[0] = (struct pollfd){.fd = up->signals, .events = POLLIN};
+        polls[1] = (struct pollfd){.fd = up->notes, .events = POLLIN};
+        int count = 2 + crew_fill_polls(&up->crew, polls + 2);
+        if (poll(polls, (nfds_t)count, (int)crew_next_restart(&up->crew)) < 0 && errno != EINTR)
             return GIVE_UP;
         verdict_t verdict = look(up, polls);
         if (verdict != GO_ON)
             return verdict;
-        if (!up->announced && all_ready(up))
+        if (!up->announced && crew_ready(&up->crew))
             announce(up);
-    }
-}
-
-/* Workers first, so that what they are doing can still be written down. */
-static void signal_all(house_up_t *up, int number, bool workers)
-{
-    for (int i = 0; i < up->count; i++)
-        if (up->kids[i].pidfd >= 0 && !strcmp(up->kids[i].actor, "worker") == workers)
-            kill(up->kids[i].pid, number);
-}
-
-static bool wait_all(house_up_t *up, bool workers, int64_t end_ms)
-{
-    for (;;) {
-        struct pollfd polls[MOST_CHILDREN];
-        kid_t *kids[MOST_CHILDREN];
-        int count = 0;
-        for (int i = 0; i < up->count; i++)
-            if (up->kids[i].pidfd >= 0 && !strcmp(up->kids[i].actor, "worker") == workers) {
-                kids[count] = &up->kids[i];
-                polls[count++] = (struct pollfd){.fd = up->kids[i].pidfd, .events = POLLIN};
-            }
-        int64_t left = end_ms - now_ms();
-        if (!count || left <= 0)
-            return !count;
-        if (poll(polls, (nfds_t)count, (int)left) <= 0)
-            continue;
-        for (int i = 0; i < count; i++)
-            if (polls[i].revents) {
-                waitpid(kids[i]->pid, NULL, 0);
-                close(kids[i]->pidfd);
-                kids[i]->pidfd = -1;
-            }
-    }
-}
-
-static void stop_all(house_up_t *up)
-{
-    for (int workers = 1; workers >= 0; workers--) {
-        signal_all(up, SIGTERM, workers);
-        if (wait_all(up, workers, now_ms() + STOP_MS))
-            continue;
-        signal_all(up, SIGKILL, workers);
-        wait_all(up, workers, now_ms() + STOP_MS);
     }
 }
 
@@ -519,6 +224,7 @@ int cli_up(cli_t *cli)
     if (err_is(err))
         return cli_fail(err);
     house_up_t up = {.cli = cli, .run_dir = arena_strdup(cli->arena, host_run_dir(host))};
+    up.crew.cli = cli;
     host_close(&host, 0);
     err = lock_house(&up);
     if (err_is(err))
@@ -526,12 +232,14 @@ int cli_up(cli_t *cli)
     up.signals = cli_stop_signals();
     for (const cli_actor_t *at = cli->house->actors; at->def; at++)
         if (at->up && strcmp(at->def->name, "worker") != 0)
-            add_kid(&up, at->def->name, at->def->name, at->port);
+            crew_add(&up.crew, at->def->name, at->def->name, at->port);
     watch_want(&up);
     for (int i = 1; i <= (cli->workers < 0 ? 1 : cli->workers); i++)
-        add_kid(&up, "worker", arena_printf(cli->arena, "worker-%d", i), 0);
+        crew_add(&up.crew, "worker", arena_printf(cli->arena, "worker-%d", i), 0);
     verdict_t verdict = watch(&up);
-    stop_all(&up);
+    /* Workers first, so that what they are doing can still be written down. */
+    crew_stop(&up.crew, true, STOP_MS);
+    crew_stop(&up.crew, false, STOP_MS);
     unlink(arena_printf(cli->arena, "%s/up.pid", up.run_dir));
     return verdict == STOP ? EXIT_DONE : EXIT_REFUSED;
 }
