@@ -93,7 +93,7 @@ START_TEST(a_subagent_works_and_is_gone)
     char *run = value_of(said, "run_id");
     const char *seen =
         house_call(&house, "agent", "run_get", arena_printf(house.arena, "{'id':'%s'}", run));
-    ck_assert_msg(strstr(seen, "Never hurry.") && strstr(seen, "count sheep"), "%s", seen);
+    ck_assert_msg(strstr(seen, "count sheep") != NULL, "%s", seen);
     by_hand("step_complete", run, ",'result':{'sheep':7}");
     wait_card(id, "'outcome':'completed'");
     ck_assert(!strstr(call("list_agents", "{}"), id));
@@ -104,6 +104,12 @@ START_TEST(a_subagent_works_and_is_gone)
         told =
             house_call(&house, "brain", "recall_delegation_patterns", "{'task_type':'swarm_task'}");
     ck_assert_msg(strstr(told, "'agent':'clerk'") && strstr(told, "'successes':1"), "%s", told);
+    /* Every event, in one memory. */
+    for (int64_t end = mono_ms() + 10000; mono_ms() < end && !strstr(told, " gone: completed");)
+        told = house_call(&house, "brain", "brain_list", "{'type':'swarm_event'}");
+    ck_assert_msg(strstr(told, " starting: wanted") && strstr(told, " ready: ") &&
+                      strstr(told, " gone: completed"),
+                  "%s", told);
     house_close(&house);
 }
 END_TEST
@@ -292,6 +298,54 @@ START_TEST(the_best_bid_is_awarded)
 }
 END_TEST
 
+static const char *wait_pattern(const char *part)
+{
+    const char *kept = "";
+    for (int64_t end = mono_ms() + 15000; mono_ms() < end && !strstr(kept, part);)
+        kept = house_call(&house, "brain", "brain_list", "{'type':'swarm_negotiation_pattern'}");
+    ck_assert_msg(strstr(kept, part) != NULL, "no %s in %s", part, kept);
+    return kept;
+}
+
+START_TEST(an_award_that_begins_the_work)
+{
+    begin(true, true);
+    char *clerk = spawn("clerk");
+    wait_card(clerk, "'run_state':'input_required'");
+    ck_assert_str_eq(call("negotiate_task", "{'task_description':'the clerk counts','assign':true,"
+                                            "'simulation_mode':true}"),
+                     "ERR ARGUMENT");
+    const char *said =
+        call("negotiate_task", "{'task_description':'the clerk counts','assign':true}");
+    ck_assert_str_eq(value_of(said, "winner_id"), clerk);
+    char *worker = value_of(said, "assigned_agent_id"), *run = value_of(said, "run_id");
+    ck_assert_str_ne(worker, clerk);
+    said = wait_card(worker, "'run_state':'input_required'");
+    ck_assert_str_eq(value_of(said, "parent_agent_id"), clerk);
+    ck_assert(strstr(said, "'task':'the clerk counts'") && strstr(said, "'role':'clerk'"));
+    wait_pattern(worker);
+    by_hand("step_complete", run, "");
+    wait_pattern("ended: completed");
+    /* An award whose work cannot begin says so, and stands. */
+    call("terminate_agent", arena_printf(house.arena, "{'agent_id':'%s'}", clerk));
+    char *top = spawn("painter");
+    wait_card(top, "'run_state':'input_required'");
+    said = call("negotiate_task", arena_printf(house.arena,
+                                               "{'task_description':'x','assign':true,"
+                                               "'agent_ids':['%s']}",
+                                               top));
+    char *below = value_of(said, "assigned_agent_id");
+    wait_card(below, "'run_state':'input_required'");
+    said = call("negotiate_task", arena_printf(house.arena,
+                                               "{'task_description':'y','assign':true,"
+                                               "'agent_ids':['%s']}",
+                                               below));
+    ck_assert_str_eq(said, "ERR QUOTA"); /* depth_most */
+    ck_assert_msg(strstr(house.text, "depth_most") != NULL, "%s", house.text);
+    house_close(&house);
+}
+END_TEST
+
 START_TEST(bids_that_never_come_do_not_stop_an_award)
 {
     begin(true, false); /* no brain */
@@ -322,6 +376,7 @@ int main(void)
     tcase_add_test(tcase, subagents_outlive_the_swarm);
     tcase_add_test(tcase, a_simulation_changes_nothing);
     tcase_add_test(tcase, the_best_bid_is_awarded);
+    tcase_add_test(tcase, an_award_that_begins_the_work);
     tcase_add_test(tcase, bids_that_never_come_do_not_stop_an_award);
     suite_add_tcase(suite, tcase);
     SRunner *runner = srunner_create(suite);

@@ -41,7 +41,8 @@ RECORD_ENUM(effect_state, effect_state_VALUES)
     F(STR, error, opt(), 0, 0, "Why it failed.")                                                   \
     F(BOOL, asked, must, 0, 0, "The brain was asked for experience.")                              \
     F(ANY, experience, opt(), 0, 0, "What the brain remembered of such runs.")                     \
-    F(BOOL, simulate, opt(false), 0, 0, "Outside effects are refused.")
+    F(BOOL, simulate, opt(false), 0, 0, "Outside effects are refused.")                            \
+    F(STR, soul, opt(), 0, 0, "Whose soul stands in front of its prose; absent: sop_engine.")
 RECORD_STRUCT(run_row, run_row_FIELDS)
 
 /* Table run_steps, key: id, index. */

@@ -20,6 +20,8 @@
     F(STR, idempotency_key, opt(), 1, 128, "The same key again gives the first run.")              \
     F(BOOL, simulate, opt(false), 0, 0,                                                            \
       "Refuse outside effects: only tools that read are called; the rest is listed as refused.")   \
+    F(STR, soul, opt(), 1, 64,                                                                     \
+      "Whose soul a model is given for its steps of prose; absent: that of sop_engine.")           \
     COMPANY_ROW(F)
 #define sop_execute_REPLY(F) RUN_VIEW_ROWS(F)
 
@@ -212,6 +214,7 @@ static err_t submit(agent_t *self, call_t *call, const sop_execute_args_t *args,
                           .title = sop->title,
                           .input = input,
                           .simulate = args->simulate,
+                          .soul = args->soul,
                           .created_ms = call_now_ms(call)};
     err = call_write(call, call_company(call), &run.txn);
     return err_is(err) ? err : run_save(&run);
@@ -240,7 +243,10 @@ static err_t sop_execute(agent_t *self, call_t *call, const sop_execute_args_t *
     bytes_t input;
     const char *id;
     run_t run;
+    const char *soul;
     err_t err = sops_current(call, args->name, &version);
+    if (!err_is(err) && args->soul)
+        err = sops_name(call_arena(call), args->soul, &soul);
     if (err_is(err))
         return err;
     if (!version.sop)

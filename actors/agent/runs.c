@@ -54,6 +54,7 @@ RECORD(run_variable, run_variable_FIELDS)
     F(STR, cwd, opt(), 0, 0, "sh: folder, absolute or below the workspace; absent: the latter.")   \
     F(BOOL, simulate, opt(false), 0, 0, "Only what reads may happen.")                             \
     F(STR, prompt, opt(), 0, 0, "llm: what to do.")                                                \
+    F(STR, soul, opt(), 0, 0, "llm: who does it; for the system's part of the conversation.")      \
     F(ANY, transcript, opt(), 0, 0, "llm: the conversation so far, from step_note.")               \
     F(INT, tokens_left, opt(), 0, 0, "llm: budget of the run; absent: none.")
 
@@ -421,6 +422,21 @@ static void put_earlier(run_t *run, size_t self, const values_t *values, buf_t *
     }
 }
 
+/* Souls are any text, and what a proposal adds to them counts from the next step on. */
+static err_t fill_soul(run_t *run, perform_t *reply)
+{
+    sops_version_t soul;
+    err_t err = run->row.soul ? papers_read(run->call, PAPER_SOUL, run->row.soul, NULL, &soul)
+                              : err_of(ERR_NOT_FOUND, NULL);
+    if (err.code == ERR_NOT_FOUND)
+        err = papers_read(run->call, PAPER_SOUL, "sop_engine", NULL, &soul);
+    if (err.code == ERR_NOT_FOUND || err.code == ERR_ARGUMENT)
+        return err_ok();
+    if (!err_is(err) && mp_utf8(soul.content, soul.size) && !memchr(soul.content, 0, soul.size))
+        reply->soul = soul.content;
+    return err;
+}
+
 static err_t fill_prompt(run_t *run, size_t index, const values_t *values, perform_t *reply)
 {
     const sop_step_t *step = &run->sop->steps[index];
@@ -455,6 +471,8 @@ static err_t fill_prompt(run_t *run, size_t index, const values_t *values, perfo
     reply->timeout_ms = LLM_TIMEOUT_MS;
     reply->has_tokens_left = run->sop->max_tokens > 0;
     reply->tokens_left = run->sop->max_tokens - run->row.tokens;
+    if (!err_is(err))
+        err = fill_soul(run, reply);
     return err_is(err) ? err : note_load(run, index, &reply->transcript);
 }
 

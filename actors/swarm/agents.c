@@ -90,6 +90,7 @@ err_t agents_put(call_t *call, const char *company, agent_row_t *row, int before
     store_txn_t *txn;
     buf_t out;
     row->updated_ms = call_now_ms(call);
+    row->events += row->state != before;
     err_t err = call_write(call, company, &txn);
     if (err_is(err))
         return err;
@@ -98,7 +99,7 @@ err_t agents_put(call_t *call, const char *company, agent_row_t *row, int before
     err = store_put(txn, TABLE_AGENTS, key_of(row->agent_id), buf_bytes(&out));
     if (err_is(err))
         return err;
-    if (row->state == AGENT_GONE && row->told) {
+    if (row->state == AGENT_GONE && row->told && row->events_told >= row->events) {
         err = store_del(txn, TABLE_LIVE, key_of(row->agent_id));
         if (err.code == ERR_NOT_FOUND)
             err = err_ok();
@@ -274,6 +275,23 @@ err_t agents_history(call_t *call, const char *company, const char *id, agent_ev
         err = record_decode(&agent_event_record, value, call_arena(call), "stored field",
                             &out->items[out->count++]);
     store_scan_close(&scan);
+    return err;
+}
+
+err_t agents_story(call_t *call, const char *company, const agent_row_t *row, const char **text)
+{
+    agent_event_list_t events;
+    buf_t out;
+    err_t err = agents_history(call, company, row->agent_id, &events);
+    buf_open(&out, call_arena(call));
+    for (size_t i = 0; i < events.count; i++) {
+        const agent_event_t *event = &events.items[i];
+        buf_printf(&out, "%s%s %s%s%.500s", i ? "\n" : "",
+                   record_time_text(call_arena(call), event->at_ms),
+                   agent_state_names[event->state], event->note ? ": " : "",
+                   event->note ? event->note : "");
+    }
+    *text = out.size ? out.data : "";
     return err;
 }
 

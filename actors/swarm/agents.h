@@ -1,6 +1,6 @@
 /* agents: the registry. One row for each subagent that was ever begun, with its history, in the
- * store of its company. Ids that need care (not gone, or gone and not yet told to the brain) are
- * also in the table live, so that a sweep costs by these and not by all.
+ * store of its company. Ids that need care (not gone, or something is not yet told to the brain)
+ * are also in the table live, so that a sweep costs by these and not by all.
  *
  *   starting -> ready <-> busy -> draining -> gone
  *
@@ -58,7 +58,11 @@ extern const record_t swarm_agent_record;
                     F(INT, in_window, must, 0, 0, "Restarts since then.")                          \
                         F(TIME, busy_since_ms, opt(), 0, 0, "At work since.")                      \
                             F(TIME, drain_until_ms, opt(), 0, 0, "draining: it is ended then.")    \
-                                F(BOOL, told, must, 0, 0, "The brain knows how it ended.")
+                                F(BOOL, told, must, 0, 0, "The brain knows how it ended.") F(      \
+                                    INT, events, opt(0), 0, 0, "Events in its history.")           \
+                                    F(INT, events_told, opt(0), 0, 0, "Of them the brain knows.")  \
+                                        F(STR, negotiation, opt(), 0, 0,                           \
+                                          "The award that it works on.")
 RECORD_STRUCT(agent_row, agent_row_FIELDS)
 
 #define agent_event_FIELDS(F)                                                                      \
@@ -87,6 +91,8 @@ err_t agents_list(call_t *call, const char *company, bool live_only, size_t limi
                   swarm_agent_list_t *out);
 /* Ids in live of one company, of agents and negotiations. */
 err_t agents_live(call_t *call, const char *company, strs_t *out);
+/* What the brain is told of its events: who, and each event in a line. */
+err_t agents_story(call_t *call, const char *company, const agent_row_t *row, const char **text);
 err_t agents_history(call_t *call, const char *company, const char *id, agent_event_list_t *out);
 
 /* The text of souls/<role>.md; "" when there is none. ERR_TOO_LARGE. */

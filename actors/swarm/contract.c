@@ -19,7 +19,8 @@ enum { BIDDERS_MOST = 100, PATTERNS_MOST = 3, STALE_MS = 120000 };
     F(REAL, score, must, 0, 0, "quality - cost / 2.")                                              \
     F(BOOL, fits, must, 0, 0, "The task names a capability or the role.")                          \
     F(REAL, load, must, 0, 0, "Present load.")                                                     \
-    F(INT, runs, must, 0, 0, "Experiences that it rests on.")
+    F(INT, runs, must, 0, 0, "Experiences that it rests on.")                                      \
+    F(STR, rationale, opt(), 0, 0, "The same in words.")
 RECORD(swarm_bid, swarm_bid_FIELDS)
 
 #define negotiation_state_VALUES(V)                                                                \
@@ -35,24 +36,32 @@ RECORD_ENUM(negotiation_state, negotiation_state_VALUES)
     F(STR, winner, opt(), 0, 0, "Who was awarded.")                                                \
     F(STR, role, opt(), 0, 0, "Its role.")                                                         \
     F(LIST(swarm_bid), bids, opt(), 0, 0, "Best first.")                                           \
-    F(BOOL, measured, must, 0, 0, "The brain gave its part.")
+    F(BOOL, measured, must, 0, 0, "The brain gave its part.")                                      \
+    F(STR, assigned, opt(), 0, 0, "The subagent that the award began.")                            \
+    F(STR, outcome, opt(), 0, 0, "How that one ended.")
 RECORD(negotiation, negotiation_FIELDS)
 
 #define negotiate_task_ARGS(F)                                                                     \
     F(STRS, agent_ids, opt(), 0, 100, "Who may bid; absent: all subagents that take work.")        \
     F(STR, task_description, must, 1, 8192, "What is to be done.")                                 \
     F(BOOL, simulation_mode, opt(false), 0, 0, "Only show the award: nothing is kept or logged.")  \
+    F(BOOL, assign, opt(false), 0, 0,                                                              \
+      "Begin the work: a subagent of the winner's role and procedure, below the winner.")          \
     COMPANY_ROW(F)
 #define negotiate_task_REPLY(F)                                                                    \
     F(STR, negotiation_id, opt(), 0, 0, "Id of the record; absent in simulation.")                 \
     F(STR, winner, must, 0, 0, "Id of the subagent that is awarded.")                              \
+    F(STR, winner_id, must, 0, 0, "The same, under its older name.")                               \
+    F(REC(swarm_bid), winning_bid, must, 0, 0, "Its bid.")                                         \
     F(STR, role, must, 0, 0, "Its role.")                                                          \
     F(REAL, score, must, 0, 0, "Its score.")                                                       \
     F(LIST(swarm_bid), bids, must, 0, 0, "All bids, best first.")                                  \
     F(BOOL, simulation, must, 0, 0, "Nothing was awarded.")                                        \
     F(BOOL, measured, must, 0, 0, "False: the brain's experience did not come in time.")           \
     F(STR, problem, opt(), 0, 0, "Why it did not.")                                                \
-    F(STRS, patterns, opt(), 0, 0, "Earlier negotiations of the like, from the brain.")
+    F(STRS, patterns, opt(), 0, 0, "Earlier negotiations of the like, from the brain.")            \
+    F(STR, assigned_agent_id, opt(), 0, 0, "assign: the subagent that does it.")                   \
+    F(STR, run_id, opt(), 0, 0, "assign: its run.")
 
 #define CONTRACT_METHODS(M)                                                                        \
     M(swarm_t, negotiate_task, TOOL | WRITES,                                                      \
@@ -63,7 +72,7 @@ const method_t contract_methods[] = {CONTRACT_METHODS(METHOD_ROW_){.name = NULL}
 /* One negotiation under way, in the arena of the call. */
 typedef struct contract {
     const char *id, *task;
-    bool simulation, measured;
+    bool simulation, measured, assign;
     const char *problem;
     int64_t deadline_ms;
     bidder_t *bidders;
@@ -149,38 +158,100 @@ static err_t write_row(call_t *call, const char *company, const char *id, const 
     return err.code == ERR_NOT_FOUND ? err_ok() : err;
 }
 
+static const char *rationale(call_t *call, const bidder_t *bidder, const bid_score_t *score)
+{
+    return arena_printf(
+        call_arena(call), "%s; %" PRId64 " of %" PRId64 " runs succeeded; load %.2f; score %.3f",
+        score->fits ? "the task names what it can do" : "the task names nothing that it can do",
+        bidder->successes, bidder->runs, bidder->load, score->score);
+}
+
 static void show_bids(call_t *call, const contract_t *contract, swarm_bid_list_t *out)
 {
     bool *taken = ARENA_ARRAY(call_arena(call), bool, contract->count + 1);
     memset(taken, 0, contract->count + 1);
-    out->items = ARENA_ARRAY(call_arena(call), swarm_bid_t, contract->count + 1);
+    *out = (swarm_bid_list_t){ARENA_ARRAY(call_arena(call), swarm_bid_t, contract->count + 1), 0};
     bidder_t *left = ARENA_ARRAY(call_arena(call), bidder_t, contract->count + 1);
     bid_score_t *scores = ARENA_ARRAY(call_arena(call), bid_score_t, contract->count + 1);
     memcpy(left, contract->bidders, contract->count * sizeof(*left));
     memcpy(scores, contract->scores, contract->count * sizeof(*scores));
     for (size_t rest = contract->count; rest; rest--) {
         size_t best = negotiate_award(left, scores, rest);
-        out->items[out->count++] = (swarm_bid_t){.agent_id = left[best].id,
-                                                 .role = left[best].role,
-                                                 .quality = scores[best].quality,
-                                                 .cost = scores[best].cost,
-                                                 .score = scores[best].score,
-                                                 .fits = scores[best].fits,
-                                                 .load = left[best].load,
-                                                 .runs = left[best].runs};
+        out->items[out->count++] =
+            (swarm_bid_t){.agent_id = left[best].id,
+                          .role = left[best].role,
+                          .quality = scores[best].quality,
+                          .cost = scores[best].cost,
+                          .score = scores[best].score,
+                          .fits = scores[best].fits,
+                          .load = left[best].load,
+                          .runs = left[best].runs,
+                          .rationale = rationale(call, &left[best], &scores[best])};
         left[best] = left[rest - 1];
         scores[best] = scores[rest - 1];
     }
 }
 
+static err_t read_row(call_t *call, const char *company, const char *id, negotiation_t *row);
+
+/* An error says that no work was begun; the award stands. */
+static err_t on_begun(swarm_t *self, call_t *call, void *out, tend_t *tend)
+{
+    negotiate_task_reply_t *reply = out;
+    const agent_row_t *agent = &tend->row;
+    negotiation_t row;
+    (void)self;
+    const char *why = err_is(tend->err) ? err_what(tend->err)
+                      : agent->outcome && !strcmp(agent->outcome, "never started")
+                          ? (agent->error ? agent->error : "it was ended before it began")
+                          : NULL;
+    if (why)
+        return err_make(call_arena(call), err_is(tend->err) ? tend->err.code : ERR_STATE,
+                        "%s was awarded (%s), but its work was not begun: %s", reply->winner,
+                        reply->negotiation_id, why);
+    reply->assigned_agent_id = agent->agent_id;
+    reply->run_id = agent->run_id;
+    call_say(call, "%s (%s) is best of %zu bids with %.3f; subagent %s does it.", reply->winner,
+             reply->role, reply->bids.count, reply->score, agent->agent_id);
+    err_t err = read_row(call, call_company(call), reply->negotiation_id, &row);
+    row.assigned = agent->agent_id;
+    return err_is(err) ? err
+                       : write_row(call, call_company(call), reply->negotiation_id, &row, true);
+}
+
+/* A subagent has one run: the winner's new task is one of its own, below it. */
+static err_t begin_work(swarm_t *self, call_t *call, negotiate_task_reply_t *reply,
+                        const contract_t *contract)
+{
+    agent_row_t winner;
+    tend_t *tend = ARENA_NEW(call_arena(call), tend_t);
+    *tend = (tend_t){.then = on_begun, .first = true, .company = call_company(call)};
+    err_t err = agents_get(call, tend->company, reply->winner, &winner);
+    if (err_is(err))
+        return err;
+    agent_row_t want = {.role = winner.role,
+                        .task = contract->task,
+                        .parent_agent_id = winner.agent_id,
+                        .sop = winner.sop,
+                        .capabilities = winner.capabilities,
+                        .negotiation = contract->id};
+    err = swarm_register(self, call, &want, tend);
+    if (err_is(err))
+        return err_make(call_arena(call), err.code,
+                        "%s is the best bidder, but its work cannot begin, so nothing was awarded: "
+                        "%s",
+                        winner.agent_id, err_what(err));
+    return tend_agent(self, call, reply, tend);
+}
+
 static err_t award(swarm_t *self, call_t *call, negotiate_task_reply_t *reply,
                    const contract_t *contract)
 {
-    (void)self;
     negotiate_score(contract->bidders, contract->count, contract->task, contract->scores);
     show_bids(call, contract, &reply->bids);
     const swarm_bid_t *best = reply->bids.items;
-    reply->winner = best->agent_id;
+    reply->winner = reply->winner_id = best->agent_id;
+    reply->winning_bid = best;
     reply->role = best->role;
     reply->score = best->score;
     reply->simulation = contract->simulation;
@@ -202,7 +273,8 @@ static err_t award(swarm_t *self, call_t *call, negotiate_task_reply_t *reply,
                          .role = best->role,
                          .bids = reply->bids,
                          .measured = contract->measured};
-    return write_row(call, call_company(call), contract->id, &row, true);
+    err_t err = write_row(call, call_company(call), contract->id, &row, true);
+    return err_is(err) || !contract->assign ? err : begin_work(self, call, reply, contract);
 }
 
 /* ---- What the brain knows ---- */
@@ -286,9 +358,13 @@ static err_t negotiate_task(swarm_t *self, call_t *call, const negotiate_task_ar
     contract_t *contract = ARENA_NEW(call_arena(call), contract_t);
     buf_t query;
     (void)reply;
+    if (args->assign && args->simulation_mode)
+        return err_of(ERR_ARGUMENT, "give assign or simulation_mode, not both: a simulation begins "
+                                    "no work");
     *contract =
         (contract_t){.task = args->task_description,
                      .simulation = args->simulation_mode,
+                     .assign = args->assign,
                      .deadline_ms = actor_mono_us(self->actor) / 1000 + self->settings->bid_ms};
     err_t err = find_bidders(call, args, contract);
     if (!err_is(err) && !contract->simulation) {
@@ -356,12 +432,34 @@ static err_t tell(swarm_t *self, call_t *call, tend_t *tend, const negotiation_t
     mp_put_str(&args, "request");
     mp_put_str(&args, row->task);
     mp_put_str(&args, "solution");
-    mp_put_str(&args, arena_printf(arena, "Awarded to %s (%s), best of %zu bids with %.3f%s.",
-                                   row->winner, row->role, row->bids.count,
-                                   row->bids.count ? row->bids.items[0].score : 0,
-                                   row->measured ? "" : ", without measured experience"));
+    mp_put_str(&args,
+               arena_printf(arena, "Awarded to %s (%s), best of %zu bids with %.3f%s.%s%s%s%s",
+                            row->winner, row->role, row->bids.count,
+                            row->bids.count ? row->bids.items[0].score : 0,
+                            row->measured ? "" : ", without measured experience",
+                            row->assigned ? " Subagent " : "", row->assigned ? row->assigned : "",
+                            row->outcome    ? " ended: "
+                            : row->assigned ? " does it."
+                                            : "",
+                            row->outcome ? row->outcome : ""));
     return swarm_ask(call, "brain", "brain_store", tend->company, &args, self->settings->call_ms,
-                     arena_printf(arena, "swarm/%s", tend->id), on_kept, tend);
+                     arena_printf(arena, "swarm/%s%s%s", tend->id, row->assigned ? "/" : "",
+                                  row->outcome    ? "ended"
+                                  : row->assigned ? "begun"
+                                                  : ""),
+                     on_kept, tend);
+}
+
+err_t contract_outcome(call_t *call, const char *company, const agent_row_t *agent)
+{
+    negotiation_t row;
+    err_t err = read_row(call, company, agent->negotiation, &row);
+    if (err.code == ERR_NOT_FOUND)
+        return err_ok();
+    row.assigned = agent->agent_id;
+    row.outcome = arena_printf(call_arena(call), "%s%s%.500s", agent->outcome,
+                               agent->error ? ": " : "", agent->error ? agent->error : "");
+    return err_is(err) ? err : write_row(call, company, agent->negotiation, &row, true);
 }
 
 err_t contract_tend(swarm_t *self, call_t *call, void *reply, tend_t *tend)

@@ -22,6 +22,8 @@ RECORD_DEFINE(swarm_settings, swarm_settings_FIELDS)
     COMPANY_ROW(F)
 #define spawn_subagent_REPLY(F)                                                                    \
     F(STR, agent_id, must, 0, 0, "Id of the subagent.")                                            \
+    F(STR, status, must, 0, 0, "spawned; whatever else is an error.")                              \
+    F(STR, role, must, 0, 0, "What it is.")                                                        \
     F(ENUM(agent_state), state, must, 0, 0, "Where it is now.")                                    \
     F(STR, run_id, opt(), 0, 0, "Its run: see run_get.")                                           \
     F(BOOL, existed, must, 0, 0, "An earlier delivery of this call had spawned it.")
@@ -81,6 +83,8 @@ RECORD(role_metrics, role_metrics_FIELDS)
     F(INT, total, must, 0, 0, "Subagents there were.")                                             \
     F(INT, live, must, 0, 0, "Of them not gone.")                                                  \
     F(INT, busy, must, 0, 0, "Of them at work.")                                                   \
+    F(INT, total_agents, must, 0, 0, "The same as live, under its older name.")                    \
+    F(INT, active_agents, must, 0, 0, "The same as busy, under its older name.")                   \
     F(LIST(role_metrics), roles, must, 0, 0, "By role.")
 
 #define agent_card_ARGS(F) AGENT_ID_ROW(F) COMPANY_ROW(F)
@@ -174,6 +178,8 @@ static err_t on_spawned(swarm_t *self, call_t *call, void *out, tend_t *tend)
         return err_make(call_arena(call), ERR_STATE, "no subagent was spawned: %s",
                         row->error ? row->error : "it was ended before it began");
     reply->agent_id = row->agent_id;
+    reply->status = "spawned";
+    reply->role = row->role;
     reply->state = row->state;
     reply->run_id = row->run_id;
     call_say(call, "Subagent %s (%s) is %s; its run is %s.", row->agent_id, row->role,
@@ -195,22 +201,23 @@ static err_t find_asked(call_t *call, const char *company, tend_t *tend)
     return err_ok();
 }
 
-static err_t register_agent(swarm_t *self, call_t *call, const spawn_subagent_args_t *args,
-                            tend_t *tend)
+err_t swarm_register(swarm_t *self, call_t *call, const agent_row_t *want, tend_t *tend)
 {
     agent_row_t *row = &tend->row;
-    const char **role = ARENA_NEW(call_arena(call), const char *);
-    err_t err = check_room(self, call, tend->company);
-    *role = args->role;
-    *row = (agent_row_t){.role = args->role,
-                         .task = args->task,
-                         .parent_agent_id = args->parent_agent_id,
-                         .sop = args->sop,
-                         .capabilities =
-                             args->capabilities.count ? args->capabilities : (strs_t){role, 1},
-                         .created_ms = call_now_ms(call)};
+    err_t err = find_asked(call, tend->company, tend);
+    tend->again = tend->id != NULL;
+    if (err_is(err) || tend->id)
+        return err;
+    err = check_room(self, call, tend->company);
+    *row = *want;
+    row->created_ms = call_now_ms(call);
+    if (!row->capabilities.count) {
+        const char **role = ARENA_NEW(call_arena(call), const char *);
+        *role = row->role;
+        row->capabilities = (strs_t){role, 1};
+    }
     if (!err_is(err))
-        err = find_depth(self, call, tend->company, args->parent_agent_id, &row->depth);
+        err = find_depth(self, call, tend->company, row->parent_agent_id, &row->depth);
     if (err_is(err))
         return err;
     tend->id = row->agent_id = call_new_id(call, "agent_");
@@ -223,16 +230,19 @@ static err_t spawn_subagent(swarm_t *self, call_t *call, const spawn_subagent_ar
                             spawn_subagent_reply_t *reply)
 {
     tend_t *tend = ARENA_NEW(call_arena(call), tend_t);
+    agent_row_t want = {.role = args->role,
+                        .task = args->task,
+                        .parent_agent_id = args->parent_agent_id,
+                        .sop = args->sop,
+                        .capabilities = args->capabilities};
     *tend = (tend_t){.then = on_spawned, .first = true};
     err_t err = company_of(call, args->company_id, &tend->company);
     if (!err_is(err))
-        err = find_asked(call, tend->company, tend);
+        err = swarm_register(self, call, &want, tend);
     if (err_is(err))
         return err;
-    tend->again = reply->existed = tend->id != NULL;
-    if (!tend->id)
-        err = register_agent(self, call, args, tend);
-    return err_is(err) ? err : tend_agent(self, call, reply, tend);
+    reply->existed = tend->again;
+    return tend_agent(self, call, reply, tend);
 }
 
 /* ---- Simulation ---- */
@@ -385,6 +395,11 @@ static bool wanted(const agent_row_t *row, const void *ctx)
            (!args->capability || has_capability(row->capabilities, args->capability));
 }
 
+static const char *first_line(call_t *call, const char *text)
+{
+    return arena_strndup(call_arena(call), text, strcspn(text, "\n"));
+}
+
 static err_t list_agents(swarm_t *self, call_t *call, const list_agents_args_t *args,
                          list_agents_reply_t *reply)
 {
@@ -400,7 +415,7 @@ static err_t list_agents(swarm_t *self, call_t *call, const list_agents_args_t *
         const swarm_agent_t *agent = &reply->agents.items[i];
         buf_printf(&text, "%s%s  %-8s %s: %.80s%s%s", i ? "\n" : "", agent->agent_id,
                    agent_state_names[agent->state], agent->role, agent->task,
-                   agent->why ? "  " : "", agent->why ? agent->why : "");
+                   agent->why ? "  " : "", agent->why ? first_line(call, agent->why) : "");
     }
     call_say_text(call, reply->agents.count ? text.data : "There are no such subagents.");
     return err_ok();
@@ -465,6 +480,8 @@ static err_t get_agent_metrics(swarm_t *self, call_t *call, const get_agent_metr
         reply->live += role->live;
         reply->busy += role->busy;
     }
+    reply->total_agents = reply->live;
+    reply->active_agents = reply->busy;
     call_say(call, "%" PRId64 " subagents%s, %" PRId64 " of them live, %" PRId64 " at work.",
              reply->total, all.count == METRICS_MOST ? " (the newest)" : "", reply->live,
              reply->busy);

@@ -61,5 +61,13 @@ err_t tend_on_task(void *swarm, call_t *call, const char *topic, bytes_t body);
 
 /* What a negotiation needs: the brain told of an award, an interrupted one closed. */
 err_t contract_tend(swarm_t *swarm, call_t *call, void *reply, tend_t *tend);
+/* The subagent that an award began is gone: the brain is told of it by and by. */
+err_t contract_outcome(call_t *call, const char *company, const agent_row_t *row);
+
+/* ---- swarm.c ---- */
+
+/* Registers a subagent of this row's role, task, parent, procedure and capabilities, or finds the
+ * one that an earlier delivery of this call began; then tend->id is set. ERR_QUOTA, ERR_STATE. */
+err_t swarm_register(swarm_t *swarm, call_t *call, const agent_row_t *want, tend_t *tend);
 
 #endif

@@ -19,8 +19,6 @@ static const char own_sop[] = "# Subagent\n"
                               "\n"
                               "1. **Work**: you are a subagent, your role is {{input.role}}.\n"
                               "\n"
-                              "   {{input.soul}}\n"
-                              "\n"
                               "   Your task, which you do with the tools you have, and whose "
                               "outcome you report:\n"
                               "\n"
@@ -359,7 +357,10 @@ static err_t start(swarm_t *self, call_t *call, void *reply, tend_t *tend)
     if (err_is(err))
         return start_failed(self, call, reply, tend, err);
     buf_open(&args, call_arena(call));
-    mp_put_map(&args, 4);
+    bool named = frame_company_name(row->role); /* souls have the same alphabet */
+    mp_put_map(&args, named ? 5 : 4);
+    if (named)
+        put_pair(&args, "soul", row->role);
     put_pair(&args, "name", row->sop ? row->sop : OWN_SOP);
     put_pair(&args, "idempotency_key", row->agent_id);
     mp_put_str(&args, "wait_ms");
@@ -368,10 +369,9 @@ static err_t start(swarm_t *self, call_t *call, void *reply, tend_t *tend)
     if (row->sop) {
         mp_put_str(&args, row->task);
     } else {
-        mp_put_map(&args, 5);
+        mp_put_map(&args, 4);
         put_pair(&args, "role", row->role);
         put_pair(&args, "task", row->task);
-        put_pair(&args, "soul", soul);
         put_pair(&args, "agent_id", row->agent_id);
         put_pair(&args, "parent_agent_id", row->parent_agent_id);
     }
@@ -498,6 +498,8 @@ static err_t on_told(void *state, call_t *call, void *reply, const peer_answer_t
                  err_what(got->err));
     tend->row.told = true;
     err = keep(call, tend, tend->row.state, NULL);
+    if (!err_is(err) && tend->row.negotiation)
+        err = contract_outcome(call, tend->company, &tend->row);
     return err_is(err) ? err : done(self, call, reply, tend, err_ok());
 }
 
@@ -581,22 +583,73 @@ typedef struct sweep {
     tend_t tend;
     strs_t companies, ids;
     size_t company, id;
+    bool brain_away;
+    int64_t events; /* told of the present one */
 } sweep_t;
 
 static err_t next(swarm_t *self, call_t *call, void *reply, tend_t *tend);
+static err_t tell_events(void *state, call_t *call, void *reply, void *ctx);
 
-static err_t next_one(void *state, call_t *call, void *reply, void *ctx)
-{
-    return next(state, call, reply, ctx);
-}
-
+/* An entry of its own, so that one commit does not wait for all. */
 static err_t on_tended(swarm_t *self, call_t *call, void *reply, tend_t *tend)
 {
     (void)reply;
     (void)self;
-    /* An entry of its own, so that one commit does not wait for all. */
-    call_resume(call, call, next_one, tend);
+    call_resume(call, call, tell_events, tend);
     return call_park(call);
+}
+
+static err_t on_events_told(void *state, call_t *call, void *reply, const peer_answer_t *got,
+                            void *ctx)
+{
+    swarm_t *self = state;
+    tend_t *tend = ctx;
+    sweep_t *sweep = tend->ctx;
+    self->looked_us = actor_mono_us(self->actor);
+    if (err_is(got->err) && unsure(got->err)) {
+        sweep->brain_away = true; /* the next sweep tries again */
+        return next(self, call, reply, tend);
+    }
+    if (err_is(got->err))
+        call_log(call, LOG_WARN, "the brain does not take the events of %s: %s", tend->id,
+                 err_what(got->err));
+    err_t err = reload(call, tend);
+    tend->row.events_told = sweep->events;
+    if (!err_is(err))
+        err = keep(call, tend, tend->row.state, NULL);
+    return err_is(err) ? err : next(self, call, reply, tend);
+}
+
+/* One memory for each subagent, which grows with every event: nothing else is crowded out. */
+static err_t tell_events(void *state, call_t *call, void *reply, void *ctx)
+{
+    swarm_t *self = state;
+    tend_t *tend = ctx;
+    sweep_t *sweep = tend->ctx;
+    arena_t *arena = call_arena(call);
+    const char *story;
+    buf_t args;
+    if (sweep->brain_away || !strncmp(tend->id, "neg_", 4) || err_is(reload(call, tend)) ||
+        tend->row.events_told >= tend->row.events)
+        return next(self, call, reply, tend);
+    const agent_row_t *row = &tend->row;
+    err_t err = agents_story(call, tend->company, row, &story);
+    if (err_is(err))
+        return err;
+    sweep->events = row->events;
+    buf_open(&args, arena);
+    mp_put_map(&args, 6);
+    put_pair(&args, "id", arena_printf(arena, "swarm-%s", row->agent_id));
+    put_pair(&args, "taskId", row->agent_id);
+    put_pair(&args, "type", "swarm_event");
+    put_pair(&args, "author", row->role);
+    put_pair(&args, "request",
+             arena_printf(arena, "Subagent %s (%s) for %s: %.4000s", row->agent_id, row->role,
+                          row->parent_agent_id, row->task));
+    put_pair(&args, "solution", story);
+    return swarm_ask(call, "brain", "brain_store", tend->company, &args, self->settings->call_ms,
+                     arena_printf(arena, "swarm/%s/%" PRId64, row->agent_id, row->events),
+                     on_events_told, tend);
 }
 
 static err_t sweep_over(swarm_t *self)

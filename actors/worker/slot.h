@@ -48,6 +48,7 @@ extern const record_t variable_record;
     F(STR, cwd, opt(), 0, 0, "sh: folder.")                                                        \
     F(BOOL, simulate, opt(false), 0, 0, "Only what reads may happen.")                             \
     F(STR, prompt, opt(), 0, 0, "llm: what to do.")                                                \
+    F(STR, soul, opt(), 0, 0, "llm: who does it.")                                                 \
     F(ANY, transcript, opt(), 0, 0, "llm: the conversation so far.")                               \
     F(INT, tokens_left, opt(), 0, 0, "llm: budget; absent: none.")
 RECORD_STRUCT(perform, perform_FIELDS)

@@ -479,10 +479,14 @@ err_t step_llm_perform(call_t *call, step_t *step)
     chat->messages = ARENA_ARRAY(call_arena(call), bytes_t, MESSAGES_MOST);
     take_transcript(chat);
     if (!chat->count) {
-        add(chat, text_message(call, "system",
-                               "You carry out one step of a written procedure for a company, with "
-                               "the tools you are given. Do only this step. End it by calling "
-                               "complete_step or fail_step."));
+        const char *soul = step->perform.soul;
+        add(chat,
+            text_message(call, "system",
+                         arena_printf(call_arena(call),
+                                      "%s%sYou carry out one step of a written procedure for a "
+                                      "company, with the tools you are given. Do only this step. "
+                                      "End it by calling complete_step or fail_step.",
+                                      soul ? soul : "", soul ? "\n\n" : "")));
         add(chat, text_message(call, "user", step->perform.prompt ? step->perform.prompt : ""));
     }
     return tools_then(call, step->slot->worker, false, with_tools, chat);
