@@ -10,12 +10,12 @@
 
 /* Each in actors/<name>/<name>.c; their headers are their own business. */
 extern const actor_def_t agent_actor, brain_actor, worker_actor, gateway_actor, health_actor,
-    swarm_actor, elastic_actor;
+    swarm_actor, elastic_actor, feed_actor;
 
 static const cli_actor_t actors[] = {{&agent_actor, 3000, true, NULL},
                                      {&brain_actor, 3002, true, NULL},
                                      {&worker_actor, 0, true, NULL},
-                                     {&health_actor, 3004, true, NULL},
+                                     {&health_actor, 3004, true, &feed_actor},
                                      {&swarm_actor, 3005, true, NULL},
                                      {&elastic_actor, 3006, true, NULL},
                                      {NULL, 0, false, NULL}};

@@ -68,6 +68,10 @@ typedef struct method {
 #define METHODS(table, LIST)                                                                       \
     LIST(METHOD_DECLARE_)                                                                          \
     static const method_t table[] = {LIST(METHOD_ROW_){.name = NULL}};
+/* A table for `more_methods`, which another file names. */
+#define METHODS_SHARED(table, LIST)                                                                \
+    LIST(METHOD_DECLARE_)                                                                          \
+    const method_t table[] = {LIST(METHOD_ROW_){.name = NULL}};
 #define METHOD_DECLARE_(self_t, id, bits, sentence)                                                \
     RECORD(id##_args, id##_ARGS)                                                                   \
     RECORD(id##_reply, id##_REPLY)                                                                 \

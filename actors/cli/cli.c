@@ -309,12 +309,17 @@ err_t cli_check_settings(cli_t *cli)
     size_t count = 0;
     while (cli->house->actors[count].def)
         count++;
-    const char **names = ARENA_ARRAY(cli->arena, const char *, count + 4);
-    for (size_t i = 0; i < count; i++)
-        names[i] = cli->house->actors[i].def->name;
-    names[count] = cli->house->gateway->name;
-    names[count + 1] = "limits";
-    names[count + 2] = "bus";
+    const char **names = ARENA_ARRAY(cli->arena, const char *, 2 * count + 4);
+    size_t at = 0;
+    for (size_t i = 0; i < count; i++) {
+        const cli_actor_t *actor = &cli->house->actors[i];
+        names[at++] = actor->def->name;
+        if (actor->beside_forward)
+            names[at++] = actor->beside_forward->name;
+    }
+    names[at++] = cli->house->gateway->name;
+    names[at++] = "limits";
+    names[at++] = "bus";
     err_t err = settings_check_given(cli->sets, names, cli->arena);
     return err_is(err) ? err : settings_check_file(cli->data_dir, names, cli->arena);
 }

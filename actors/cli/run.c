@@ -107,8 +107,10 @@ static const char **process_settings(const running_t *run)
         list[count++] = "bus.pod="; /* it is no replica of the agent */
     if (!actor->port)
         return list;
-    if (run->forwards)
+    if (run->forwards) {
         list[count++] = "gateway.forwards=true";
+        list[count++] = arena_printf(cli->arena, "feed.pod=%s", run->place.settings.pod);
+    }
     list[count++] = arena_printf(cli->arena, "gateway.port=%d", actor->port + cli->port_offset);
     list[count++] = arena_printf(cli->arena, "gateway.pillar=%s", actor->def->name);
     if (cli->bind)

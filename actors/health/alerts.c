@@ -74,9 +74,6 @@ RECORD(alert_group, alert_group_FIELDS)
     M(health_t, silence_alert, TOOL | WRITES | IDEMPOTENT,                                         \
       "Tell nobody about a rule for a while.")                                                     \
     M(health_t, get_correlated_alerts, TOOL | READS, "Alerts that fired near each other in time.")
-#define METHODS_SHARED(table, LIST)                                                                \
-    LIST(METHOD_DECLARE_)                                                                          \
-    const method_t table[] = {LIST(METHOD_ROW_){.name = NULL}};
 METHODS_SHARED(alerts_methods, ALERTS_METHODS)
 
 /* ---- Rows ---- */

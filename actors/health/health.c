@@ -804,7 +804,7 @@ static const store_table_t health_tables[] = {
 #undef HEALTH_TABLE_ROW
         {NULL}};
 
-static const method_t *const more_methods[] = {alerts_methods, NULL};
+static const method_t *const more_methods[] = {alerts_methods, fed_methods, NULL};
 
 const actor_def_t health_actor = {
     .name = "health",

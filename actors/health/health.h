@@ -27,7 +27,8 @@
       "Tracked metrics of the default company that GET /metrics shows at most.")
 RECORD_STRUCT(health_settings, health_settings_FIELDS)
 
-#define HEALTH_TABLES(T) T(series) T(spans) T(files) T(lines) T(alerts) T(messages) T(history)
+#define HEALTH_TABLES(T)                                                                           \
+    T(series) T(spans) T(files) T(lines) T(alerts) T(messages) T(history) T(feeds)
 enum {
 #define HEALTH_TABLE_INDEX(name) TABLE_##name,
     HEALTH_TABLES(HEALTH_TABLE_INDEX)
@@ -62,19 +63,24 @@ typedef struct health {
 extern const actor_def_t health_actor;
 
 watched_company_t *health_company(health_t *self, const char *name);
-/* metrics/ of the company on the shared volume. */
-const char *health_metrics_dir(health_t *self, arena_t *arena, const char *company);
 
 /* ---- tail.c: the files on the shared volume ---- */
 
 /* A point that was tracked here also goes into the file of the day, after the commit. ERR_IO when
  * that file cannot be written. */
 err_t tail_append(health_t *self, call_t *call, store_txn_t *txn, const char *line_begin);
+/* Lines of a file that nobody has taken yet; those that this actor wrote itself are passed over. */
+err_t tail_take_lines(health_t *self, call_t *call, store_txn_t *txn, const char *text,
+                      size_t size);
 /* Work entry: reads what was appended, for every company; comes back by itself. */
 void tail_open(health_t *self, call_t *call);
 void tail_close(health_t *self);
 /* Begins a round again when a full disk has ended the last one; memory only, cannot fail. */
 void tail_guard(health_t *self, call_t *call);
+
+/* ---- fed.c: the volumes of other replicas ---- */
+
+extern const method_t fed_methods[];
 
 /* ---- alerts.c ---- */
 

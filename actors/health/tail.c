@@ -1,7 +1,6 @@
 /* tail: the metrics files on the shared volume, metrics/YYYY-MM-DD.ndjson. Whoever likes appends
  * lines; each is read once. How far a file was read is written in the transaction that keeps what
  * was in it, so a crash neither loses nor doubles a point. */
-#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
@@ -13,24 +12,14 @@
 
 #include "actors/health/health.h"
 #include "actors/health/series.h"
+#include "actors/health/volume.h"
 
 enum {
-    SLICE_BYTES = 1 << 18,
     ALL_FILES_MS = 60000,
     STALLED_MS = 60000, /* far longer than one entry takes */
-    HEAD_BYTES = 64,
-    FILES_MOST = 4096,
     LOOK_BACK_BYTES = 1 << 20,
     LINES_AT_ONCE = 4096
 };
-
-const char *health_metrics_dir(health_t *self, arena_t *arena, const char *company)
-{
-    const char *data = actor_data_dir(self->actor);
-    bool own = !strcmp(company, actor_default_company(self->actor));
-    return own ? arena_printf(arena, "%s/metrics", data)
-               : arena_printf(arena, "%s/metrics/%s", data, company);
-}
 
 /* ---- Writing the file of the day ---- */
 
@@ -136,7 +125,7 @@ static const char *day_path(health_t *self, call_t *call, const char *company)
 {
     const char *day = record_time_text(call_arena(call), call_now_ms(call));
     return arena_printf(call_arena(call), "%s/%.10s.ndjson",
-                        health_metrics_dir(self, call_arena(call), company), day);
+                        volume_dir(self->actor, company, call_arena(call)), day);
 }
 
 static err_t write_left(health_t *self, call_t *call, watched_company_t *company, store_txn_t *txn);
@@ -146,7 +135,7 @@ err_t tail_append(health_t *self, call_t *call, store_txn_t *txn, const char *li
     arena_t *arena = call_arena(call);
     watched_company_t *company = health_company(self, call_company(call));
     line_out_t *out = ARENA_NEW(arena, line_out_t);
-    err_t err = make_dirs(health_metrics_dir(self, arena, company->name), arena);
+    err_t err = make_dirs(volume_dir(self->actor, company->name, arena), arena);
     out->path = (char *)day_path(self, call, company->name);
     int fd = err_is(err) ? -1 : open_day(out->path);
     if (!err_is(err) && fd < 0)
@@ -230,52 +219,18 @@ static err_t write_left(health_t *self, call_t *call, watched_company_t *company
 
 /* ---- Reading ---- */
 
-/* By inode, so that a file which is renamed goes on where it was. Inodes are used again and files
- * written anew: the first bytes tell whether it is still the same. */
-typedef struct file_row {
-    int64_t offset;
-    uint64_t head_size, head_hash;
-} file_row_t;
-
-typedef struct tailed {
-    char name[64];
-    char path[4400];
-} tailed_t;
-
 /* A round over the companies, one slice of one file in each entry. It moves on after commits only,
  * since a batch may be run twice. */
 struct tail {
     char company[65], next[65];
     bool all; /* every file, not only those of today and yesterday */
-    size_t at, count;
+    size_t at;
     bool advance;     /* the file at hand has nothing more */
     int64_t moved_ms; /* monotonic: last sign of life of the round */
-    tailed_t *files;
+    volume_files_t files;
 };
 
-static bool is_metrics_file(const char *name)
-{
-    size_t size = strlen(name);
-    return size < 60 && size > 7 && name[0] != '.' && strstr(name, ".ndjson") != NULL;
-}
-
-static bool recent(const char *name, int64_t now_ms, arena_t *arena)
-{
-    return !strncmp(name, record_time_text(arena, now_ms), 10) ||
-           !strncmp(name, record_time_text(arena, now_ms - 86400000), 10);
-}
-
-/* FNV-1a, http://www.isthe.com/chongo/tech/comp/fnv/ */
-static uint64_t hash_head(int fd, size_t size)
-{
-    uint8_t head[HEAD_BYTES];
-    uint64_t hash = UINT64_C(0xcbf29ce484222325);
-    ssize_t got = pread(fd, head, size, 0);
-    for (ssize_t i = 0; i < got; i++)
-        hash = (hash ^ head[i]) * UINT64_C(0x100000001b3);
-    return hash;
-}
-
+/* By inode, so that a file which is renamed goes on where it was. */
 static store_key_t inode_key(const struct stat *stat_now)
 {
     store_key_t key;
@@ -296,32 +251,32 @@ static store_key_t name_key(const char *path)
     return key;
 }
 
-static file_row_t row_under(store_txn_t *txn, bytes_t key, const struct stat *stat_now, int fd,
-                            uint64_t head_least)
+static volume_place_t row_under(store_txn_t *txn, bytes_t key, const struct stat *stat_now, int fd,
+                                uint64_t head_least)
 {
     bytes_t value;
-    file_row_t row = {0}, none = {0};
+    volume_place_t row = {0}, none = {0};
     if (err_is(store_get(txn, TABLE_files, key, &value)) || value.size != sizeof(row))
         return none;
     memcpy(&row, value.data, sizeof(row));
-    bool same = row.offset <= stat_now->st_size && row.head_size <= HEAD_BYTES &&
-                row.head_size >= head_least && hash_head(fd, row.head_size) == row.head_hash;
+    bool same = row.head_size >= head_least && volume_same(fd, stat_now->st_size, &row);
     return same ? row : none;
 }
 
 /* Zeros when it is new, was cut off or is another file by now. */
-static file_row_t file_row(store_txn_t *txn, const struct stat *stat_now, const char *path, int fd)
+static volume_place_t file_row(store_txn_t *txn, const struct stat *stat_now, const char *path,
+                               int fd)
 {
     store_key_t key = inode_key(stat_now), name = name_key(path);
     bytes_t inode;
-    file_row_t row = row_under(txn, key_bytes(&key), stat_now, fd, 0);
+    volume_place_t row = row_under(txn, key_bytes(&key), stat_now, fd, 0);
     if (!row.offset && !err_is(store_get(txn, TABLE_files, key_bytes(&name), &inode)))
-        row = row_under(txn, inode, stat_now, fd, HEAD_BYTES);
+        row = row_under(txn, inode, stat_now, fd, VOLUME_HEAD_BYTES);
     return row;
 }
 
 static err_t put_row(store_txn_t *txn, const struct stat *stat_now, const char *path,
-                     const file_row_t *row)
+                     const volume_place_t *row)
 {
     store_key_t key = inode_key(stat_now), name = name_key(path);
     bytes_t inode = key_bytes(&key), there;
@@ -333,8 +288,7 @@ static err_t put_row(store_txn_t *txn, const struct stat *stat_now, const char *
     return known ? err_ok() : store_put(txn, TABLE_files, key_bytes(&name), inode);
 }
 
-static err_t read_slice(health_t *self, call_t *call, store_txn_t *txn, const char *text,
-                        size_t size)
+err_t tail_take_lines(health_t *self, call_t *call, store_txn_t *txn, const char *text, size_t size)
 {
     arena_t *arena = call_arena(call);
     series_batch_t *batch = series_batch_new(call, txn, self->settings->max_series);
@@ -354,11 +308,13 @@ static err_t read_slice(health_t *self, call_t *call, store_txn_t *txn, const ch
         else if (!ours)
             self->points++;
     }
+    if (at == text) /* no line is so long */
+        self->refused_lines++;
     return series_batch_write(batch);
 }
 
 /* *more: there is more to read. */
-static err_t read_file(health_t *self, call_t *call, const char *company, const tailed_t *file,
+static err_t read_file(health_t *self, call_t *call, const char *company, const volume_file_t *file,
                        bool *more)
 {
     store_txn_t *txn;
@@ -370,33 +326,24 @@ static err_t read_file(health_t *self, call_t *call, const char *company, const 
             close(fd);
         return err_ok();
     }
-    file_row_t row = {0};
+    volume_place_t place = {0}, next;
     err_t err = call_read(call, company, &txn);
     if (!err_is(err))
-        row = file_row(txn, &stat_now, file->path, fd);
-    char *text = arena_alloc(arena, SLICE_BYTES);
-    ssize_t got = stat_now.st_size > row.offset ? pread(fd, text, SLICE_BYTES, row.offset) : 0;
-    const char *last = got > 0 ? memrchr(text, '\n', (size_t)got) : NULL;
-    size_t whole = last ? (size_t)(last - text) + 1 : 0;
-    if (!whole && got == SLICE_BYTES) {
-        whole = SLICE_BYTES; /* no line is so long */
-        self->refused_lines++;
-    }
-    row.offset += (int64_t)whole;
-    row.head_size = row.offset < HEAD_BYTES ? (uint64_t)row.offset : HEAD_BYTES;
-    row.head_hash = hash_head(fd, row.head_size);
+        place = file_row(txn, &stat_now, file->path, fd);
+    char *text = arena_alloc(arena, VOLUME_SLICE_BYTES);
+    size_t whole = volume_read(fd, stat_now.st_size, &place, text, &next);
     close(fd);
     if (!whole)
         return err_ok(); /* nothing new, or the last line is still being written */
     err = call_write(call, company, &txn);
     if (!err_is(err))
-        err = read_slice(self, call, txn, text, whole);
+        err = tail_take_lines(self, call, txn, text, whole);
     if (!err_is(err))
-        err = put_row(txn, &stat_now, file->path, &row);
+        err = put_row(txn, &stat_now, file->path, &next);
     if (!err_is(err))
         err = alerts_look(self, call, company, txn);
     self->files_read++;
-    *more = whole > 0 && row.offset < stat_now.st_size;
+    *more = next.offset < stat_now.st_size;
     return err;
 }
 
@@ -410,7 +357,7 @@ static void go_on(void *state, void *ctx)
     (void)ctx;
     tail->at += tail->advance;
     tail->moved_ms = actor_mono_us(self->actor) / 1000;
-    actor_work(self->actor, 0, tail->at >= tail->count ? next_company : read_next, NULL);
+    actor_work(self->actor, 0, tail->at >= tail->files.count ? next_company : read_next, NULL);
 }
 
 static err_t read_next(void *state, call_t *call, void *ctx)
@@ -418,76 +365,17 @@ static err_t read_next(void *state, call_t *call, void *ctx)
     health_t *self = state;
     tail_t *tail = self->tail;
     bool more = false;
-    if (tail->at >= tail->count)
+    if (tail->at >= tail->files.count)
         return next_company(state, call, ctx);
-    err_t err = read_file(self, call, tail->company, &tail->files[tail->at], &more);
+    err_t err = read_file(self, call, tail->company, &tail->files.items[tail->at], &more);
     if (err.code == ERR_FULL)
         return err; /* the batch is run again on a larger map */
     if (err_is(err))
-        call_log(call, LOG_WARN, "%s is not read: %s", tail->files[tail->at].path, err_what(err));
+        call_log(call, LOG_WARN, "%s is not read: %s", tail->files.items[tail->at].path,
+                 err_what(err));
     tail->advance = !more || err_is(err);
     call_after_commit(call, go_on, NULL);
     return err_ok();
-}
-
-static int by_name(const void *one, const void *other)
-{
-    return strcmp(((const tailed_t *)one)->name, ((const tailed_t *)other)->name);
-}
-
-static void list_files(health_t *self)
-{
-    tail_t *tail = self->tail;
-    arena_t *arena = arena_new();
-    const char *dir = health_metrics_dir(self, arena, tail->company);
-    struct dirent *row;
-    DIR *open_dir = opendir(dir);
-    tail->at = tail->count = 0;
-    while (open_dir && (row = readdir(open_dir)) && tail->count < FILES_MOST) {
-        if (!is_metrics_file(row->d_name) ||
-            (!tail->all && !recent(row->d_name, actor_wall_ms(self->actor), arena)))
-            continue;
-        tail->files = realloc(tail->files, (tail->count + 1) * sizeof(tailed_t));
-        if (!tail->files)
-            abort();
-        tailed_t *file = &tail->files[tail->count++];
-        snprintf(file->name, sizeof(file->name), "%s", row->d_name);
-        snprintf(file->path, sizeof(file->path), "%s/%s", dir, row->d_name);
-    }
-    if (open_dir)
-        closedir(open_dir);
-    if (tail->count)
-        qsort(tail->files, tail->count, sizeof(tailed_t), by_name);
-    arena_destroy(&arena);
-}
-
-/* A name that a company may have, and whose directory lies under metrics/. */
-static bool is_company(const char *name)
-{
-    size_t size = strlen(name);
-    static const char fine[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789._-";
-    return size && size < 65 && name[0] != '.' && name[0] != '_' && name[0] != '-' &&
-           strspn(name, fine) == size && !is_metrics_file(name);
-}
-
-/* The company after this one: the default one first, then the directories by name. NULL: none. */
-static const char *find_next(health_t *self, call_t *call)
-{
-    const char *first = actor_default_company(self->actor), *best = NULL, *at = self->tail->company;
-    const char *dir = health_metrics_dir(self, call_arena(call), first);
-    struct dirent *row;
-    if (!*at)
-        return first;
-    const char *after = strcmp(at, first) ? at : "";
-    DIR *open_dir = opendir(dir);
-    while (open_dir && (row = readdir(open_dir)))
-        if ((row->d_type == DT_DIR || row->d_type == DT_UNKNOWN) && is_company(row->d_name) &&
-            strcmp(row->d_name, first) != 0 && strcmp(row->d_name, after) > 0 &&
-            (!best || strcmp(row->d_name, best) < 0))
-            best = arena_strdup(call_arena(call), row->d_name);
-    if (open_dir)
-        closedir(open_dir);
-    return best;
 }
 
 static err_t begin_round(void *state, call_t *call, void *ctx)
@@ -528,7 +416,8 @@ static void enter_company(void *state, void *ctx)
     health_t *self = state;
     tail_t *tail = self->tail;
     memcpy(tail->company, tail->next, sizeof(tail->company));
-    list_files(self);
+    volume_list(self->actor, tail->company, tail->all, &tail->files);
+    tail->at = 0;
     tail->advance = false;
     go_on(state, ctx);
 }
@@ -536,7 +425,7 @@ static void enter_company(void *state, void *ctx)
 static err_t next_company(void *state, call_t *call, void *ctx)
 {
     health_t *self = state;
-    const char *name = find_next(self, call);
+    const char *name = volume_next_company(self->actor, self->tail->company, call_arena(call));
     (void)ctx;
     if (!name) {
         call_work(call, self->settings->poll_ms, begin_round, NULL);
@@ -570,7 +459,7 @@ void tail_guard(health_t *self, call_t *call)
 void tail_close(health_t *self)
 {
     if (self->tail)
-        free(self->tail->files);
+        free(self->tail->files.items);
     free(self->tail);
     self->tail = NULL;
 }
