@@ -16,7 +16,7 @@ static void demand(int truth)
 
 static void check_list(const word_list_t *list, size_t size)
 {
-    demand(list->count <= WORDS_MAX && list->count <= size * 3);
+    demand(list->count <= WORDS_MAX && list->count <= size * 6);
     for (size_t i = 0; i < list->count; i++) {
         const word_t *word = &list->words[i];
         demand(word->size > 0 && word->size <= WORDS_TERM_MAX);

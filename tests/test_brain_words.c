@@ -2,7 +2,9 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "actors/brain/dates.h"
 #include "actors/brain/embedder.h"
+#include "actors/brain/forms.h"
 #include "actors/brain/stopwords.h"
 #include "actors/brain/words.h"
 
@@ -60,6 +62,16 @@ START_TEST(the_table)
          "(die) haus (der) strass"},
         {"german", "STRASSE", "strass"},
         {"french", "l'homme qu'il aime", "l'homme l homm qu'il aim"},
+        {"english", "She went, they were taken", "(she) go (they) (were) take"},
+        {"english", "children and mice", "child (and) mous"},
+        {"german", "Mueller, Müller", "mull mull"},
+        {"german", "neue Quelle", "neu quell"},
+        {"german", "Sie schrieb", "(sie) schreib"},
+        {"german", "Lagerhaus", "lagerhaus haus lag"},
+        {"dutch", "ziekenhuis", "ziekenhuis enhuis ziek huis ziek"},
+        {"english", "\xd1\x81\xd0\xb5\xd1\x80\xd0\xb2\xd0\xb5\xd1\x80\xd1\x8b",
+         "\xd1\x81\xd0\xb5\xd1\x80\xd0\xb2\xd0\xb5\xd1\x80"},
+        {"english", "我的书", "(我) 我的 (的) 的书 书"},
         {"none", "Running THE", "running the"},
         {"english", "\xe6\x9d\xb1\xe4\xba\xac\xe9\x83\xbd",
          "\xe6\x9d\xb1 \xe6\x9d\xb1\xe4\xba\xac \xe4\xba\xac \xe4\xba\xac\xe9\x83\xbd "
@@ -79,6 +91,109 @@ START_TEST(the_table)
         ck_assert_msg(strcmp(terms(rows[i].language, rows[i].text), rows[i].terms) == 0,
                       "\"%s\": \"%s\", expected \"%s\"", rows[i].text,
                       terms(rows[i].language, rows[i].text), rows[i].terms);
+}
+END_TEST
+
+START_TEST(irregular_forms_are_sorted_and_lead_on)
+{
+    static const char *const languages[] = {"english", "german"};
+
+    for (size_t i = 0; i < 2; i++)
+        for (size_t at = 0; forms_at(languages[i], at); at++) {
+            const char *form = forms_at(languages[i], at), *next = forms_at(languages[i], at + 1);
+            ck_assert_msg(!next || strcmp(form, next) < 0, "%s before %s", form, next);
+            ck_assert_str_ne(forms_base(languages[i], form), form);
+        }
+    ck_assert_ptr_null(forms_base("english", "table"));
+    ck_assert_ptr_null(forms_base("klingon", "went"));
+}
+END_TEST
+
+/* On Wednesday, 15 May 2024. Terms of one date with its boost are as they stand in a line. */
+START_TEST(questions_say_when)
+{
+    static const struct {
+        const char *text, *terms;
+    } rows[] = {
+        {"", ""},
+        {"what did she say about the budget", ""},
+        {"in May", "@-05"},
+        {"May I ask?", ""},
+        {"it may rain", ""},
+        {"the budget, May 2023", "@2023-05"},
+        {"March of the penguins", ""},
+        {"since March", "@-03"},
+        {"on 2024-05-17", "@2024-05-17 @2024-05"},
+        {"2024-05", "@2024-05"},
+        {"17.05.2024", "@2024-05-17 @2024-05"},
+        {"12/24/2024", "@2024-12-24 @2024-12"},
+        {"5/6/2024", "@2024-06-05 @2024-06 @2024-05-06 @2024-05"},
+        {"8th of May, 2023", "@2023-05-08 @2023-05"},
+        {"May 8th", "@-05-08 @-05"},
+        {"8 Jan 2024", "@2024-01-08 @2024-01"},
+        {"3. Januar 2024", "@2024-01-03 @2024-01"},
+        {"im Mai", "@-05"},
+        {"Q3 2023", "@2023-07 @2023-08 @2023-09"},
+        {"the third quarter of 2023", "@2023-07 @2023-08 @2023-09"},
+        {"zweites Quartal", "@-04 @-05 @-06"},
+        {"in 2019", "@2019"},
+        {"port 8080, version 2.17.1, 127.0.0.1:5432", ""},
+        {"room 3000", ""},
+        {"today", "@2024-05-15"},
+        {"yesterday", "@2024-05-14"},
+        {"vorgestern", "@2024-05-13"},
+        {"two days ago", "@2024-05-13"},
+        {"vor drei Monaten", "@2024-02"},
+        {"a year ago", "@2023"},
+        {"last month", "@2024-04"},
+        {"letztes Jahr", "@2023"},
+        {"last quarter", "@2024-01 @2024-02 @2024-03"},
+        {"last Tuesday", "@2024-05-14"},
+        {"last Wednesday", "@2024-05-08"},
+        {"on Friday", "@w5"},
+        {"last May", "@2023-05"},
+        {"last March", "@2024-03"},
+        {"this week", "@2024-05-13 @2024-05-14 @2024-05-15 @2024-05-16 @2024-05-17 @2024-05-18 "
+                      "@2024-05-19"},
+        {"le 14 juillet 2023", "@2023-07-14 @2023-07"},
+        {"el 2 de mayo de 2023", "@2023-05-02 @2023-05"},
+        {"в марте", "@-03"},
+        {"2024年5月17日", "@2024 @2024-05-17 @2024-05"},
+        {"他在七月", "@-07"},
+        {"十二月", "@-12"},
+        {"二〇二四年", "@2024"},
+        {"上个月", "@2024-04"},
+        {"去年", "@2023"},
+        {"13/13/2024", "@2024"},
+        {"99.99.9999", ""},
+    };
+
+    for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
+        date_terms_t found;
+        buf_t line;
+        dates_in(arena, rows[i].text, INT64_C(1715774400000), &found);
+        buf_open(&line, arena);
+        buf_puts(&line, "");
+        for (size_t j = 0; j < found.count; j++)
+            buf_printf(&line, "%s%s", j ? " " : "", found.items[j].term);
+        ck_assert_msg(strcmp(line.data, rows[i].terms) == 0, "\"%s\": \"%s\", expected \"%s\"",
+                      rows[i].text, line.data, rows[i].terms);
+    }
+}
+END_TEST
+
+START_TEST(a_time_has_its_terms)
+{
+    const char *terms[DATES_OF];
+
+    ck_assert_uint_eq(dates_of(arena, INT64_C(1715774400000), terms), DATES_OF);
+    ck_assert_str_eq(terms[0], "@2024-05-15");
+    ck_assert_str_eq(terms[1], "@-05-15");
+    ck_assert_str_eq(terms[5], "@w3");
+    ck_assert_uint_eq(dates_of(arena, -1, terms), DATES_OF);
+    ck_assert_str_eq(terms[0], "@1969-12-31");
+    ck_assert_uint_eq(dates_of(arena, INT64_MAX, terms), 0);
+    ck_assert_uint_eq(dates_of(arena, INT64_MIN, terms), 0);
 }
 END_TEST
 
@@ -257,7 +372,7 @@ START_TEST(texts_without_words_are_refused)
     ck_assert_int_eq(embedder_text(words, arena, "x", 1, 63, vector).code, ERR_ARGUMENT);
     ck_assert_int_eq(embedder_text(words, arena, "x", 1, 4097, vector).code, ERR_ARGUMENT);
     ck_assert_int_eq(embedder_text(words, arena, "x", 1, 4096, vector).code, ERR_OK);
-    ck_assert_str_eq(embedder_name(arena, 384, "english"), "hash-1-384-english");
+    ck_assert_str_eq(embedder_name(arena, 384, "english"), "hash-2-384-english");
     words_destroy(&words);
 }
 END_TEST
@@ -271,6 +386,9 @@ int main(void)
     tcase_set_timeout(tcase, 60);
     tcase_add_checked_fixture(tcase, start, stop);
     tcase_add_test(tcase, the_table);
+    tcase_add_test(tcase, irregular_forms_are_sorted_and_lead_on);
+    tcase_add_test(tcase, questions_say_when);
+    tcase_add_test(tcase, a_time_has_its_terms);
     tcase_add_test(tcase, unknown_languages_are_refused);
     tcase_add_test(tcase, terms_are_bounded);
     tcase_add_test(tcase, positions_count_words);

@@ -1,6 +1,7 @@
 #include "actors/brain/embedder.h"
 
 #include <math.h>
+#include <stdio.h>
 #include <string.h>
 
 /* Measured by bench_retrieval. */
@@ -27,6 +28,19 @@ typedef struct features {
 const char *embedder_name(arena_t *arena, uint32_t dims, const char *language)
 {
     return arena_printf(arena, "hash-%d-%u-%s", WORDS_VERSION, dims, language);
+}
+
+const char *embedder_language(const char *name)
+{
+    char rules[32];
+    const char *at = name;
+
+    snprintf(rules, sizeof rules, "hash-%d-", WORDS_VERSION);
+    if (strncmp(name, rules, strlen(rules)) != 0)
+        return NULL;
+    at += strlen(rules);
+    at += strspn(at, "0123456789");
+    return *at == '-' ? at + 1 : NULL;
 }
 
 static uint64_t mix(uint64_t h)
@@ -84,6 +98,8 @@ static void count_grams(features_t *in, const word_t *word, float told)
 
 static void count_word(features_t *in, const word_t *word, float told)
 {
+    if (word->kind == WORD_PART) /* the runs of letters find them */
+        return;
     count_feature(in, hash_term(1, word->term, word->size), WEIGHT_WORD, PLACES_WORD, told);
     if (word->kind != WORD_LETTER && word->kind != WORD_PAIR && word->kind != WORD_WHOLE)
         count_grams(in, word, told);

@@ -20,6 +20,9 @@
 /* "hash-1-384-english": rules, dimensions, language; lives in the arena. */
 const char *embedder_name(arena_t *arena, uint32_t dims, const char *language);
 
+/* The language in a name, inside it; NULL: these are not vectors that the present rules make. */
+const char *embedder_language(const char *name);
+
 /* Writes `dims` floats of length one. Errors: ARGUMENT (dims out of range; no word in the text). */
 err_t embedder_text(words_t *words, arena_t *arena, const char *text, size_t size, uint32_t dims,
                     float *vector);

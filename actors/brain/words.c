@@ -11,14 +11,27 @@
 
 #include <unictype.h>
 
+#include "actors/brain/forms.h"
 #include "actors/brain/stopwords.h"
 
 #define SEGMENT_MAX 512 /* bytes of one word that are looked at */
 
+/* Scripts that one language stands for when it is not the company's. */
+static const struct {
+    uint32_t first, last;
+    const char *language;
+} scripts[] = {{0x0370, 0x03ff, "greek"},    {0x0400, 0x052f, "russian"},
+               {0x0530, 0x058f, "armenian"}, {0x0600, 0x06ff, "arabic"},
+               {0x0900, 0x097f, "hindi"},    {0x0b80, 0x0bff, "tamil"}};
+enum { SCRIPTS = sizeof scripts / sizeof scripts[0] };
+
 struct words {
-    struct sb_stemmer *stemmer; /* NULL for "none" */
+    struct sb_stemmer *stemmer;         /* NULL for "none" */
+    struct sb_stemmer *others[SCRIPTS]; /* made when first needed */
     char language[32];
     bool bare; /* marks go before stemming: English has none of its own, so résumé is resume */
+    bool german;
+    bool compounds; /* its compounds are written as one word */
 };
 
 /* One call of words_split. */
@@ -30,6 +43,17 @@ typedef struct split {
     uint32_t run[2]; /* the letter before and this one, of a run without spaces */
     size_t run_length;
 } split_t;
+
+static bool writes_compounds(const char *language)
+{
+    static const char *const such[] = {"german",    "dutch",   "danish",   "swedish",
+                                       "norwegian", "finnish", "hungarian"};
+
+    for (size_t i = 0; i < sizeof such / sizeof such[0]; i++)
+        if (strcmp(such[i], language) == 0)
+            return true;
+    return false;
+}
 
 err_t words_new(words_t **words, const char *language)
 {
@@ -46,6 +70,8 @@ err_t words_new(words_t **words, const char *language)
     }
     strcpy(self->language, language);
     self->bare = strcmp(language, "english") == 0 || strcmp(language, "porter") == 0;
+    self->german = strcmp(language, "german") == 0;
+    self->compounds = writes_compounds(language);
     *words = self;
     return err_ok();
 }
@@ -56,6 +82,9 @@ void words_destroy(words_t **words)
         return;
     if ((*words)->stemmer)
         sb_stemmer_delete((*words)->stemmer);
+    for (int i = 0; i < SCRIPTS; i++)
+        if ((*words)->others[i])
+            sb_stemmer_delete((*words)->others[i]);
     free(*words);
     *words = NULL;
 }
@@ -236,32 +265,145 @@ static size_t number(char *text, size_t size)
     return kept;
 }
 
+/* The stemmer of a word: the company's, or that of its script. */
+static struct sb_stemmer *stemmer_of(words_t *words, const char *word, size_t size)
+{
+    size_t used;
+    uint32_t first = words_decode(word, size, &used);
+
+    for (int i = 0; first >= 0x370 && i < SCRIPTS; i++)
+        if (first >= scripts[i].first && first <= scripts[i].last) {
+            if (strcmp(words->language, scripts[i].language) == 0 ||
+                (i == 1 && strcmp(words->language, "serbian") == 0))
+                return words->stemmer;
+            if (!words->others[i])
+                words->others[i] = sb_stemmer_new(scripts[i].language, NULL);
+            return words->others[i];
+        }
+    return words->stemmer;
+}
+
+/* The stem without marks, into `out` of SEGMENT_MAX bytes. */
+static size_t stem(words_t *words, const char *folded, size_t size, char *out)
+{
+    struct sb_stemmer *stemmer = stemmer_of(words, folded, size);
+
+    if (!stemmer)
+        return strip_marks(folded, size, out);
+    const sb_symbol *stemmed = sb_stemmer_stem(stemmer, (const sb_symbol *)folded, (int)size);
+    if (!stemmed)
+        abort(); /* out of memory */
+    return strip_marks((const char *)stemmed, (size_t)sb_stemmer_length(stemmer), out);
+}
+
+/* Mueller is Müller: ae, oe and ue are umlauts unless after a vowel or q (neue, quer). In place;
+ * the text keeps its length, as ä, ö, ü have two bytes as well. */
+static void join_umlauts(char *folded, size_t size)
+{
+    for (size_t i = 0; i + 1 < size; i++) {
+        char before = i ? folded[i - 1] : ' ', c = folded[i];
+        if (folded[i + 1] != 'e' || (c != 'a' && c != 'o' && c != 'u') || strchr("aeiouq", before))
+            continue;
+        folded[i] = (char)0xc3;
+        folded[i + 1] = (char)(c == 'a' ? 0xa4 : c == 'o' ? 0xb6 : 0xbc);
+        i++;
+    }
+}
+
+/* ---- compounds ----
+ * Without a dictionary every place where a word can be divided is taken: both sides have a vowel
+ * and COMPOUND_PART letters, and the right one begins as words begin. Most of what comes out is
+ * nonsense that nobody asks for; it is kept apart from real words (WORD_PART). */
+
+enum { COMPOUND_LEAST = 9, COMPOUND_PART = 4, COMPOUND_MOST = 40 };
+
+static bool is_vowel(const char *letter)
+{
+    return strchr("aeiouy", *letter) || (uint8_t)*letter >= 0x80;
+}
+
+/* Does a word begin with these consonants? */
+static bool begins_words(const char *text, size_t consonants)
+{
+    static const char *const onsets[] = {
+        "bj", "bl",  "br",  "ch", "chr", "cr",  "dj",   "dr",   "fj",   "fl",   "fr",   "gj",
+        "gl", "gn",  "gr",  "hj", "kj",  "kl",  "kn",   "kr",   "kv",   "pf",   "pfl",  "pfr",
+        "ph", "pl",  "pr",  "ps", "qu",  "sch", "schl", "schm", "schn", "schr", "schw", "sj",
+        "sk", "skj", "skr", "sl", "sm",  "sn",  "sp",   "spj",  "spl",  "spr",  "st",   "str",
+        "sv", "th",  "tj",  "tr", "tv",  "vl",  "vr",   "wr",   "zw"};
+
+    if (consonants <= 1)
+        return true;
+    for (size_t i = 0; i < sizeof onsets / sizeof onsets[0]; i++)
+        if (strlen(onsets[i]) == consonants && strncmp(text, onsets[i], consonants) == 0)
+            return true;
+    return false;
+}
+
+static size_t consonants_at(const char *text, size_t size)
+{
+    size_t count = 0;
+
+    while (count < size && !is_vowel(text + count))
+        count++;
+    return count;
+}
+
+static void put_parts(split_t *split, const char *folded, size_t size, uint32_t position)
+{
+    size_t starts[COMPOUND_MOST + 1], letters = 0, used;
+    char bare[SEGMENT_MAX];
+
+    for (size_t at = 0; at < size; at += used) {
+        uint32_t point = words_decode(folded + at, size - at, &used);
+        if (letters == COMPOUND_MOST || (point < 0x80 && (point < 'a' || point > 'z')))
+            return;
+        starts[letters++] = at;
+    }
+    if (letters < COMPOUND_LEAST)
+        return;
+    for (size_t i = COMPOUND_PART; i + COMPOUND_PART <= letters; i++) {
+        const char *right = folded + starts[i];
+        size_t left = starts[i], rest = size - left, onset = consonants_at(right, rest);
+        if (onset == rest || !begins_words(right, onset) || consonants_at(folded, left) == left)
+            continue;
+        put(split, bare, stem(split->words, right, rest, bare), WORD_PART, false, position);
+        if (folded[left - 1] == 's' && i > COMPOUND_PART) /* Versicherungs-nummer */
+            left--;
+        put(split, bare, stem(split->words, folded, left, bare), WORD_PART, false, position);
+    }
+}
+
 /* One simple word: folded, stemmed, bared of marks. */
 static void put_word(split_t *split, const char *text, size_t size)
 {
     char folded[SEGMENT_MAX + 1], bare[SEGMENT_MAX + 1];
-    const char *stem = folded;
+    words_t *words = split->words;
     size_t length = fold(text, size, folded);
     bool stop = false;
 
-    if (split->words->bare)
+    if (words->bare)
         length = strip_marks(folded, length, folded);
+    if (words->german)
+        join_umlauts(folded, length);
     folded[length] = 0;
     if (length && is_digit(folded[0])) {
         put(split, folded, number(folded, length), WORD_NUMBER, false, split->list->positions++);
         return;
     }
-    if (split->words->stemmer && length) {
-        stop = stopwords_has(split->words->language, folded);
-        const sb_symbol *stemmed =
-            sb_stemmer_stem(split->words->stemmer, (const sb_symbol *)folded, (int)length);
-        if (!stemmed)
-            abort(); /* out of memory */
-        stem = (const char *)stemmed;
-        length = (size_t)sb_stemmer_length(split->words->stemmer);
+    if (words->stemmer && length) {
+        stop = stopwords_has(words->language, folded);
+        const char *base = stop ? NULL : forms_base(words->language, folded);
+        if (base)
+            length = stem(words, base, strlen(base), bare);
+        else
+            length = stem(words, folded, length, bare);
+    } else {
+        length = strip_marks(folded, length, bare);
     }
-    length = strip_marks(stem, length, bare);
     put(split, bare, length, WORD_STEM, stop, split->list->positions++);
+    if (words->compounds && !stop)
+        put_parts(split, folded, strlen(folded), split->list->positions - 1);
 }
 
 /* ---- names out of code ---- */
@@ -417,10 +559,43 @@ static size_t encode(const uint32_t *points, size_t count, char *out)
     return fold(raw, length, out);
 }
 
+/* What only holds sentences together. Single Hiragana do nothing else. */
+static bool says_nothing(const char *term, size_t size)
+{
+    static const char letters[] =
+        "的了是在和吗呢吧啊我你他她它们这那有就也很不与及或着过把被让给对从到于之其而且但并个";
+    static const char *const pairs[] = {
+        "什么", "怎么", "我们", "你们", "他们", "她们", "这个", "那个", "一个", "这些",  "那些",
+        "因为", "所以", "但是", "可以", "没有", "已经", "是否", "如何", "哪里", "哪个",  "多少",
+        "です", "ます", "した", "して", "する", "ある", "いる", "ない", "から", "まで",  "この",
+        "その", "あの", "どの", "これ", "それ", "あれ", "どれ", "こと", "もの", "れる",  "られ",
+        "まし", "せん", "でし", "てい", "ので", "のに", "には", "では", "とは", "ました"};
+
+    if (size == 3 && (uint8_t)term[0] == 0xe3 &&
+        ((uint8_t)term[1] == 0x81 || ((uint8_t)term[1] == 0x82 && (uint8_t)term[2] < 0xa0)))
+        return true;
+    if (size == 3)
+        for (const char *at = letters; *at; at += 3)
+            if (memcmp(at, term, 3) == 0)
+                return true;
+    for (size_t i = 0; size > 3 && i < sizeof pairs / sizeof pairs[0]; i++)
+        if (strlen(pairs[i]) == size && memcmp(pairs[i], term, size) == 0)
+            return true;
+    return false;
+}
+
+static void put_spaceless(split_t *split, size_t count, word_kind_t kind, uint32_t position)
+{
+    char term[SEGMENT_MAX];
+    size_t size = encode(split->run + 2 - count, count, term);
+    bool stop = split->words->stemmer && says_nothing(term, size);
+
+    put(split, term, size, kind, stop, position);
+}
+
 /* Each letter is a word of its own position; the pair with the one before it shares that. */
 static void put_letter(split_t *split, uint32_t point)
 {
-    char term[SEGMENT_MAX];
 
     if (!is_alnum(point) && !is_mark(point)) {
         split->run_length = 0;
@@ -430,8 +605,8 @@ static void put_letter(split_t *split, uint32_t point)
     split->run[1] = point;
     split->run_length++;
     if (split->run_length >= 2)
-        put(split, term, encode(split->run, 2, term), WORD_PAIR, false, split->list->positions - 1);
-    put(split, term, encode(split->run + 1, 1, term), WORD_LETTER, false, split->list->positions++);
+        put_spaceless(split, 2, WORD_PAIR, split->list->positions - 1);
+    put_spaceless(split, 1, WORD_LETTER, split->list->positions++);
 }
 
 /* Particles are glued to Korean words, so the pairs of syllables are terms too. */

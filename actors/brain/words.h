@@ -2,10 +2,16 @@
  *
  * Segmentation follows Unicode (UAX 29), then:
  *  - case is folded and compatibility forms are unified (NFKC), marks are stripped after stemming;
- *  - words of the company's language are stemmed (Snowball) and its stop words are marked;
+ *  - words of the company's language are stemmed (Snowball), irregular forms first replaced by
+ * their base, and its stop words are marked; words in Cyrillic, Greek, Arabic, Devanagari, Tamil or
+ *    Armenian have the stemmer of their script;
+ *  - long words of languages that write compounds as one word (German, Dutch, the Scandinavian
+ * ones, Finnish, Hungarian) also give the parts they may be made of; ae, oe, ue are umlauts in
+ * German;
  *  - names out of code are also given in parts: brain_query, IndexFlatIP, std::vector, a.b.c;
  *  - scripts without spaces (Han, Kana, Thai, Lao, Khmer, Myanmar) and Hangul give overlapping
- * pairs of letters besides the single letters or the whole word. Bytes that are no UTF-8 end a word
+ * pairs of letters besides the single letters or the whole word; what says nothing there (的, です)
+ * is marked as stop words are. Bytes that are no UTF-8 end a word
  * and are otherwise skipped; nothing can make it fail. Bounded: terms of more than WORDS_TERM_MAX
  * bytes are cut at a letter, and after WORDS_MAX terms the rest of the text is ignored (`cut` says
  * so).
@@ -24,7 +30,7 @@
 #include "proto/arena.h"
 #include "proto/err.h"
 
-#define WORDS_VERSION 1
+#define WORDS_VERSION 2
 #define WORDS_TERM_MAX 48
 #define WORDS_MAX 65536
 
@@ -36,6 +42,7 @@ typedef enum word_kind {
     WORD_NUMBER, /* begins with a digit */
     WORD_LETTER, /* one letter of a script without spaces */
     WORD_PAIR,   /* two neighbouring letters of it */
+    WORD_PART,   /* what a compound may be made of; after the whole, at its position */
 } word_kind_t;
 
 typedef struct word {

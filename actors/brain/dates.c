@@ -1,0 +1,757 @@
+#include "actors/brain/dates.h"
+
+#include <stdbool.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+#define DAY_MS INT64_C(86400000)
+
+enum { TOKENS_MAX = 512, WORD_MAX = 32, YEAR_FIRST = 1900, YEAR_LAST = 2099 };
+
+/* ---- the words that say when ---- */
+
+typedef enum meaning {
+    NONE,
+    MONTH,   /* 1 to 12 */
+    WEEKDAY, /* 0 is Sunday */
+    NUMBER,
+    ORDINAL, /* first, second, third, fourth: of quarters */
+    UNIT,    /* one of the units below */
+    LAST,    /* the one before this */
+    THIS,
+    AGO,    /* stands behind: two days ago */
+    BEFORE, /* stands before: vor zwei Tagen */
+    DAY,    /* so many days back */
+    LEAD,   /* what follows is likely a date */
+} meaning_t;
+
+enum { DAYS, WEEKS, MONTHS, QUARTERS, YEARS };
+
+typedef struct say {
+    const char *word; /* in small letters */
+    uint8_t meaning, value;
+    bool doubtful; /* has other meanings: needs a number or a LEAD beside it */
+} say_t;
+
+/* Sorted by nothing: a few hundred are looked through once for each word of a question. */
+static const say_t says[] = {
+    {"january", MONTH, 1, false},     {"february", MONTH, 2, false},
+    {"march", MONTH, 3, true},        {"april", MONTH, 4, false},
+    {"may", MONTH, 5, true},          {"june", MONTH, 6, false},
+    {"july", MONTH, 7, false},        {"august", MONTH, 8, false},
+    {"september", MONTH, 9, false},   {"october", MONTH, 10, false},
+    {"november", MONTH, 11, false},   {"december", MONTH, 12, false},
+    {"jan", MONTH, 1, true},          {"feb", MONTH, 2, true},
+    {"mar", MONTH, 3, true},          {"apr", MONTH, 4, true},
+    {"jun", MONTH, 6, true},          {"jul", MONTH, 7, true},
+    {"aug", MONTH, 8, true},          {"sep", MONTH, 9, true},
+    {"sept", MONTH, 9, true},         {"oct", MONTH, 10, true},
+    {"nov", MONTH, 11, true},         {"dec", MONTH, 12, true},
+    {"januar", MONTH, 1, false},      {"jänner", MONTH, 1, false},
+    {"februar", MONTH, 2, false},     {"märz", MONTH, 3, false},
+    {"mai", MONTH, 5, true},          {"juni", MONTH, 6, false},
+    {"juli", MONTH, 7, false},        {"oktober", MONTH, 10, false},
+    {"dezember", MONTH, 12, false},   {"janvier", MONTH, 1, false},
+    {"février", MONTH, 2, false},     {"mars", MONTH, 3, true},
+    {"avril", MONTH, 4, false},       {"juin", MONTH, 6, false},
+    {"juillet", MONTH, 7, false},     {"août", MONTH, 8, false},
+    {"septembre", MONTH, 9, false},   {"octobre", MONTH, 10, false},
+    {"novembre", MONTH, 11, false},   {"décembre", MONTH, 12, false},
+    {"enero", MONTH, 1, false},       {"febrero", MONTH, 2, false},
+    {"marzo", MONTH, 3, false},       {"abril", MONTH, 4, false},
+    {"mayo", MONTH, 5, true},         {"junio", MONTH, 6, false},
+    {"julio", MONTH, 7, true},        {"agosto", MONTH, 8, false},
+    {"septiembre", MONTH, 9, false},  {"octubre", MONTH, 10, false},
+    {"noviembre", MONTH, 11, false},  {"diciembre", MONTH, 12, false},
+    {"gennaio", MONTH, 1, false},     {"febbraio", MONTH, 2, false},
+    {"aprile", MONTH, 4, false},      {"maggio", MONTH, 5, false},
+    {"giugno", MONTH, 6, false},      {"luglio", MONTH, 7, false},
+    {"settembre", MONTH, 9, false},   {"ottobre", MONTH, 10, false},
+    {"dicembre", MONTH, 12, false},   {"janeiro", MONTH, 1, false},
+    {"fevereiro", MONTH, 2, false},   {"março", MONTH, 3, false},
+    {"maio", MONTH, 5, false},        {"junho", MONTH, 6, false},
+    {"julho", MONTH, 7, false},       {"setembro", MONTH, 9, false},
+    {"outubro", MONTH, 10, false},    {"novembro", MONTH, 11, false},
+    {"dezembro", MONTH, 12, false},   {"januari", MONTH, 1, false},
+    {"februari", MONTH, 2, false},    {"maart", MONTH, 3, false},
+    {"mei", MONTH, 5, true},          {"augustus", MONTH, 8, false},
+    {"января", MONTH, 1, false},      {"февраля", MONTH, 2, false},
+    {"марта", MONTH, 3, false},       {"апреля", MONTH, 4, false},
+    {"мая", MONTH, 5, false},         {"июня", MONTH, 6, false},
+    {"июля", MONTH, 7, false},        {"августа", MONTH, 8, false},
+    {"сентября", MONTH, 9, false},    {"октября", MONTH, 10, false},
+    {"ноября", MONTH, 11, false},     {"декабря", MONTH, 12, false},
+    {"январе", MONTH, 1, false},      {"феврале", MONTH, 2, false},
+    {"марте", MONTH, 3, false},       {"апреле", MONTH, 4, false},
+    {"мае", MONTH, 5, false},         {"июне", MONTH, 6, false},
+    {"июле", MONTH, 7, false},        {"августе", MONTH, 8, false},
+    {"сентябре", MONTH, 9, false},    {"октябре", MONTH, 10, false},
+    {"ноябре", MONTH, 11, false},     {"декабре", MONTH, 12, false},
+    {"sunday", WEEKDAY, 0, false},    {"monday", WEEKDAY, 1, false},
+    {"tuesday", WEEKDAY, 2, false},   {"wednesday", WEEKDAY, 3, false},
+    {"thursday", WEEKDAY, 4, false},  {"friday", WEEKDAY, 5, false},
+    {"saturday", WEEKDAY, 6, false},  {"sonntag", WEEKDAY, 0, false},
+    {"montag", WEEKDAY, 1, false},    {"dienstag", WEEKDAY, 2, false},
+    {"mittwoch", WEEKDAY, 3, false},  {"donnerstag", WEEKDAY, 4, false},
+    {"freitag", WEEKDAY, 5, false},   {"samstag", WEEKDAY, 6, false},
+    {"sonnabend", WEEKDAY, 6, false}, {"dimanche", WEEKDAY, 0, false},
+    {"lundi", WEEKDAY, 1, false},     {"mardi", WEEKDAY, 2, false},
+    {"mercredi", WEEKDAY, 3, false},  {"jeudi", WEEKDAY, 4, false},
+    {"vendredi", WEEKDAY, 5, false},  {"samedi", WEEKDAY, 6, false},
+    {"domingo", WEEKDAY, 0, true},    {"lunes", WEEKDAY, 1, false},
+    {"martes", WEEKDAY, 2, false},    {"miércoles", WEEKDAY, 3, false},
+    {"jueves", WEEKDAY, 4, false},    {"viernes", WEEKDAY, 5, false},
+    {"sábado", WEEKDAY, 6, false},    {"one", NUMBER, 1, false},
+    {"a", NUMBER, 1, false},          {"an", NUMBER, 1, false},
+    {"two", NUMBER, 2, false},        {"couple", NUMBER, 2, false},
+    {"three", NUMBER, 3, false},      {"four", NUMBER, 4, false},
+    {"five", NUMBER, 5, false},       {"six", NUMBER, 6, false},
+    {"seven", NUMBER, 7, false},      {"eight", NUMBER, 8, false},
+    {"nine", NUMBER, 9, false},       {"ten", NUMBER, 10, false},
+    {"eleven", NUMBER, 11, false},    {"twelve", NUMBER, 12, false},
+    {"einem", NUMBER, 1, false},      {"einer", NUMBER, 1, false},
+    {"zwei", NUMBER, 2, false},       {"drei", NUMBER, 3, false},
+    {"vier", NUMBER, 4, false},       {"fünf", NUMBER, 5, false},
+    {"sechs", NUMBER, 6, false},      {"sieben", NUMBER, 7, false},
+    {"acht", NUMBER, 8, false},       {"neun", NUMBER, 9, false},
+    {"zehn", NUMBER, 10, false},      {"first", ORDINAL, 1, false},
+    {"second", ORDINAL, 2, false},    {"third", ORDINAL, 3, false},
+    {"fourth", ORDINAL, 4, false},    {"ersten", ORDINAL, 1, false},
+    {"zweiten", ORDINAL, 2, false},   {"dritten", ORDINAL, 3, false},
+    {"vierten", ORDINAL, 4, false},   {"erstes", ORDINAL, 1, false},
+    {"zweites", ORDINAL, 2, false},   {"drittes", ORDINAL, 3, false},
+    {"viertes", ORDINAL, 4, false},   {"day", UNIT, DAYS, false},
+    {"days", UNIT, DAYS, false},      {"week", UNIT, WEEKS, false},
+    {"weeks", UNIT, WEEKS, false},    {"month", UNIT, MONTHS, false},
+    {"months", UNIT, MONTHS, false},  {"quarter", UNIT, QUARTERS, false},
+    {"year", UNIT, YEARS, false},     {"years", UNIT, YEARS, false},
+    {"tag", UNIT, DAYS, false},       {"tage", UNIT, DAYS, false},
+    {"tagen", UNIT, DAYS, false},     {"woche", UNIT, WEEKS, false},
+    {"wochen", UNIT, WEEKS, false},   {"monat", UNIT, MONTHS, false},
+    {"monats", UNIT, MONTHS, false},  {"monate", UNIT, MONTHS, false},
+    {"monaten", UNIT, MONTHS, false}, {"quartal", UNIT, QUARTERS, false},
+    {"jahr", UNIT, YEARS, false},     {"jahres", UNIT, YEARS, false},
+    {"jahre", UNIT, YEARS, false},    {"jahren", UNIT, YEARS, false},
+    {"last", LAST, 0, false},         {"previous", LAST, 0, false},
+    {"past", LAST, 0, false},         {"letzte", LAST, 0, false},
+    {"letzten", LAST, 0, false},      {"letzter", LAST, 0, false},
+    {"letztes", LAST, 0, false},      {"vorige", LAST, 0, false},
+    {"vorigen", LAST, 0, false},      {"voriges", LAST, 0, false},
+    {"vergangene", LAST, 0, false},   {"vergangenen", LAST, 0, false},
+    {"vergangenes", LAST, 0, false},  {"this", THIS, 0, false},
+    {"diese", THIS, 0, false},        {"diesen", THIS, 0, false},
+    {"diesem", THIS, 0, false},       {"dieser", THIS, 0, false},
+    {"dieses", THIS, 0, false},       {"ago", AGO, 0, false},
+    {"vor", BEFORE, 0, false},        {"today", DAY, 0, false},
+    {"tonight", DAY, 0, false},       {"yesterday", DAY, 1, false},
+    {"heute", DAY, 0, false},         {"gestern", DAY, 1, false},
+    {"vorgestern", DAY, 2, false},    {"aujourd'hui", DAY, 0, false},
+    {"hier", DAY, 1, true}, /* German: here */
+    {"hoy", DAY, 0, false},           {"ayer", DAY, 1, false},
+    {"oggi", DAY, 0, false},          {"ieri", DAY, 1, false},
+    {"hoje", DAY, 0, false},          {"ontem", DAY, 1, false},
+    {"vandaag", DAY, 0, false},       {"gisteren", DAY, 1, false},
+    {"сегодня", DAY, 0, false},       {"вчера", DAY, 1, false},
+    {"in", LEAD, 0, false},           {"on", LEAD, 0, false},
+    {"since", LEAD, 0, false},        {"until", LEAD, 0, false},
+    {"during", LEAD, 0, false},       {"early", LEAD, 0, false},
+    {"late", LEAD, 0, false},         {"mid", LEAD, 0, false},
+    {"before", LEAD, 0, false},       {"after", LEAD, 0, false},
+    {"from", LEAD, 0, false},         {"of", LEAD, 0, false},
+    {"by", LEAD, 0, false},           {"between", LEAD, 0, false},
+    {"and", LEAD, 0, false},          {"next", LEAD, 0, false},
+    {"im", LEAD, 0, false},           {"am", LEAD, 0, false},
+    {"vom", LEAD, 0, false},          {"bis", LEAD, 0, false},
+    {"ab", LEAD, 0, false},           {"seit", LEAD, 0, false},
+    {"anfang", LEAD, 0, false},       {"mitte", LEAD, 0, false},
+    {"ende", LEAD, 0, false},         {"en", LEAD, 0, false},
+    {"de", LEAD, 0, false},           {"le", LEAD, 0, false},
+    {"depuis", LEAD, 0, false},       {"el", LEAD, 0, false},
+    {"em", LEAD, 0, false},           {"di", LEAD, 0, false},
+    {"op", LEAD, 0, false},
+};
+
+/* The same in scripts without spaces; found anywhere, with nothing around them. */
+typedef struct glyphs {
+    const char *text;
+    uint8_t unit, back;
+} glyphs_t;
+
+static const glyphs_t glyphs[] = {
+    {"今天", DAYS, 0},    {"今日", DAYS, 0},     {"昨天", DAYS, 1},     {"昨日", DAYS, 1},
+    {"前天", DAYS, 2},    {"一昨日", DAYS, 2},   {"本周", WEEKS, 0},    {"这周", WEEKS, 0},
+    {"今週", WEEKS, 0},   {"上周", WEEKS, 1},    {"上星期", WEEKS, 1},  {"先週", WEEKS, 1},
+    {"本月", MONTHS, 0},  {"今月", MONTHS, 0},   {"这个月", MONTHS, 0}, {"上个月", MONTHS, 1},
+    {"上月", MONTHS, 1},  {"先月", MONTHS, 1},   {"今年", YEARS, 0},    {"去年", YEARS, 1},
+    {"昨年", YEARS, 1},   {"前年", YEARS, 2},    {"오늘", DAYS, 0},     {"어제", DAYS, 1},
+    {"지난주", WEEKS, 1}, {"지난달", MONTHS, 1}, {"작년", YEARS, 1},    {"올해", YEARS, 0},
+};
+
+/* ---- times ---- */
+
+static bool calendar(int64_t ms, struct tm *tm)
+{
+    time_t seconds = (time_t)(ms / 1000 - (ms % 1000 < 0));
+
+    return gmtime_r(&seconds, tm) && tm->tm_year >= 0 - 1900 && tm->tm_year <= 9999 - 1900;
+}
+
+size_t dates_of(arena_t *arena, int64_t ms, const char *terms[DATES_OF])
+{
+    struct tm tm;
+
+    if (!calendar(ms, &tm))
+        return 0;
+    int year = tm.tm_year + 1900, month = tm.tm_mon + 1;
+    terms[0] = arena_printf(arena, "@%d-%02d-%02d", year, month, tm.tm_mday);
+    terms[1] = arena_printf(arena, "@-%02d-%02d", month, tm.tm_mday);
+    terms[2] = arena_printf(arena, "@%d-%02d", year, month);
+    terms[3] = arena_printf(arena, "@-%02d", month);
+    terms[4] = arena_printf(arena, "@%d", year);
+    terms[5] = arena_printf(arena, "@w%d", tm.tm_wday);
+    return DATES_OF;
+}
+
+/* ---- tokens ---- */
+
+typedef struct token {
+    char word[WORD_MAX]; /* in small letters; "" for numbers */
+    int number;          /* -1: no number */
+    uint8_t digits;      /* of the number */
+    char before;         /* what divides it from the one before: 0 nothing, a blank, or a sign */
+    bool capital;
+    meaning_t meaning;
+    uint8_t value;
+    bool doubtful;
+} token_t;
+
+typedef struct reading {
+    arena_t *arena;
+    int64_t now_ms;
+    date_terms_t *out;
+    token_t *tokens;
+    size_t count;
+} reading_t;
+
+static bool is_digit(char c)
+{
+    return c >= '0' && c <= '9';
+}
+
+static bool is_letter(char c)
+{
+    return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (unsigned char)c >= 0x80;
+}
+
+/* 年 月 日 号 and 년 월 일: they end a number. */
+static bool unit_glyph(const char *at, char *unit)
+{
+    static const struct {
+        const char *glyph;
+        char unit;
+    } units[] = {{"年", 'y'}, {"月", 'm'}, {"日", 'd'}, {"号", 'd'},
+                 {"년", 'y'}, {"월", 'm'}, {"일", 'd'}};
+
+    for (size_t i = 0; i < sizeof units / sizeof units[0]; i++)
+        if (strncmp(at, units[i].glyph, 3) == 0) {
+            *unit = units[i].unit;
+            return true;
+        }
+    return false;
+}
+
+/* Small letters, also of Latin-1 and Cyrillic; enough for the words above. */
+static size_t small(const char *in, size_t size, char *out)
+{
+    size_t length = 0;
+
+    for (size_t i = 0; i < size && length + 3 < WORD_MAX; i++) {
+        unsigned char c = (unsigned char)in[i];
+        unsigned char next = i + 1 < size ? (unsigned char)in[i + 1] : 0;
+        if (c == 0xc3 && next >= 0x80 && next <= 0x9e) {
+            out[length++] = (char)c;
+            out[length++] = (char)(next + 0x20);
+            i++;
+        } else if (c == 0xd0 && next >= 0x90 && next <= 0xaf) {
+            out[length++] = (char)(next >= 0xa0 ? 0xd1 : 0xd0);
+            out[length++] = (char)(next >= 0xa0 ? next - 0x20 : next + 0x20);
+            i++;
+        } else {
+            out[length++] = (char)(c >= 'A' && c <= 'Z' ? c + 32 : c);
+        }
+    }
+    out[length] = 0;
+    return length;
+}
+
+static void know(token_t *token)
+{
+    for (size_t i = 0; i < sizeof says / sizeof says[0]; i++)
+        if (strcmp(says[i].word, token->word) == 0) {
+            token->meaning = (meaning_t)says[i].meaning;
+            token->value = says[i].value;
+            token->doubtful = says[i].doubtful;
+            return;
+        }
+}
+
+static char divider(const char *from, const char *to)
+{
+    char sign = 0;
+
+    for (const char *c = from; c < to; c++)
+        if (*c != ' ' && *c != '\t')
+            sign = sign ? '?' : *c;
+    return sign ? sign : from < to ? ' ' : 0;
+}
+
+static void read_tokens(reading_t *in, const char *text)
+{
+    const char *end = text;
+
+    for (const char *at = text; *at && in->count < TOKENS_MAX;) {
+        const char *from = at;
+        if (is_digit(*at)) {
+            while (is_digit(*at))
+                at++;
+        } else if (is_letter(*at)) {
+            while (is_letter(*at) || (*at == '\'' && is_letter(at[1])))
+                at++;
+        } else {
+            at++;
+            continue;
+        }
+        token_t *token = &in->tokens[in->count++];
+        size_t size = (size_t)(at - from);
+        *token = (token_t){.number = -1, .before = divider(end, from)};
+        if (is_digit(*from) && size <= 4) {
+            token->number = atoi(from);
+            token->digits = (uint8_t)size;
+        } else if (!is_digit(*from)) {
+            small(from, size, token->word);
+            token->capital = *from >= 'A' && *from <= 'Z';
+            know(token);
+        }
+        end = at;
+    }
+}
+
+/* ---- what is meant ---- */
+
+static void mean(reading_t *in, const char *term, float boost)
+{
+    date_terms_t *out = in->out;
+
+    for (size_t i = 0; i < out->count; i++)
+        if (strcmp(out->items[i].term, term) == 0) {
+            if (out->items[i].boost < boost)
+                out->items[i].boost = boost;
+            return;
+        }
+    if (out->count < DATES_MAX)
+        out->items[out->count++] = (date_term_t){term, boost};
+}
+
+/* year 0: any. day 0: the whole month. */
+static bool mean_date(reading_t *in, int year, int month, int day)
+{
+    if (month < 1 || month > 12 || day < 0 || day > 31 ||
+        (year && (year < YEAR_FIRST || year > YEAR_LAST)))
+        return false;
+    if (year && day) {
+        mean(in, arena_printf(in->arena, "@%d-%02d-%02d", year, month, day), 1);
+        mean(in, arena_printf(in->arena, "@%d-%02d", year, month), 0.3F);
+    } else if (year) {
+        mean(in, arena_printf(in->arena, "@%d-%02d", year, month), 1);
+    } else if (day) {
+        mean(in, arena_printf(in->arena, "@-%02d-%02d", month, day), 1);
+        mean(in, arena_printf(in->arena, "@-%02d", month), 0.3F);
+    } else {
+        mean(in, arena_printf(in->arena, "@-%02d", month), 1);
+    }
+    return true;
+}
+
+static void mean_year(reading_t *in, int year)
+{
+    mean(in, arena_printf(in->arena, "@%d", year), 0.7F);
+}
+
+static void mean_days(reading_t *in, int64_t from_ms, int days)
+{
+    struct tm tm;
+
+    for (int i = 0; i < days; i++)
+        if (calendar(from_ms + i * DAY_MS, &tm))
+            mean(in,
+                 arena_printf(in->arena, "@%d-%02d-%02d", tm.tm_year + 1900, tm.tm_mon + 1,
+                              tm.tm_mday),
+                 1);
+}
+
+/* Three months from the first of the quarter; quarters before January are those of the year
+ * before. */
+static void mean_quarter(reading_t *in, int year, int quarter)
+{
+    for (; quarter < 1; quarter += 4)
+        year -= year > 0;
+    for (int month = quarter * 3 - 2; month <= quarter * 3; month++)
+        mean_date(in, year, month, 0);
+}
+
+/* `back` units before the present one. */
+static void mean_unit(reading_t *in, int unit, int back)
+{
+    struct tm tm;
+
+    if (!calendar(in->now_ms, &tm))
+        return;
+    int months = (tm.tm_year + 1900) * 12 + tm.tm_mon - back;
+    switch (unit) {
+    case DAYS:
+        mean_days(in, in->now_ms - back * DAY_MS, 1);
+        break;
+    case WEEKS: /* from Monday on */
+        mean_days(in, in->now_ms - ((tm.tm_wday + 6) % 7 + 7 * (int64_t)back) * DAY_MS, 7);
+        break;
+    case MONTHS:
+        if (months > 0)
+            mean_date(in, months / 12, months % 12 + 1, 0);
+        break;
+    case QUARTERS:
+        mean_quarter(in, tm.tm_year + 1900, tm.tm_mon / 3 + 1 - back);
+        break;
+    default:
+        mean_year(in, tm.tm_year + 1900 - back);
+    }
+}
+
+/* ---- forms of dates; each says how many tokens it took, 0: it is none ---- */
+
+static const token_t *token_at(const reading_t *in, size_t at)
+{
+    static const token_t nothing = {.number = -1, .before = '?'};
+
+    return at < in->count ? &in->tokens[at] : &nothing;
+}
+
+static bool is_year(const token_t *token)
+{
+    return token->digits == 4 && token->number >= YEAR_FIRST && token->number <= YEAR_LAST;
+}
+
+static bool is_day(const token_t *token)
+{
+    return token->digits && token->digits <= 2 && token->number >= 1 && token->number <= 31;
+}
+
+static bool near(const token_t *token)
+{
+    return token->before == ' ' || token->before == ',' || token->before == '.';
+}
+
+/* 2024-05-17, 2024/5/17, 2024-05 */
+static size_t year_first(reading_t *in, size_t at)
+{
+    const token_t *year = token_at(in, at), *month = token_at(in, at + 1),
+                  *day = token_at(in, at + 2);
+    char sign = month->before;
+
+    if (!is_year(year) || !is_day(month) || (sign != '-' && sign != '/' && sign != '.'))
+        return 0;
+    if (is_day(day) && day->before == sign)
+        return mean_date(in, year->number, month->number, day->number) ? 3 : 0;
+    return sign == '-' && mean_date(in, year->number, month->number, 0) ? 2 : 0;
+}
+
+/* 17.05.2024; 5/17/2024 and 17/5/2024: when both can be, both are meant. */
+static size_t year_third(reading_t *in, size_t at)
+{
+    const token_t *one = token_at(in, at), *two = token_at(in, at + 1),
+                  *year = token_at(in, at + 2);
+    char sign = two->before;
+    bool any = false;
+
+    if (!is_day(one) || !is_day(two) || !is_year(year) || year->before != sign ||
+        (sign != '.' && sign != '/' && sign != '-'))
+        return 0;
+    if (two->number <= 12)
+        any = mean_date(in, year->number, two->number, one->number);
+    if (sign == '/' && one->number <= 12)
+        any |= mean_date(in, year->number, one->number, two->number);
+    return any ? 3 : 0;
+}
+
+/* The th of 8th, the ª and º of others. */
+static size_t skip_ending(const reading_t *in, size_t at)
+{
+    static const char *const endings[] = {"st", "nd", "rd", "th", "er", "º", "ª"};
+
+    for (size_t i = 0; i < sizeof endings / sizeof endings[0]; i++)
+        if (!token_at(in, at)->before && strcmp(token_at(in, at)->word, endings[i]) == 0)
+            return at + 1;
+    return at;
+}
+
+static size_t skip_of(const reading_t *in, size_t at)
+{
+    const char *word = token_at(in, at)->word;
+
+    return strcmp(word, "of") == 0 || strcmp(word, "de") == 0 || strcmp(word, "in") == 0 ? at + 1
+                                                                                         : at;
+}
+
+/* May, May 2024, May 17, May 17th, 2024 */
+static size_t month_first(reading_t *in, size_t at, bool lead)
+{
+    const token_t *month = token_at(in, at);
+    size_t next = at + 1;
+    int day = 0, year = 0;
+
+    if (month->meaning != MONTH)
+        return 0;
+    if (is_day(token_at(in, next)) && near(token_at(in, next))) {
+        day = token_at(in, next)->number;
+        next = skip_ending(in, next + 1);
+    }
+    size_t after = skip_of(in, next);
+    if (is_year(token_at(in, after)) && near(token_at(in, after))) {
+        year = token_at(in, after)->number;
+        next = after + 1;
+    }
+    if (month->doubtful && !day && !year && !lead && !(month->capital && at > 0))
+        return 0;
+    return mean_date(in, year, month->value, day) ? next - at : 0;
+}
+
+/* 17 May, 17th of May 2024, 17. Mai 2024 */
+static size_t day_first(reading_t *in, size_t at)
+{
+    if (!is_day(token_at(in, at)))
+        return 0;
+    size_t month = skip_of(in, skip_ending(in, at + 1)), next = month + 1;
+    int year = 0;
+    if (token_at(in, month)->meaning != MONTH || !near(token_at(in, month)))
+        return 0;
+    next = skip_of(in, next);
+    if (is_year(token_at(in, next)) && near(token_at(in, next)))
+        year = token_at(in, next++)->number;
+    else
+        next = month + 1;
+    return mean_date(in, year, token_at(in, month)->value, token_at(in, at)->number) ? next - at
+                                                                                     : 0;
+}
+
+/* Q3, Q3 2024, third quarter of 2024, 3. Quartal 2024 */
+static size_t quarter(reading_t *in, size_t at)
+{
+    const token_t *one = token_at(in, at), *two = token_at(in, at + 1);
+    int which = 0, year = 0;
+    size_t next = at + 2;
+
+    if (strcmp(one->word, "q") == 0 && two->digits == 1 && !two->before)
+        which = two->number;
+    else if (two->meaning == UNIT && two->value == QUARTERS)
+        which = one->meaning == ORDINAL ? one->value : one->digits == 1 ? one->number : 0;
+    if (which < 1 || which > 4)
+        return 0;
+    size_t after = skip_of(in, next);
+    if (is_year(token_at(in, after))) {
+        year = token_at(in, after)->number;
+        next = after + 1;
+    }
+    mean_quarter(in, year, which);
+    return next - at;
+}
+
+static int number_of(const token_t *token)
+{
+    return token->meaning == NUMBER              ? token->value
+           : token->digits && token->digits <= 3 ? token->number
+                                                 : -1;
+}
+
+/* So many units back. Weeks are some days this way or that. */
+static void mean_ago(reading_t *in, int unit, int count)
+{
+    if (unit == WEEKS)
+        mean_days(in, in->now_ms - (7 * (int64_t)count + 3) * DAY_MS, 7);
+    else
+        mean_unit(in, unit, count);
+}
+
+/* two weeks ago, vor zwei Wochen, a couple of days ago */
+static size_t ago(reading_t *in, size_t at)
+{
+    bool before = token_at(in, at)->meaning == BEFORE;
+    size_t next = at + before;
+    int count = number_of(token_at(in, next));
+
+    if (count < 0)
+        return 0;
+    if (number_of(token_at(in, next + 1)) >= 0) /* a couple */
+        count = number_of(token_at(in, ++next));
+    next = skip_of(in, next + 1);
+    const token_t *unit = token_at(in, next);
+    if (unit->meaning != UNIT || (!before && token_at(in, next + 1)->meaning != AGO))
+        return 0;
+    mean_ago(in, unit->value, count);
+    return next + 2 - before - at;
+}
+
+/* The latest of that weekday before today. */
+static void mean_last_weekday(reading_t *in, int weekday)
+{
+    struct tm tm;
+
+    if (calendar(in->now_ms, &tm))
+        mean_days(in, in->now_ms - ((tm.tm_wday - weekday + 6) % 7 + 1) * DAY_MS, 1);
+}
+
+/* last week, diesen Monat, last Tuesday, last May */
+static size_t relative(reading_t *in, size_t at)
+{
+    const token_t *which = token_at(in, at), *what = token_at(in, at + 1);
+    struct tm tm;
+
+    if ((which->meaning != LAST && which->meaning != THIS) || !calendar(in->now_ms, &tm))
+        return 0;
+    int back = which->meaning == LAST;
+    if (what->meaning == UNIT) {
+        mean_unit(in, what->value, back);
+    } else if (what->meaning == WEEKDAY && back) {
+        mean_last_weekday(in, what->value);
+    } else if (what->meaning == MONTH) {
+        int year = tm.tm_year + 1900 - (back && what->value > tm.tm_mon);
+        mean_date(in, year, what->value, 0);
+    } else {
+        return 0;
+    }
+    return 2;
+}
+
+static size_t one_word(reading_t *in, size_t at, bool lead)
+{
+    const token_t *token = token_at(in, at);
+
+    if (token->meaning == DAY && !token->doubtful)
+        mean_unit(in, DAYS, token->value);
+    else if (token->meaning == WEEKDAY && (!token->doubtful || lead))
+        mean(in, arena_printf(in->arena, "@w%d", token->value), 0.7F);
+    else if (is_year(token) && token->before != '.' && token->before != ':' &&
+             token_at(in, at + 1)->before != '.')
+        mean_year(in, token->number);
+    else
+        return 0;
+    return 1;
+}
+
+static size_t one_date(reading_t *in, size_t at)
+{
+    bool lead =
+        at > 0 && (in->tokens[at - 1].meaning == LEAD || in->tokens[at - 1].meaning == LAST);
+    size_t used = year_first(in, at);
+
+    used = used ? used : year_third(in, at);
+    used = used ? used : day_first(in, at);
+    used = used ? used : quarter(in, at);
+    used = used ? used : ago(in, at);
+    used = used ? used : relative(in, at);
+    used = used ? used : month_first(in, at, lead);
+    used = used ? used : one_word(in, at, lead);
+    return used ? used : 1;
+}
+
+/* ---- scripts without spaces ---- */
+
+/* The number that ends at `end`: digits, or 一 to 九十九, or 二〇二四; -1 when there is none. */
+static int number_before(const char *text, const char *end)
+{
+    static const char *const numerals[] = {"〇", "一", "二", "三", "四", "五",
+                                           "六", "七", "八", "九", "十"};
+    const char *at = end;
+    int value = 0, count = 0, read[8];
+
+    if (at > text && at[-1] == ' ')
+        at--;
+    if (at > text && is_digit(at[-1])) {
+        while (at > text && is_digit(at[-1]))
+            at--;
+        return end - at > 5 ? -1 : atoi(at);
+    }
+    for (bool found = true; found && count < 8 && at - text >= 3;) {
+        found = false;
+        for (int i = 0; i <= 10 && !found; i++)
+            if (strncmp(at - 3, numerals[i], 3) == 0) {
+                read[count++] = i;
+                at -= 3;
+                found = true;
+            }
+    }
+    for (int i = count; i-- > 0;) /* as they stand */
+        value = read[i] == 10     ? (value ? value : 1) * 10
+                : count == 4      ? value * 10 + read[i]
+                : value % 10 == 0 ? value + read[i]
+                                  : -1;
+    return count ? value : -1;
+}
+
+/* 2024年5月17日 and parts of it. */
+static void read_glyph_dates(reading_t *in, const char *text)
+{
+    int year = 0, month = 0, day = 0;
+    char unit = 0;
+
+    for (const char *at = text;; at++) {
+        if (*at && !unit_glyph(at, &unit))
+            continue;
+        int number = *at ? number_before(text, at) : -1;
+        bool begins = *at && (unit == 'y' || (unit == 'm' && month));
+        if (!*at || begins) {
+            if (month)
+                mean_date(in, year, month, day);
+            else if (year)
+                mean_year(in, year);
+            if (!*at)
+                return;
+            month = day = 0;
+            year = unit == 'y' ? 0 : year;
+        }
+        if (number < 0)
+            continue;
+        if (unit == 'y')
+            year = number >= YEAR_FIRST && number <= YEAR_LAST ? number : 0;
+        else if (unit == 'm')
+            month = number >= 1 && number <= 12 ? number : 0;
+        else if (month)
+            day = number >= 1 && number <= 31 ? number : 0;
+    }
+}
+
+static void read_glyphs(reading_t *in, const char *text)
+{
+    for (size_t i = 0; i < sizeof glyphs / sizeof glyphs[0]; i++)
+        if (strstr(text, glyphs[i].text))
+            mean_unit(in, glyphs[i].unit, glyphs[i].back);
+    read_glyph_dates(in, text);
+}
+
+void dates_in(arena_t *arena, const char *text, int64_t now_ms, date_terms_t *out)
+{
+    const int64_t farthest = INT64_C(200000000000000); /* some thousand years */
+    reading_t in = {.arena = arena, .now_ms = now_ms, .out = out};
+
+    out->count = 0;
+    if (now_ms < -farthest || now_ms > farthest)
+        in.now_ms = 0;
+    in.tokens = ARENA_ARRAY(arena, token_t, TOKENS_MAX);
+    read_tokens(&in, text);
+    for (size_t at = 0; at < in.count;)
+        at += one_date(&in, at);
+    for (const char *c = text; *c; c++)
+        if ((unsigned char)*c >= 0xe3) {
+            read_glyphs(&in, text);
+            break;
+        }
+}
