@@ -18,7 +18,11 @@
     F(INT, exact_max, opt(10000), 1, 100000000, "Up to so many memories search is exact.")         \
     F(INT, ef_search, opt(48), 8, 4096, "Breadth of a search in HNSW.")                            \
     F(INT, indexes_open, opt(64), 1, 10000, "Companies whose vectors stay in memory.")             \
-    F(REAL, vector_weight, opt(0.3), 0, 10, "Of vectors against words in the fused score.")        \
+    F(REAL, word_weight, opt(1), 0, 10, "Of words in the fused score; 0: vectors alone.")          \
+    F(REAL, vector_weight, opt(0.3), 0, 10,                                                        \
+      "Of the built-in vectors in the fused score; 0: words alone.")                               \
+    F(REAL, model_weight, opt(1), 0, 10,                                                           \
+      "Of an endpoint's vectors; they are joined by rank, not by score. 0: words alone.")          \
     F(REAL, neighbour_weight, opt(0.25), 0, 1,                                                     \
       "What a memory gets of the score of those before and after it in its thread.")               \
     F(INT, memories_max, opt(20000000), 1, 1000000000, "Most memories of one company.")            \

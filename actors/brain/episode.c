@@ -2,17 +2,19 @@
 
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
+#include "actors/brain/dates.h"
 #include "actors/brain/embedder.h"
-#include "actors/brain/endpoint.h"
 #include "proto/mp.h"
 
 RECORD_DEFINE(episode, episode_FIELDS)
 
-/* Chosen by bench_retrieval; names and dates are short and say who and when, not what. */
+/* Chosen by bench_retrieval. Who and when have little to say about what, and say it once, so their
+ * length does not matter. */
 const episode_field_t episode_fields[EPISODE_FIELDS] = {
-    {1.0F, 0.75F}, {1.0F, 0.75F}, {0.6F, 0.3F}, {0.4F, 0.0F}};
+    [EPISODE_REQUEST] = {1.2F, 0.75F}, [EPISODE_SOLUTION] = {1.0F, 0.75F},
+    [EPISODE_NAMES] = {0.6F, 0.3F},    [EPISODE_DATES] = {2.0F, 0.0F},
+    [EPISODE_WHO] = {2.0F, 0.0F},      [EPISODE_PARTS] = {0.5F, 0.0F}};
 
 /* ---- what a memory says ---- */
 
@@ -49,7 +51,6 @@ static void put_text(buf_t *out, const char *text)
 
 static void put_names(buf_t *out, const episode_t *episode)
 {
-    put_text(out, episode->author);
     put_text(out, episode->thread);
     put_text(out, episode->taskId);
     put_text(out, episode->type);
@@ -58,112 +59,39 @@ static void put_names(buf_t *out, const episode_t *episode)
     put_texts(out, episode->metadata, 0);
 }
 
-static const char *const month_names[] = {"January",   "February", "March",    "April",
-                                          "May",       "June",     "July",     "August",
-                                          "September", "October",  "November", "December"};
-
-static bool date_of(int64_t ms, struct tm *tm)
-{
-    time_t seconds = (time_t)(ms / 1000);
-    return gmtime_r(&seconds, tm) != NULL;
-}
-
-/* "Friday 17 May 2024 2024-05": a memory is found by when it was. */
-static const char *date_words(arena_t *arena, int64_t ms)
-{
-    static const char *const days[] = {"Sunday",   "Monday", "Tuesday", "Wednesday",
-                                       "Thursday", "Friday", "Saturday"};
-    struct tm tm;
-
-    if (!date_of(ms, &tm))
-        return "";
-    return arena_printf(arena, "%s %d %s %d %d-%02d", days[tm.tm_wday], tm.tm_mday,
-                        month_names[tm.tm_mon], tm.tm_year + 1900, tm.tm_year + 1900,
-                        tm.tm_mon + 1);
-}
-
-/* ---- dates that a query names by their distance ---- */
-
-static const char *months_ago(arena_t *arena, int64_t now_ms, int months)
-{
-    struct tm tm;
-
-    if (!date_of(now_ms, &tm))
-        return "";
-    int month = tm.tm_year * 12 + tm.tm_mon - months, year = month / 12 + 1900;
-    return arena_printf(arena, "%s %d %d-%02d", month_names[month % 12], year, year,
-                        month % 12 + 1);
-}
-
-static const char *years_ago(arena_t *arena, int64_t now_ms, int years)
-{
-    struct tm tm;
-
-    return date_of(now_ms, &tm) ? arena_printf(arena, "%d", tm.tm_year + 1900 - years) : "";
-}
-
-static const char *days_ago(arena_t *arena, int64_t now_ms, int days)
-{
-    return date_words(arena, now_ms - (int64_t)days * 86400000);
-}
-
-typedef struct distance {
-    const char *words;
-    const char *(*date)(arena_t *arena, int64_t now_ms, int back);
-    int back;
-} distance_t;
-
-static const distance_t distances[] = {
-    {"today", days_ago, 0},          {"yesterday", days_ago, 1},
-    {"this month", months_ago, 0},   {"last month", months_ago, 1},
-    {"this year", years_ago, 0},     {"last year", years_ago, 1},
-    {"heute", days_ago, 0},          {"gestern", days_ago, 1},
-    {"diesen Monat", months_ago, 0}, {"letzten Monat", months_ago, 1},
-    {"dieses Jahr", years_ago, 0},   {"letztes Jahr", years_ago, 1}};
-
-static bool letter(char c)
-{
-    return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (unsigned char)c > 127;
-}
-
-static bool says(const char *text, const char *words)
-{
-    size_t size = strlen(words);
-
-    for (const char *at = text; (at = strcasestr(at, words)); at++)
-        if ((at == text || !letter(at[-1])) && !letter(at[size]))
-            return true;
-    return false;
-}
-
-const char *episode_query_text(arena_t *arena, const char *text, int64_t now_ms)
-{
-    for (size_t i = 0; i < sizeof distances / sizeof *distances; i++)
-        if (says(text, distances[i].words))
-            return arena_printf(arena, "%s\n%s", text,
-                                distances[i].date(arena, now_ms, distances[i].back));
-    return text;
-}
-
 /* ---- the words of an episode ---- */
 
 static void analyse_field(words_t *words, arena_t *arena, episode_words_t *into, int field,
                           const char *text, word_list_t *list)
 {
     words_split(words, arena, text ? text : "", text ? strlen(text) : 0, list);
-    posting_doc_add(&into->doc, arena, field, list);
+    posting_doc_add(&into->doc, arena, field, EPISODE_PARTS, list);
 }
 
-static word_list_t joined(arena_t *arena, const word_list_t *a, const word_list_t *b)
+static void analyse_time(arena_t *arena, episode_words_t *into, int64_t ms)
 {
-    word_list_t both = {.count = a->count + b->count};
+    const char *terms[DATES_OF];
+    size_t count = dates_of(arena, ms, terms);
 
-    both.words = ARENA_ARRAY(arena, word_t, both.count + 1);
-    if (a->count)
-        memcpy(both.words, a->words, a->count * sizeof *both.words);
-    if (b->count)
-        memcpy(both.words + a->count, b->words, b->count * sizeof *both.words);
-    return both;
+    for (size_t i = 0; i < count; i++)
+        posting_doc_add_term(&into->doc, arena, EPISODE_DATES, terms[i]);
+}
+
+/* By the rules of the model's name: after a change of language it is the older one for a while. */
+static void embed(arena_t *arena, const meta_config_t *config, const episode_t *episode,
+                  episode_words_t *out)
+{
+    words_t *words = NULL;
+    const char *language = embedder_language(config->model);
+    const char *text = arena_printf(arena, "%s\n%s", episode->request ? episode->request : "",
+                                    episode->solution ? episode->solution : "");
+    float *vector = ARENA_ARRAY(arena, float, (size_t)config->dims);
+
+    if (!language || err_is(words_new(&words, language)))
+        return;
+    if (!err_is(embedder_text(words, arena, text, strlen(text), (uint32_t)config->dims, vector)))
+        out->vector = vector;
+    words_destroy(&words);
 }
 
 /* The same episode and configuration always give the same words: deleting relies on it. */
@@ -171,27 +99,24 @@ err_t episode_analyse(arena_t *arena, const meta_config_t *config, const episode
                       bool with_vector, episode_words_t *out)
 {
     words_t *words = NULL;
-    word_list_t request, solution, list;
+    word_list_t list;
     buf_t names;
     err_t err = words_new(&words, config->language);
 
     if (err_is(err))
         return err;
     memset(out, 0, sizeof *out);
-    analyse_field(words, arena, out, EPISODE_REQUEST, episode->request, &request);
-    analyse_field(words, arena, out, EPISODE_SOLUTION, episode->solution, &solution);
+    analyse_field(words, arena, out, EPISODE_REQUEST, episode->request, &list);
+    analyse_field(words, arena, out, EPISODE_SOLUTION, episode->solution, &list);
     buf_open(&names, arena);
     put_names(&names, episode);
     analyse_field(words, arena, out, EPISODE_NAMES, names.data, &list);
-    analyse_field(words, arena, out, EPISODE_DATES, date_words(arena, episode->timestamp), &list);
+    analyse_field(words, arena, out, EPISODE_WHO, episode->author, &list);
+    analyse_time(arena, out, episode->timestamp);
     words_destroy(&words);
     posting_doc_finish(&out->doc);
-    if (!with_vector || endpoint_makes(config->model))
-        return err_ok();
-    word_list_t both = joined(arena, &request, &solution);
-    float *vector = ARENA_ARRAY(arena, float, (size_t)config->dims);
-    if (!err_is(embedder_terms(arena, &both, NULL, (uint32_t)config->dims, vector)))
-        out->vector = vector;
+    if (with_vector)
+        embed(arena, config, episode, out);
     return err_ok();
 }
 

@@ -9,7 +9,15 @@
 #include "actors/brain/postings.h"
 
 /* The fields of a memory for BM25F. */
-enum { EPISODE_REQUEST, EPISODE_SOLUTION, EPISODE_NAMES, EPISODE_DATES, EPISODE_FIELDS };
+enum {
+    EPISODE_REQUEST,
+    EPISODE_SOLUTION,
+    EPISODE_NAMES, /* thread, task, type, artifacts, metadata */
+    EPISODE_DATES, /* terms of dates.h */
+    EPISODE_WHO,   /* its author */
+    EPISODE_PARTS, /* what compounds in any of them may be made of */
+    EPISODE_FIELDS
+};
 typedef struct episode_field {
     float weight, b;
 } episode_field_t;
@@ -45,9 +53,5 @@ err_t episode_del_rows(store_txn_t *txn, uint64_t number, const episode_t *episo
 err_t episode_mark_vector(store_txn_t *txn, uint64_t number, uint32_t current, uint32_t model);
 err_t episode_put_vector(store_txn_t *txn, const meta_config_t *config, uint64_t number,
                          const float *vector);
-
-/* The query with the dates that its "today", "yesterday", "last month" and the like stand for
- * behind it, in the words that memories of that time have. */
-const char *episode_query_text(arena_t *arena, const char *text, int64_t now_ms);
 
 #endif

@@ -5,7 +5,8 @@
  * so a number always means the same text.
  *
  * Finding: BM25F over the words of its fields and cosine of vectors, fused; see rank.h. A memory in
- * a thread also gets a little of the score of its neighbours there. Filters act before the limit.
+ * a thread also gets a part of the score of its neighbours there, more when it follows a question.
+ * Filters act before the limit.
  *
  * Writers run in an entry of the brain (call_write); what they change in memory follows the commit.
  * memory_find, memory_get and memory_list may run on reader threads.
@@ -46,6 +47,7 @@ extern const record_t episode_record;
 #define explanation_FIELDS(F)                                                                      \
     F(STRS, words, must, 0, 0, "Terms of the query that the memory has.")                          \
     F(REAL, word_score, opt(), 0, 0, "BM25F of the memory itself.")                                \
+    F(REAL, word_weight, must, 0, 0, "Weight of the words against the vectors.")                   \
     F(REAL, neighbour_score, opt(), 0, 0, "What its neighbours in the thread added.")              \
     F(REAL, cosine, opt(), 0, 0, "Likeness of the vectors, -1 to 1.")                              \
     F(REAL, vector_weight, must, 0, 0, "Weight of the vectors against the words.")                 \
@@ -80,6 +82,10 @@ err_t memory_merge(brain_t *self, call_t *call, const char *company);
 err_t memory_delete(brain_t *self, call_t *call, const char *company, const char *id);
 err_t memory_get(brain_t *self, call_t *call, const char *company, const char *id, memory_t *out);
 
+/* The memory with a number, into the arena; for the parts of the brain that hold the transaction.
+ * ERR_NOT_FOUND. */
+err_t memory_load(store_txn_t *txn, arena_t *arena, uint64_t number, memory_t *out);
+
 /* Newest stored first; `cursor` 0 begins, and is 0 again at the end. */
 err_t memory_list(brain_t *self, call_t *call, const char *company, const char *type, size_t limit,
                   uint64_t *cursor, memory_list_t *out);
@@ -98,7 +104,7 @@ typedef struct memory_query {
     uint32_t dims;       /* of it */
 } memory_query_t;
 
-/* Best first. ERR_ARGUMENT (filter). A company that has nothing gives nothing. */
+/* Best first; in find.c. ERR_ARGUMENT (filter). A company that has nothing gives nothing. */
 err_t memory_find(brain_t *self, call_t *call, const char *company, const memory_query_t *query,
                   memory_list_t *out);
 

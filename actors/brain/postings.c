@@ -20,27 +20,40 @@ typedef struct posting {
 
 /* ---- what a memory says ---- */
 
-void posting_doc_add(posting_doc_t *doc, arena_t *arena, int field, const word_list_t *list)
+static void make_room(posting_doc_t *doc, arena_t *arena, size_t more)
 {
-    size_t most = doc->count + list->count;
+    if (doc->count + more <= doc->capacity)
+        return;
+    size_t capacity = doc->count + more + 16;
+    posting_term_t *terms = ARENA_ARRAY(arena, posting_term_t, capacity);
+    if (doc->count)
+        memcpy(terms, doc->terms, doc->count * sizeof *terms);
+    doc->terms = terms;
+    doc->capacity = capacity;
+}
 
-    if (most > doc->capacity) {
-        posting_term_t *terms = ARENA_ARRAY(arena, posting_term_t, most);
-        if (doc->count)
-            memcpy(terms, doc->terms, doc->count * sizeof *terms);
-        doc->terms = terms;
-        doc->capacity = most;
-    }
+void posting_doc_add(posting_doc_t *doc, arena_t *arena, int field, int parts,
+                     const word_list_t *list)
+{
+    make_room(doc, arena, list->count);
     for (size_t i = 0; i < list->count; i++) {
         const word_t *word = &list->words[i];
         if (word->stop)
             continue;
         posting_term_t *term = &doc->terms[doc->count++];
         *term = (posting_term_t){.term = word->term, .size = word->size};
-        term->counts[field] = 1;
-        if (doc->lengths[field] < UINT16_MAX)
+        term->counts[word->kind == WORD_PART ? parts : field] = 1;
+        if (word->kind != WORD_PART && doc->lengths[field] < UINT16_MAX)
             doc->lengths[field]++;
     }
+}
+
+void posting_doc_add_term(posting_doc_t *doc, arena_t *arena, int field, const char *term)
+{
+    make_room(doc, arena, 1);
+    posting_term_t *added = &doc->terms[doc->count++];
+    *added = (posting_term_t){.term = term, .size = (uint16_t)strlen(term)};
+    added->counts[field] = 1;
 }
 
 static int by_term(const void *a, const void *b)

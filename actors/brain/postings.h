@@ -32,8 +32,12 @@ typedef struct posting_doc {
     uint16_t lengths[RANK_FIELDS]; /* in words, without stop words */
 } posting_doc_t;
 
-/* Adds the words of one field (stop words are left out) to `doc`, which starts zeroed. */
-void posting_doc_add(posting_doc_t *doc, arena_t *arena, int field, const word_list_t *list);
+/* Adds the words of one field (stop words are left out) to `doc`, which starts zeroed. What a
+ * compound may be made of goes to the field `parts` and makes nothing longer. */
+void posting_doc_add(posting_doc_t *doc, arena_t *arena, int field, int parts,
+                     const word_list_t *list);
+/* Adds one term, as it is; makes nothing longer either. It must live as long as the doc. */
+void posting_doc_add_term(posting_doc_t *doc, arena_t *arena, int field, const char *term);
 /* Sorts and joins; call once, after the last field. */
 void posting_doc_finish(posting_doc_t *doc);
 

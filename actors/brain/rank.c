@@ -17,6 +17,7 @@ rank_options_t rank_defaults(void)
 rank_fusion_t rank_fusion_defaults(void)
 {
     return (rank_fusion_t){.method = RANK_SCORES,
+                           .word_weight = 1,
                            .vector_weight = 0.3F,
                            .rrf_k = 60,
                            .recency_weight = 0,
@@ -304,7 +305,7 @@ static float fused(const rank_fusion_t *fusion, const rank_candidate_t *one, sca
         words = one->words > 0 && scale.best_words > 0 ? one->words / scale.best_words : 0;
         vector = one->vector > 0 && scale.best_vector > 0 ? one->vector / scale.best_vector : 0;
     }
-    return words + fusion->vector_weight * vector;
+    return fusion->word_weight * words + fusion->vector_weight * vector + one->lift;
 }
 
 void rank_fuse(const rank_fusion_t *fusion, rank_candidate_t *candidates, size_t count)

@@ -80,7 +80,7 @@ typedef struct rank_candidate {
     float words;                     /* BM25F, or NAN */
     float vector;                    /* cosine, or NAN */
     uint32_t word_rank, vector_rank; /* 1 is best; 0: not found by that search */
-    float lift;                      /* part of words that came from others; for explaining */
+    float lift;                      /* what its neighbours gave: added to the fused score */
     double age_days;                 /* for recency; 0 is new */
     float score;                     /* set by rank_fuse */
 } rank_candidate_t;
@@ -92,10 +92,10 @@ typedef enum rank_method {
 
 typedef struct rank_fusion {
     rank_method_t method;
-    float vector_weight;  /* RANK_SCORES and RANK_RRF: of the vectors against the words */
-    float rrf_k;          /* 60 is usual */
-    float recency_weight; /* 0: time does not matter; 1: a new memory counts twice */
-    float half_life_days; /* after which recency is worth half */
+    float word_weight, vector_weight; /* of each against the other */
+    float rrf_k;                      /* 60 is usual */
+    float recency_weight;             /* 0: time does not matter; 1: a new memory counts twice */
+    float half_life_days;             /* after which recency is worth half */
 } rank_fusion_t;
 
 rank_fusion_t rank_fusion_defaults(void);
@@ -104,7 +104,7 @@ rank_fusion_t rank_fusion_defaults(void);
 rank_candidate_t *rank_union(arena_t *arena, const top_hit_t *words, size_t word_count,
                              const top_hit_t *vectors, size_t vector_count, size_t *count);
 
-/* Scores and sorts the candidates in place, best first. */
+/* Scores and sorts the candidates in place, best first. May be called again after lifts changed. */
 void rank_fuse(const rank_fusion_t *fusion, rank_candidate_t *candidates, size_t count);
 
 #endif

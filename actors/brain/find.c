@@ -1,0 +1,558 @@
+/* find: memory_find of memory.h. Words and vectors each bring candidates; their scores are joined;
+ * what stands beside a good one in its thread gets a part of its score; the best are loaded. */
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "actors/brain/embedder.h"
+#include "actors/brain/endpoint.h"
+#include "actors/brain/episode.h"
+#include "actors/brain/filter.h"
+#include "actors/brain/memory.h"
+#include "actors/brain/question.h"
+#include "proto/mp.h"
+
+/* Measured by bench_retrieval. */
+#define LEAN 0.7F          /* towards what the best by words have in common */
+#define COMMON_WORD 0.5F   /* exponent of how rare a word is, for the vector of a question */
+#define ANSWER_FACTOR 2.5F /* an answer gets that much more from its question than a neighbour */
+
+enum { POOL = 120, NEIGHBOURS_OF = 60, LEAN_ON = 5 };
+
+/* What every step of one search shares. */
+typedef struct search {
+    brain_t *self;
+    call_t *call;
+    arena_t *arena;
+    store_txn_t *txn;
+    const char *company;
+    const memory_query_t *query;
+    meta_config_t config;
+    meta_counts_t counts;
+    const question_t *question;
+    uint64_t *having; /* how many memories have each of its terms */
+    uint64_t type_hash;
+    bool filtered;
+    rank_options_t rank;
+    rank_fusion_t fusion;
+    size_t pool;
+    index_view_t *view; /* NULL: words alone */
+    float *vector;      /* of the question */
+    rank_candidate_t *candidates;
+    size_t count;
+} search_t;
+
+static bool passes(const void *ctx, uint64_t number)
+{
+    const search_t *search = ctx;
+    const memory_query_t *query = search->query;
+    store_key_t key;
+    bytes_t value;
+    head_row_t head;
+
+    if (err_is(store_get(search->txn, TABLE_heads, episode_number_key(&key, number), &value)) ||
+        !head_row_read(value, &head))
+        return false;
+    if ((query->has_since && head.timestamp_ms < query->since) ||
+        (query->has_until && head.timestamp_ms >= query->until) ||
+        (query->type && head.type_hash != search->type_hash))
+        return false;
+    if (!query->filter.size)
+        return true;
+    return !err_is(store_get(search->txn, TABLE_episodes, key_bytes(&key), &value)) &&
+           filter_passes(query->filter, value);
+}
+
+/* ---- by words ---- */
+
+static rank_options_t rank_options(const search_t *search)
+{
+    rank_options_t options = rank_defaults();
+    double memories = search->counts.memories ? (double)search->counts.memories : 1;
+
+    for (int field = 0; field < EPISODE_FIELDS; field++)
+        options.fields[field] =
+            (rank_field_t){.weight = episode_fields[field].weight,
+                           .b = episode_fields[field].b,
+                           .mean = (float)((double)search->counts.lengths[field] / memories)};
+    options.memories = search->counts.memories;
+    if (search->filtered) {
+        options.accept = passes;
+        options.self = search;
+    }
+    return options;
+}
+
+static err_t find_by_words(search_t *search, top_hit_t **hits, size_t *count)
+{
+    const question_t *question = search->question;
+    size_t term_count = question->count;
+    postings_list_t *opened = ARENA_ARRAY(search->arena, postings_list_t, term_count + 1);
+    rank_list_t *lists = ARENA_ARRAY(search->arena, rank_list_t, term_count + 1);
+    postings_units_t *units = ARENA_NEW(search->arena, postings_units_t);
+    postings_t in = {search->txn, (uint8_t)search->config.generation};
+
+    search->rank = rank_options(search);
+    postings_units(&search->rank, units);
+    err_t err =
+        postings_open(&in, search->arena, units, question->terms, term_count, opened, lists);
+    for (size_t i = 0; i < term_count; i++) {
+        lists[i].boost = question->boosts[i];
+        search->having[i] = lists[i].memories;
+    }
+    if (!err_is(err))
+        err =
+            rank_words(&search->rank, lists, term_count, search->pool, search->arena, hits, count);
+    postings_close(opened, term_count);
+    return err;
+}
+
+/* ---- the vector of the question ---- */
+
+/* Rare words tell more than common ones, and those that nobody has most of all: a misspelled one
+ * is found by its runs of letters. */
+static float *word_weights(const search_t *search)
+{
+    const question_t *question = search->question;
+    float *weights = ARENA_ARRAY(search->arena, float, question->words.count + 1);
+
+    for (size_t i = 0; i < question->words.count; i++) {
+        size_t term = 0;
+        while (term < question->asked &&
+               strcmp(question->terms[term], question->words.words[i].term) != 0)
+            term++;
+        uint64_t having = term < question->asked ? search->having[term] : 0;
+        weights[i] = powf(rank_idf(search->counts.memories, having), COMMON_WORD);
+    }
+    return weights;
+}
+
+/* False: there is no word to go by, or the vectors there are by other rules. */
+static bool embed_question(search_t *search, uint32_t dims, float *vector)
+{
+    const char *language = embedder_language(search->config.model);
+    words_t *words = NULL;
+
+    if (!language)
+        return false;
+    if (strcmp(language, search->config.language) == 0)
+        return !err_is(embedder_terms(search->arena, &search->question->words, word_weights(search),
+                                      dims, vector));
+    if (err_is(words_new(&words, language)))
+        return false;
+    const char *text = search->query->text;
+    err_t err = embedder_text(words, search->arena, text, strlen(text), dims, vector);
+    words_destroy(&words);
+    return !err_is(err);
+}
+
+static void add_scaled(float *to, const float *from, uint32_t dims, float factor)
+{
+    for (uint32_t i = 0; i < dims; i++)
+        to[i] += from[i] * factor;
+}
+
+static float length_of(const float *vector, uint32_t dims)
+{
+    double sum = 0;
+
+    for (uint32_t i = 0; i < dims; i++)
+        sum += (double)vector[i] * vector[i];
+    return (float)sqrt(sum);
+}
+
+/* The built-in vector knows only the words of the question. What the best by words have in common
+ * is likely wanted too, so it leans towards them. */
+static void lean(search_t *search, const top_hit_t *words, size_t count, uint32_t dims)
+{
+    float *common = ARENA_ARRAY(search->arena, float, dims);
+    size_t took = 0;
+
+    for (size_t i = 0; i < count && took < LEAN_ON; i++) {
+        store_key_t key;
+        bytes_t value;
+        vector_key(&key, (uint32_t)search->config.model_number, words[i].id);
+        if (err_is(store_get(search->txn, TABLE_vectors, key_bytes(&key), &value)) ||
+            value.size != dims * sizeof(float))
+            continue;
+        add_scaled(common, (const float *)value.data, dims, words[i].score / words[0].score);
+        took++;
+    }
+    float length = length_of(common, dims);
+    if (length <= 0)
+        return;
+    add_scaled(search->vector, common, dims, LEAN / length);
+    length = length_of(search->vector, dims);
+    for (uint32_t i = 0; i < dims && length > 0; i++)
+        search->vector[i] /= length;
+}
+
+static bool have_vector(search_t *search, uint32_t dims, const top_hit_t *words, size_t count)
+{
+    const memory_query_t *query = search->query;
+
+    if (endpoint_makes(search->config.model)) {
+        search->vector = (float *)query->vector;
+        return query->vector && query->dims == dims;
+    }
+    search->vector = ARENA_ARRAY(search->arena, float, dims);
+    if (!embed_question(search, dims, search->vector))
+        return false;
+    if (search->fusion.word_weight > 0)
+        lean(search, words, count, dims);
+    return true;
+}
+
+/* ---- candidates ---- */
+
+/* A cosine for each candidate, also those that only words or neighbours brought in. */
+static err_t score_vectors(search_t *search)
+{
+    uint64_t *ids = ARENA_ARRAY(search->arena, uint64_t, search->count + 1);
+    float *scores = ARENA_ARRAY(search->arena, float, search->count + 1);
+
+    if (!search->view)
+        return err_ok();
+    for (size_t i = 0; i < search->count; i++)
+        ids[i] = search->candidates[i].id;
+    err_t err = index_score(search->view, search->vector, ids, search->count, scores);
+    for (size_t i = 0; i < search->count && !err_is(err); i++)
+        if (isnan(search->candidates[i].vector))
+            search->candidates[i].vector = scores[i];
+    return err;
+}
+
+/* search->view, if there are vectors and the question has one. */
+static err_t open_view(search_t *search, const top_hit_t *words, size_t word_count)
+{
+    vectors_of_t of = {.model = search->config.model,
+                       .number = (uint32_t)search->config.model_number,
+                       .dims = (uint32_t)search->config.dims,
+                       .newest = search->counts.next_number - 1};
+    meta_fill_t fill;
+
+    if (meta_fill(search->txn, &fill) && fill.number == of.number)
+        of.newest = fill.done;
+    if (!search->counts.vectors || !have_vector(search, of.dims, words, word_count))
+        return err_ok();
+    err_t err = indexes_view(search->self->indexes, search->company, search->txn, &of,
+                             search->arena, &search->view);
+    return err.code == ERR_STATE || err.code == ERR_NOT_FOUND ? err_ok() : err;
+}
+
+static err_t find_candidates(search_t *search)
+{
+    top_hit_t *words = NULL, *hits = NULL;
+    size_t word_count = 0, count = 0;
+    index_filter_t filter = {passes, search, 0};
+    err_t err = find_by_words(search, &words, &word_count);
+
+    if (!err_is(err))
+        err = open_view(search, words, word_count);
+    if (!err_is(err) && search->view)
+        err = index_search(search->view, search->vector, search->pool / 3,
+                           search->filtered ? &filter : NULL, search->arena, &hits, &count);
+    if (err_is(err))
+        return err;
+    search->candidates = rank_union(search->arena, words, word_count, hits, count, &search->count);
+    return score_vectors(search);
+}
+
+/* ---- neighbours in a thread ---- */
+
+typedef struct lift {
+    uint64_t id;
+    float score;
+} lift_t;
+
+/* The memory before or after one in its thread. */
+static bool beside(search_t *search, const store_key_t *place, size_t prefix, bool before,
+                   uint64_t *number)
+{
+    store_scan_t scan;
+    bytes_t key, value, from = key_bytes(place), thread = {place->data, prefix};
+    bool found = false;
+    int64_t ms;
+
+    if (err_is(store_scan_open(&scan, search->txn, TABLE_threads, thread, from, before)))
+        return false;
+    if (store_scan_next(&scan, &key, &value) && store_scan_next(&scan, &key, &value)) {
+        bytes_t rest = {key.data + prefix, key.size - prefix};
+        found = key_read_i64(&rest, &ms) && key_read_u64(&rest, number);
+    }
+    store_scan_close(&scan);
+    return found;
+}
+
+/* Does it end by asking? Then what follows in the thread is likely the answer. */
+static bool asks(bytes_t episode)
+{
+    bytes_t text;
+    mp_value_t value;
+
+    if (!mp_get(episode, "solution", &text) && !mp_get(episode, "request", &text))
+        return false;
+    mp_reader_t reader = mp_reader(text);
+    if (!mp_read(&reader, &value) || value.type != MP_STR)
+        return false;
+    if (!value.size) { /* all of it was in the request */
+        if (!mp_get(episode, "request", &text))
+            return false;
+        reader = mp_reader(text);
+        if (!mp_read(&reader, &value) || value.type != MP_STR)
+            return false;
+    }
+    size_t size = value.size;
+    while (size && (value.text[size - 1] == ' ' || value.text[size - 1] == '\n'))
+        size--;
+    return (size && value.text[size - 1] == '?') ||
+           (size >= 3 && memcmp(value.text + size - 3, "\xef\xbc\x9f", 3) == 0);
+}
+
+static size_t lifts_of(search_t *search, uint64_t number, float score, lift_t *out)
+{
+    store_key_t key, prefix;
+    bytes_t value, thread;
+    head_row_t head;
+    uint64_t other;
+    size_t count = 0;
+
+    if (err_is(store_get(search->txn, TABLE_heads, episode_number_key(&key, number), &value)) ||
+        !head_row_read(value, &head) || !(head.flags & HEAD_HAS_THREAD) ||
+        err_is(store_get(search->txn, TABLE_episodes, key_bytes(&key), &value)) ||
+        !mp_get(value, "thread", &thread))
+        return 0;
+    const char *name = mp_text(search->arena, thread);
+    bool question = asks(value);
+    key_open(&prefix);
+    key_str(&prefix, name);
+    episode_thread_key(&key, name, head.timestamp_ms, number);
+    float share = (float)search->self->settings->neighbour_weight * score;
+    for (int before = 0; before < 2; before++)
+        if (beside(search, &key, prefix.size, before, &other))
+            out[count++] = (lift_t){other, question && !before ? share * ANSWER_FACTOR : share};
+    return count;
+}
+
+static int lift_by_id(const void *a, const void *b)
+{
+    const lift_t *x = a, *y = b;
+
+    return x->id < y->id ? -1 : x->id > y->id;
+}
+
+static int candidate_by_id(const void *a, const void *b)
+{
+    const rank_candidate_t *x = a, *y = b;
+
+    return x->id < y->id ? -1 : x->id > y->id;
+}
+
+/* Adds the lifts to the candidates and makes candidates of those who are none. */
+static void apply_lifts(search_t *search, lift_t *lifts, size_t lift_count)
+{
+    rank_candidate_t *all =
+        ARENA_ARRAY(search->arena, rank_candidate_t, search->count + lift_count + 1);
+    size_t at = 0, kept = 0;
+
+    qsort(search->candidates, search->count, sizeof search->candidates[0], candidate_by_id);
+    qsort(lifts, lift_count, sizeof lifts[0], lift_by_id);
+    for (size_t i = 0; i < lift_count;) {
+        float sum = 0;
+        uint64_t id = lifts[i].id;
+        for (; i < lift_count && lifts[i].id == id; i++)
+            sum += lifts[i].score;
+        while (at < search->count && search->candidates[at].id < id)
+            all[kept++] = search->candidates[at++];
+        if (at < search->count && search->candidates[at].id == id) {
+            all[kept] = search->candidates[at++];
+            all[kept++].lift = sum;
+        } else if (!search->filtered || passes(search, id)) {
+            all[kept++] = (rank_candidate_t){.id = id, .words = NAN, .vector = NAN, .lift = sum};
+        }
+    }
+    while (at < search->count)
+        all[kept++] = search->candidates[at++];
+    search->candidates = all;
+    search->count = kept;
+}
+
+/* The candidates are scored and sorted; they are not sorted afterwards. */
+static err_t lift_neighbours(search_t *search)
+{
+    lift_t *lifts = ARENA_ARRAY(search->arena, lift_t, NEIGHBOURS_OF * 2);
+    size_t count = 0;
+
+    if (search->self->settings->neighbour_weight <= 0)
+        return err_ok();
+    for (size_t i = 0; i < search->count && i < NEIGHBOURS_OF; i++) {
+        const rank_candidate_t *one = &search->candidates[i];
+        count += lifts_of(search, one->id, one->score, lifts + count);
+    }
+    if (!count)
+        return err_ok();
+    apply_lifts(search, lifts, count);
+    return score_vectors(search);
+}
+
+/* ---- the answer ---- */
+
+static double age_days(search_t *search, uint64_t number)
+{
+    store_key_t key;
+    bytes_t value;
+    head_row_t head;
+
+    if (err_is(store_get(search->txn, TABLE_heads, episode_number_key(&key, number), &value)) ||
+        !head_row_read(value, &head))
+        return 0;
+    return (double)(call_now_ms(search->call) - head.timestamp_ms) / 86400e3;
+}
+
+static rank_fusion_t fusion_of(const search_t *search)
+{
+    const brain_settings_t *settings = search->self->settings;
+    rank_fusion_t fusion = rank_fusion_defaults();
+    bool model = endpoint_makes(search->config.model);
+
+    fusion.method = model ? RANK_RRF : RANK_SCORES;
+    fusion.word_weight = (float)settings->word_weight;
+    fusion.vector_weight = (float)(model ? settings->model_weight : settings->vector_weight);
+    return fusion;
+}
+
+static err_t order(search_t *search)
+{
+    rank_fuse(&search->fusion, search->candidates, search->count);
+    err_t err = lift_neighbours(search);
+
+    if (search->query->recency_weight > 0) {
+        search->fusion.recency_weight = (float)search->query->recency_weight;
+        search->fusion.half_life_days = (float)search->query->half_life_days;
+        for (size_t i = 0; i < search->count; i++)
+            search->candidates[i].age_days = age_days(search, search->candidates[i].id);
+    }
+    rank_fuse(&search->fusion, search->candidates, search->count);
+    return err;
+}
+
+static bool query_has(const search_t *search, const char *term)
+{
+    for (size_t i = 0; i < search->question->count; i++)
+        if (strcmp(search->question->terms[i], term) == 0)
+            return true;
+    return false;
+}
+
+static err_t explain(search_t *search, const rank_candidate_t *one, memory_t *memory)
+{
+    explanation_t *why = ARENA_NEW(search->arena, explanation_t);
+    episode_t episode;
+    episode_words_t analysis;
+    err_t err = episode_get(search->txn, search->arena, one->id, &episode);
+
+    if (!err_is(err))
+        err = episode_analyse(search->arena, &search->config, &episode, false, &analysis);
+    if (err_is(err))
+        return err;
+    const char **terms = ARENA_ARRAY(search->arena, const char *, analysis.doc.count + 1);
+    for (size_t i = 0; i < analysis.doc.count; i++)
+        if (query_has(search, analysis.doc.terms[i].term))
+            terms[why->words.count++] = analysis.doc.terms[i].term;
+    why->words.items = terms;
+    why->word_score = isnan(one->words) ? 0 : one->words;
+    why->has_word_score = one->words > 0;
+    why->word_weight = search->fusion.word_weight;
+    why->neighbour_score = one->lift;
+    why->has_neighbour_score = one->lift > 0;
+    why->cosine = isnan(one->vector) ? 0 : one->vector;
+    why->has_cosine = !isnan(one->vector);
+    why->vector_weight = search->fusion.vector_weight;
+    if (search->query->recency_weight > 0) {
+        double age = one->age_days > 0 ? one->age_days : 0;
+        why->recency =
+            1 + search->query->recency_weight * exp2(-age / search->query->half_life_days);
+        why->has_recency = true;
+    }
+    memory->explanation = why;
+    return err_ok();
+}
+
+static err_t take_best(search_t *search, memory_list_t *out)
+{
+    size_t limit = search->query->limit;
+    err_t err = err_ok();
+
+    out->items = ARENA_ARRAY(search->arena, memory_t, limit);
+    for (size_t i = 0; i < search->count && out->count < limit && !err_is(err); i++) {
+        const rank_candidate_t *one = &search->candidates[i];
+        memory_t *memory = &out->items[out->count];
+        err = memory_load(search->txn, search->arena, one->id, memory);
+        if (err.code == ERR_NOT_FOUND) { /* the vector is newer or older than the snapshot */
+            err = err_ok();
+            continue;
+        }
+        memory->score = one->score;
+        memory->has_score = true;
+        memory->word_rank = one->word_rank;
+        memory->has_word_rank = one->word_rank > 0;
+        memory->vector_rank = one->vector_rank;
+        memory->has_vector_rank = one->vector_rank > 0;
+        memory->distance = isnan(one->vector) ? 0 : 1 - one->vector;
+        memory->has_distance = !isnan(one->vector);
+        if (!err_is(err) && search->query->explain)
+            err = explain(search, one, memory);
+        out->count++;
+    }
+    return err;
+}
+
+static err_t search_open(search_t *search, const char *company)
+{
+    const memory_query_t *query = search->query;
+    words_t *words = NULL;
+    err_t err = call_read(search->call, company, &search->txn);
+
+    if (!err_is(err))
+        err = meta_config(search->self, search->txn, search->arena, &search->config);
+    if (!err_is(err))
+        err = words_new(&words, search->config.language);
+    if (err_is(err))
+        return err;
+    question_t *question = ARENA_NEW(search->arena, question_t);
+    question_read(words, search->arena, query->text, call_now_ms(search->call), question);
+    words_destroy(&words);
+    search->question = question;
+    search->having = ARENA_ARRAY(search->arena, uint64_t, question->count + 1);
+    meta_counts(search->txn, &search->counts);
+    search->company = company;
+    search->type_hash = episode_type_hash(query->type);
+    search->filtered =
+        query->type || query->has_since || query->has_until || query->filter.size > 0;
+    search->pool = query->limit * 2 > POOL ? query->limit * 2 : POOL;
+    search->fusion = fusion_of(search);
+    return err_ok();
+}
+
+err_t memory_find(brain_t *self, call_t *call, const char *company, const memory_query_t *query,
+                  memory_list_t *out)
+{
+    search_t search = {.self = self, .call = call, .arena = call_arena(call), .query = query};
+
+    *out = (memory_list_t){0};
+    if (query->filter.size) {
+        err_t bad = filter_check(query->filter, search.arena);
+        if (err_is(bad))
+            return bad;
+    }
+    err_t err = search_open(&search, company);
+    if (err.code == ERR_NOT_FOUND)
+        return err_ok();
+    if (!err_is(err))
+        err = find_candidates(&search);
+    if (!err_is(err))
+        err = order(&search);
+    if (search.view)
+        index_view_release(&search.view);
+    return err_is(err) ? err : take_best(&search, out);
+}
