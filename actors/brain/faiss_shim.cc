@@ -21,10 +21,9 @@ extern "C" {
 #include "actors/brain/simd.h"
 }
 
-/* Declared here because the build needs no OpenMP flags otherwise. BLAS is used by training only;
- * another BLAS than OpenBLAS does not have its switch. */
+/* Declared here because the build needs no OpenMP flags otherwise. BLAS has one thread as well:
+ * see faiss_blas.cc. */
 extern "C" void omp_set_num_threads(int count);
-extern "C" void openblas_set_num_threads(int count) __attribute__((weak));
 
 namespace
 {
@@ -42,20 +41,13 @@ int failed(int code, const char *what) noexcept
     return code;
 }
 
-void one_thread()
-{
-    omp_set_num_threads(1);
-    if (openblas_set_num_threads)
-        openblas_set_num_threads(1);
-}
-
 /* The only place that turns exceptions into codes. */
 template <typename Body> int guarded(Body body) noexcept
 {
     try {
         thread_local bool told = false;
         if (!told)
-            one_thread();
+            omp_set_num_threads(1);
         told = true;
         body();
         return OK;
