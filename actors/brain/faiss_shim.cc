@@ -5,8 +5,6 @@
 #include <string>
 #include <vector>
 
-#include <sys/mman.h>
-
 #include <faiss/Index.h>
 #include <faiss/IndexFlat.h>
 #include <faiss/IndexHNSW.h>
@@ -155,22 +153,51 @@ struct workplace {
     }
 };
 
-struct walk {
-    const HNSW &graph;
+/* How far a slot is from the query: by whole vectors, or by codes. */
+struct by_vectors {
     const float *vectors, *query;
-    size_t dims, breadth, k;
+    size_t dims;
+
+    float distance(int32_t slot) const
+    {
+        return simd_l2_squared(query, vectors + static_cast<size_t>(slot) * dims, dims);
+    }
+    const char *row(int32_t slot) const
+    {
+        return reinterpret_cast<const char *>(vectors + static_cast<size_t>(slot) * dims);
+    }
+};
+
+struct by_codes {
+    const faiss_shim_walk_t &codes;
+
+    float distance(int32_t slot) const
+    {
+        return -codes_score(codes.query, codes.codes + static_cast<size_t>(slot) * codes.stride);
+    }
+    const char *row(int32_t slot) const
+    {
+        return reinterpret_cast<const char *>(codes.codes +
+                                              static_cast<size_t>(slot) * codes.stride);
+    }
+};
+
+template <typename Space> struct walk {
+    const HNSW &graph;
+    const Space &space;
+    size_t breadth, k;
     faiss_shim_accept_t accept;
     const void *self;
     workplace &place;
 
     float distance(int32_t slot) const
     {
-        return simd_l2_squared(query, vectors + static_cast<size_t>(slot) * dims, dims);
+        return space.distance(slot);
     }
 
     void fetch(int32_t slot) const
     {
-        const char *at = reinterpret_cast<const char *>(vectors + static_cast<size_t>(slot) * dims);
+        const char *at = space.row(slot);
         for (size_t line = 0; line < FETCH; line++)
             __builtin_prefetch(at + line * 64);
     }
@@ -256,9 +283,17 @@ struct walk {
     }
 };
 
+template <typename Space>
+void walk_run(const HNSW &graph, const Space &space, size_t breadth, size_t k,
+              faiss_shim_accept_t accept, const void *self, workplace &place)
+{
+    walk<Space>{graph, space, breadth, k, accept, self, place}.run();
+}
+
 /* False when it is no HNSW index over plain vectors. */
 bool walk_search(const faiss::Index *index, const float *query, int64_t k,
-                 faiss_shim_accept_t accept, const void *self, float *distances, int64_t *labels)
+                 const faiss_shim_walk_t &how, faiss_shim_accept_t accept, const void *self,
+                 float *distances, int64_t *labels)
 {
     thread_local workplace place;
     auto hnsw = dynamic_cast<const faiss::IndexHNSW *>(index);
@@ -267,17 +302,13 @@ bool walk_search(const faiss::Index *index, const float *query, int64_t k,
     if (!flat || hnsw->metric_type != faiss::METRIC_L2 || hnsw->hnsw.entry_point < 0 || k < 1)
         return false;
     size_t most = static_cast<size_t>(k);
+    size_t breadth = std::max(static_cast<size_t>(how.breadth), most);
     place.begin(static_cast<size_t>(index->ntotal));
-    walk{hnsw->hnsw,
-         flat->get_xb(),
-         query,
-         static_cast<size_t>(index->d),
-         std::max(static_cast<size_t>(hnsw->hnsw.efSearch), most),
-         most,
-         accept,
-         self,
-         place}
-        .run();
+    if (how.codes)
+        walk_run(hnsw->hnsw, by_codes{how}, breadth, most, accept, self, place);
+    else
+        walk_run(hnsw->hnsw, by_vectors{flat->get_xb(), query, static_cast<size_t>(index->d)},
+                 breadth, most, accept, self, place);
     std::sort_heap(place.found.begin(), place.found.end(), nearer);
     for (size_t i = 0; i < most; i++) {
         bool there = i < place.found.size();
@@ -304,11 +335,11 @@ extern "C" int faiss_shim_set_breadth(FaissIndex *index, int ef_search, int ef_c
 }
 
 extern "C" int faiss_shim_search(const FaissIndex *index, const float *query, int64_t k,
-                                 faiss_shim_accept_t accept, const void *self, float *distances,
-                                 int64_t *labels)
+                                 const faiss_shim_walk_t *walk, faiss_shim_accept_t accept,
+                                 const void *self, float *distances, int64_t *labels)
 {
     return guarded([&] {
-        if (walk_search(cpp(index), query, k, accept, self, distances, labels))
+        if (walk_search(cpp(index), query, k, *walk, accept, self, distances, labels))
             return;
         if (accept) {
             accept_selector selector(accept, self);
@@ -336,26 +367,6 @@ extern "C" const float *faiss_shim_vectors(const FaissIndex *index)
             vectors = flat->get_xb();
     });
     return vectors;
-}
-
-/* A walk touches vectors at random: with small pages each costs a miss of the address cache too. */
-extern "C" void faiss_shim_settle(const FaissIndex *index)
-{
-    constexpr uintptr_t HUGE = uintptr_t{2} << 20;
-    const float *vectors = faiss_shim_vectors(index);
-    size_t bytes = vectors ? sizeof(float) * static_cast<size_t>(cpp(index)->d) *
-                                 static_cast<size_t>(cpp(index)->ntotal)
-                           : 0;
-    uintptr_t begin = (reinterpret_cast<uintptr_t>(vectors) + HUGE - 1) / HUGE * HUGE;
-    uintptr_t end = (reinterpret_cast<uintptr_t>(vectors) + bytes) / HUGE * HUGE;
-
-    if (end <= begin)
-        return;
-#ifndef MADV_COLLAPSE
-#define MADV_COLLAPSE 25 /* since Linux 6.1; older ones refuse it, and nothing is lost */
-#endif
-    madvise(reinterpret_cast<void *>(begin), end - begin, MADV_HUGEPAGE);
-    madvise(reinterpret_cast<void *>(begin), end - begin, MADV_COLLAPSE);
 }
 
 extern "C" int faiss_shim_prepare_reconstruct(FaissIndex *index)

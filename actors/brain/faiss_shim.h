@@ -20,6 +20,8 @@
 #include <faiss/c_api/index_factory_c.h>
 #include <faiss/c_api/index_io_c.h>
 
+#include "actors/brain/codes.h"
+
 #ifdef __cplusplus
 extern "C" {
 #endif
@@ -32,10 +34,19 @@ typedef bool (*faiss_shim_accept_t)(const void *self, int64_t slot);
  * index is shared, and not per query. efConstruction > 0 sets that of HNSW. */
 int faiss_shim_set_breadth(FaissIndex *index, int ef_search, int ef_construction, int nprobe);
 
-/* One query, k answers; labels of missing answers are -1. accept may be NULL. */
+/* How an HNSW index is walked; the other kinds know only their breadth from above. */
+typedef struct faiss_shim_walk {
+    int breadth;
+    const uint8_t *codes; /* of the vectors by slot, or NULL: walk over the vectors */
+    size_t stride;
+    const codes_query_t *query; /* the same query as codes; with `codes` */
+} faiss_shim_walk_t;
+
+/* One query, k answers; labels of missing answers are -1. accept may be NULL. A walk over codes
+ * answers by them: order and distances are only about right. */
 int faiss_shim_search(const FaissIndex *index, const float *query, int64_t k,
-                      faiss_shim_accept_t accept, const void *self, float *distances,
-                      int64_t *labels);
+                      const faiss_shim_walk_t *walk, faiss_shim_accept_t accept, const void *self,
+                      float *distances, int64_t *labels);
 
 /* Adds on one thread, whatever OMP_NUM_THREADS says. */
 int faiss_shim_add(FaissIndex *index, int64_t count, const float *vectors);
@@ -43,10 +54,6 @@ int faiss_shim_add(FaissIndex *index, int64_t count, const float *vectors);
 /* The vectors of a Flat or HNSW index, one after the other by slot; NULL when the index keeps them
  * in another shape. Valid until the index is changed or freed. */
 const float *faiss_shim_vectors(const FaissIndex *index);
-
-/* Call once, when the index is complete: moves its vectors to large pages where the system has
- * some. */
-void faiss_shim_settle(const FaissIndex *index);
 
 /* Lets faiss_Index_reconstruct work on an IVF index. */
 int faiss_shim_prepare_reconstruct(FaissIndex *index);

@@ -12,6 +12,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "actors/brain/codes.h"
 #include "actors/brain/faiss_shim.h"
 #include "actors/brain/simd.h"
 
@@ -19,6 +20,8 @@
 #define BUILD_BATCH 500 /* vectors FAISS gets at once; single adds are half as fast */
 #define EXACT_MAX 10000 /* measured: see bench_brain */
 #define TAIL_MIN 2048   /* a smaller tail costs less to scan than a build to make */
+#define TAIL_MOST                                                                                  \
+    8192 /* a larger one costs each search more than a build, however large the base */
 #define EF_SEARCH 48
 #define EF_CONSTRUCTION 80
 #define NPROBE 16
@@ -28,7 +31,8 @@
 typedef struct chunk {
     uint64_t ids[CHUNK];
     _Atomic uint8_t dead[CHUNK / 8];
-    float vectors[];
+    uint8_t *codes; /* behind this, and behind them the vectors */
+    float *vectors;
 } chunk_t;
 
 /* The flat part. The writer appends; readers look no further than the count of their view. A
@@ -45,6 +49,7 @@ struct index_base {
     atomic_uint refs;
     FaissIndex *faiss;
     const float *vectors; /* inside faiss, or NULL: reconstruct */
+    uint8_t *codes;       /* of the vectors, by slot; NULL when these are */
     uint64_t *ids;
     _Atomic uint8_t *dead;
     size_t count;
@@ -120,6 +125,28 @@ static void tail_release(tail_t *tail)
     free(tail);
 }
 
+static size_t chunk_head(void)
+{
+    return (sizeof(chunk_t) + CODES_ALIGN - 1) / CODES_ALIGN * CODES_ALIGN;
+}
+
+static size_t chunk_bytes(uint32_t dims)
+{
+    return chunk_head() + (codes_stride(dims) + sizeof(float) * dims) * CHUNK;
+}
+
+static chunk_t *chunk_new(uint32_t dims)
+{
+    uint8_t *memory = aligned_alloc(CODES_ALIGN, chunk_bytes(dims));
+
+    if (!memory)
+        abort();
+    chunk_t *chunk = memset(memory, 0, sizeof *chunk);
+    chunk->codes = memory + chunk_head();
+    chunk->vectors = (float *)(void *)(chunk->codes + codes_stride(dims) * CHUNK);
+    return chunk;
+}
+
 static void tail_grow(tail_t *tail)
 {
     size_t capacity = tail->capacity ? tail->capacity * 2 : 8;
@@ -144,9 +171,10 @@ static void tail_place(tail_t *tail, uint32_t dims, uint64_t id, const float *ve
     if (chunk == tail->capacity)
         tail_grow(tail);
     if (slot == 0)
-        tail->chunks[chunk] = grab(sizeof(chunk_t) + sizeof(float) * dims * CHUNK);
+        tail->chunks[chunk] = chunk_new(dims);
     tail->chunks[chunk]->ids[slot] = id;
     memcpy(tail->chunks[chunk]->vectors + slot * dims, vector, sizeof(float) * dims);
+    codes_put(tail->chunks[chunk]->codes + slot * codes_stride(dims), vector, dims);
 }
 
 static uint64_t tail_id(chunk_t *const *chunks, size_t at)
@@ -197,6 +225,7 @@ static void base_release(index_base_t *base)
         return;
     if (base->faiss)
         faiss_Index_free(base->faiss);
+    free(base->codes);
     free(base->ids);
     free((void *)base->dead);
     free(base);
@@ -395,6 +424,8 @@ static size_t base_bytes(const index_t *index)
 
     if (sscanf(index->factory, "HNSW%d", &m) == 1)
         links = (size_t)m * 2 * sizeof(int32_t) + 16;
+    if (index->base && index->base->codes)
+        links += codes_stride(index->options.dims);
     return count * (index->options.dims * sizeof(float) + sizeof(uint64_t) + links);
 }
 
@@ -408,14 +439,14 @@ index_stats_t index_stats(index_t *index)
     stats.dead = index->base_dead + index->tail_dead;
     stats.live = stats.base + stats.tail - stats.dead;
     stats.bytes =
-        base_bytes(index) + (stats.tail + CHUNK - 1) / CHUNK *
-                                (sizeof(chunk_t) + sizeof(float) * index->options.dims * CHUNK);
+        base_bytes(index) + (stats.tail + CHUNK - 1) / CHUNK * chunk_bytes(index->options.dims);
     size_t live_base = stats.base - index->base_dead;
     if (!index->base)
         stats.wants_build = stats.live > index->options.exact_max;
     else
-        stats.wants_build = (stats.tail > TAIL_MIN && stats.tail > live_base / 16) ||
-                            (index->base_dead > 256 && index->base_dead > stats.base / 4);
+        stats.wants_build =
+            (stats.tail > TAIL_MIN && (stats.tail > live_base / 16 || stats.tail > TAIL_MOST)) ||
+            (index->base_dead > 256 && index->base_dead > stats.base / 4);
     pthread_mutex_unlock(&index->lock);
     return stats;
 }
@@ -426,6 +457,7 @@ typedef struct search {
     const index_view_t *view;
     const float *query;
     const index_filter_t *filter;
+    codes_query_t codes;
     top_t top;
 } search_t;
 
@@ -434,24 +466,35 @@ static bool accepted(const index_filter_t *filter, uint64_t id)
     return !filter || filter->accept(filter->self, id);
 }
 
-static void scan_tail(search_t *search)
+/* The whole vector is asked only where its code leaves room for a place among the best. */
+static void offer(search_t *search, uint64_t id, const uint8_t *code, const float *vector)
+{
+    if (code && codes_most(&search->codes, code) < top_threshold(&search->top))
+        return;
+    top_offer(&search->top, id,
+              simd_inner_product(search->query, vector, search->view->options.dims));
+}
+
+static void scan_tail(search_t *search, bool exact)
 {
     const index_view_t *view = search->view;
     uint32_t dims = view->options.dims;
+    size_t stride = codes_stride(dims);
 
     for (size_t at = 0; at < view->tail_count; at++) {
         uint64_t id = tail_id(view->chunks, at);
         if (tail_is_dead(view->chunks, at) || !accepted(search->filter, id))
             continue;
-        const float *vector = tail_vector(view->chunks, dims, at);
-        top_offer(&search->top, id, simd_inner_product(search->query, vector, dims));
+        const uint8_t *code = view->chunks[at / CHUNK]->codes + at % CHUNK * stride;
+        offer(search, id, exact ? NULL : code, tail_vector(view->chunks, dims, at));
     }
 }
 
-static err_t scan_base(search_t *search)
+static err_t scan_base(search_t *search, bool exact)
 {
     const index_base_t *base = search->view->base;
     uint32_t dims = search->view->options.dims;
+    size_t stride = codes_stride(dims);
     float room[INDEX_DIMS_MAX];
 
     for (size_t at = 0; at < base->count; at++) {
@@ -460,7 +503,8 @@ static err_t scan_base(search_t *search)
         const float *vector = base_vector(base, dims, at, room);
         if (!vector)
             return err_of(ERR_INTERNAL, "FAISS could not return a vector");
-        top_offer(&search->top, base->ids[at], simd_inner_product(search->query, vector, dims));
+        offer(search, base->ids[at], base->codes && !exact ? base->codes + at * stride : NULL,
+              vector);
     }
     return err_ok();
 }
@@ -511,21 +555,25 @@ static void offer_found(search_t *search, const float *distances, const int64_t 
 
 /* How many answers to ask of FAISS. Under a filter the walk must be broader: most of what it meets
  * does not count, and the near ones that do may lie beyond a region of others. (FAISS searches as
- * broadly as the larger of efSearch and k.) 0: scanning the candidates is cheaper and surer. */
+ * broadly as the larger of efSearch and k.) Codes are good for a walk but not for the last word, so
+ * all that it finds is compared again. 0: scanning the candidates is cheaper and surer. */
 static size_t breadth_of(const search_t *search)
 {
     const index_view_t *view = search->view;
     size_t live = view->base->count - view->base_dead, k = search->top.k;
+    size_t breadth = (size_t)view->options.ef_search;
 
     if (search->filter) {
         size_t candidates = base_candidates(search);
         if (candidates <= view->options.exact_max)
             return 0;
-        size_t broad = (size_t)view->options.ef_search * 6 * live / candidates;
+        size_t broad = breadth * 6 * live / candidates;
         k = k > broad ? k : broad;
         if (k > live / 8)
             return 0;
     }
+    if (view->base->codes && k < breadth)
+        k = breadth;
     return k < view->base->count ? k : view->base->count;
 }
 
@@ -537,16 +585,20 @@ static err_t search_base(search_t *search, arena_t *arena)
     bool select = search->filter || search->view->base_dead;
 
     if (!k)
-        return scan_base(search);
+        return scan_base(search, false);
     float *distances = ARENA_ARRAY(arena, float, k);
     int64_t *labels = ARENA_ARRAY(arena, int64_t, k);
-    if (faiss_shim_search(base->faiss, search->query, (int64_t)k, select ? accept_slot : NULL,
-                          &self, distances, labels))
+    faiss_shim_walk_t walk = {.breadth = search->view->options.ef_search,
+                              .codes = base->codes,
+                              .stride = codes_stride(search->view->options.dims),
+                              .query = &search->codes};
+    if (faiss_shim_search(base->faiss, search->query, (int64_t)k, &walk,
+                          select ? accept_slot : NULL, &self, distances, labels))
         return err_make(arena, ERR_INTERNAL, "FAISS failed to search: %s", faiss_get_last_error());
     while (found < k && labels[found] >= 0)
         found++;
     if (found < search->top.k && found < base->count - search->view->base_dead)
-        return scan_base(search);
+        return scan_base(search, false);
     offer_found(search, distances, labels, found);
     return err_ok();
 }
@@ -560,6 +612,8 @@ static err_t search_open(search_t *search, const index_view_t *view, const float
     if (!normalised(query, view->options.dims, unit))
         return err_of(ERR_ARGUMENT, "a query vector must be finite and not all zeros");
     *search = (search_t){.view = view, .query = unit, .filter = filter};
+    codes_query(&search->codes, ARENA_ARRAY(arena, int8_t, codes_query_bytes(view->options.dims)),
+                unit, view->options.dims);
     top_open(&search->top, arena, k < total ? k : total);
     return err_ok();
 }
@@ -574,12 +628,12 @@ static err_t run_search(const index_view_t *view, const float *query, size_t k,
     if (err_is(err))
         return err;
     if (view->base && search.top.k) {
-        err = exact ? scan_base(&search) : search_base(&search, arena);
+        err = exact ? scan_base(&search, true) : search_base(&search, arena);
         if (err_is(err))
             return err;
     }
     if (search.top.k)
-        scan_tail(&search);
+        scan_tail(&search, exact);
     top_sort(&search.top);
     *hits = search.top.heap;
     *count = search.top.count;
@@ -739,14 +793,32 @@ static void copy_dead(const index_base_t *from, index_base_t *to)
     }
 }
 
-static err_t base_finish(index_base_t *base)
+/* Codes are touched at random: in large pages each costs one miss less. */
+static void make_codes(index_base_t *base, uint32_t dims)
+{
+    enum { LARGE = 2 << 20 };
+    size_t stride = codes_stride(dims), bytes = stride * base->count;
+    size_t align = bytes < LARGE ? CODES_ALIGN : LARGE;
+
+    bytes = (bytes + align - 1) / align * align;
+    base->codes = aligned_alloc(align, bytes);
+    if (!base->codes)
+        abort();
+    if (align == LARGE)
+        madvise(base->codes, bytes, MADV_HUGEPAGE);
+    for (size_t at = 0; at < base->count; at++)
+        codes_put(base->codes + at * stride, base->vectors + at * dims, dims);
+}
+
+static err_t base_finish(index_base_t *base, uint32_t dims)
 {
     base->vectors = faiss_shim_vectors(base->faiss);
     if (!base->vectors && faiss_shim_prepare_reconstruct(base->faiss))
         return err_of(ERR_INTERNAL, "FAISS could not prepare to return vectors");
     if (faiss_Index_ntotal(base->faiss) != (idx_t)base->count)
         return err_of(ERR_INTERNAL, "FAISS counts its vectors differently");
-    faiss_shim_settle(base->faiss);
+    if (base->vectors)
+        make_codes(base, dims);
     return err_ok();
 }
 
@@ -764,7 +836,7 @@ err_t index_build(const index_view_t *view, bool (*stop)(const void *self), cons
     if (!err_is(err))
         err = build_from_tail(&build);
     if (!err_is(err))
-        err = base_finish(build.base);
+        err = base_finish(build.base, view->options.dims);
     free(build.batch);
     if (err_is(err)) {
         base_release(build.base);
@@ -987,9 +1059,8 @@ static err_t check_head(const index_t *index, const snapshot_t *head, size_t siz
         head->size != size)
         return err_of(ERR_CORRUPT, "the index snapshot is torn");
     if (head->dims != index->options.dims || strcmp(head->factory, index->factory) != 0 ||
-        strcmp(head->model, index->model) != 0 || head->ef_search != index->options.ef_search ||
-        head->ef_construction != index->options.ef_construction ||
-        head->nprobe != index->options.nprobe)
+        strcmp(head->model, index->model) != 0 ||
+        head->ef_construction != index->options.ef_construction)
         return err_of(ERR_VERSION, "the index snapshot was made with other settings");
     return err_ok();
 }
@@ -1009,7 +1080,10 @@ static err_t load_body(index_t *index, const snapshot_t *head, const uint8_t *ma
         memcpy((void *)base->dead, at, head->base_count / 8 + 1);
         at += head->base_count / 8 + 1;
         if (fseek(file, (long)head->faiss_at, SEEK_SET) ||
-            faiss_read_index(file, 0, &base->faiss) || err_is(base_finish(base))) {
+            faiss_read_index(file, 0, &base->faiss) ||
+            faiss_shim_set_breadth(base->faiss, index->options.ef_search, 0,
+                                   index->options.nprobe) ||
+            err_is(base_finish(base, head->dims))) {
             base_release(base);
             return err_of(ERR_CORRUPT, "FAISS could not read the index snapshot");
         }
