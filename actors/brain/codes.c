@@ -28,30 +28,66 @@ size_t codes_stride(uint32_t dims)
     return rounded(tail_of(dims) + 2 * sizeof(float));
 }
 
+typedef float float4_t __attribute__((vector_size(16)));
+typedef int32_t int4_t __attribute__((vector_size(16)));
+
+static inline int4_t larger(int4_t a, int4_t b)
+{
+    int4_t take = a > b;
+
+    return (a & take) | (b & ~take);
+}
+
 static float scale_of(const float *unit, uint32_t dims)
 {
-    float most = 0;
+    const int4_t positive = {INT32_MAX, INT32_MAX, INT32_MAX, INT32_MAX};
+    int4_t most = {0, 0, 0, 0}, bits; /* without their signs floats are ordered as integers are */
+    float rest[4] = {0}, four[4];
+    uint32_t i = 0;
 
-    for (uint32_t i = 0; i < dims; i++) {
-        float size = fabsf(unit[i]);
-        most = size > most ? size : most;
+    for (; i + 4 <= dims; i += 4) {
+        memcpy(&bits, unit + i, sizeof bits);
+        bits &= positive;
+        most = larger(bits, most);
     }
-    return most / MOST;
+    memcpy(rest, unit + i, sizeof(float) * (dims - i));
+    memcpy(&bits, rest, sizeof bits);
+    bits &= positive;
+    most = larger(bits, most);
+    memcpy(four, &most, sizeof four);
+    float low = four[0] > four[1] ? four[0] : four[1], high = four[2] > four[3] ? four[2] : four[3];
+    return (low > high ? low : high) / MOST;
 }
 
 /* The codes, plus `add`, as bytes; returns the length of what rounding lost. */
 static float put_bytes(uint8_t *out, const float *unit, uint32_t dims, float scale, int add)
 {
+    /* Added to a small float, this leaves its nearest integer in the low bits. */
+    const float round = 12582912;
     float inverse = scale > 0 ? 1 / scale : 0, lost = 0;
+    const float4_t inverses = {inverse, inverse, inverse, inverse},
+                   scales = {scale, scale, scale, scale}, rounds = {round, round, round, round};
+    float4_t sum = {0, 0, 0, 0}, four;
+    int4_t bits;
+    uint32_t i = 0;
 
-    for (uint32_t i = 0; i < dims; i++) {
-        float steps = unit[i] * inverse;
-        int code = (int)(steps + (steps < 0 ? -0.5F : 0.5F));
-        float gap = unit[i] - (float)code * scale;
-        out[i] = (uint8_t)(code + add);
+    for (; i + 4 <= dims; i += 4) {
+        memcpy(&four, unit + i, sizeof four);
+        float4_t code = four * inverses + rounds;
+        memcpy(&bits, &code, sizeof bits);
+        for (int lane = 0; lane < 4; lane++)
+            out[i + (uint32_t)lane] = (uint8_t)(bits[lane] + add);
+        four -= (code - rounds) * scales;
+        sum += four * four;
+    }
+    for (; i < dims; i++) {
+        float code = unit[i] * inverse + round, gap = unit[i] - (code - round) * scale;
+        int32_t bit;
+        memcpy(&bit, &code, sizeof bit);
+        out[i] = (uint8_t)(bit + add);
         lost += gap * gap;
     }
-    return sqrtf(lost) + ROUNDING;
+    return sqrtf(lost + sum[0] + sum[1] + sum[2] + sum[3]) + ROUNDING;
 }
 
 void codes_put(uint8_t *row, const float *unit, uint32_t dims)

@@ -1,5 +1,6 @@
 #include "actors/brain/rank.h"
 
+#include <float.h>
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
@@ -56,7 +57,7 @@ float rank_weight(const rank_options_t *options, const uint16_t *counts, const u
  * term first. Terms so common that all together they cannot lift a memory over the bar do not open
  * windows, and are only added where the rarer ones have left something within reach. */
 
-enum { WINDOW = 4096 };
+enum { WINDOW = 4096, GROUP = 16 };
 
 typedef struct cursor {
     const rank_list_t *list;
@@ -133,32 +134,76 @@ static bool next_base(const ranking_t *ranking, uint64_t *base)
     return any;
 }
 
+typedef float float4_t __attribute__((vector_size(16)));
+typedef int32_t int4_t __attribute__((vector_size(16)));
+
+/* What a term adds to each of `count` memories with those weights. */
+static void saturate(const float *weights, size_t count, float idf, float k1, float *out)
+{
+    const float4_t factor = {idf, idf, idf, idf}, add = {k1, k1, k1, k1};
+    float4_t w;
+    size_t i = 0;
+
+    for (; i + 4 <= count; i += 4) {
+        memcpy(&w, weights + i, sizeof w);
+        w = factor * w / (add + w);
+        memcpy(out + i, &w, sizeof w);
+    }
+    for (; i < count; i++)
+        out[i] = idf * weights[i] / (k1 + weights[i]);
+}
+
+/* Adds postings [at, end) of the block, which lie in the window. */
+static void add_postings(ranking_t *ranking, const cursor_t *cursor, size_t end, uint64_t base)
+{
+    enum { PART = 64 };
+    const uint64_t *ids = cursor->block.ids;
+    float adds[PART], best = ranking->best;
+
+    for (size_t at = cursor->at; at < end;) {
+        size_t count = end - at < PART ? end - at : PART;
+        saturate(cursor->block.weights + at, count, cursor->idf, ranking->options->k1, adds);
+        for (size_t i = 0; i < count; i++) {
+            float *score = &ranking->scores[ids[at + i] - base];
+            float sum = *score + adds[i];
+            *score = sum;
+            best = sum > best ? sum : best;
+        }
+        at += count;
+    }
+    ranking->best = best;
+}
+
 static err_t add_list(ranking_t *ranking, cursor_t *cursor, uint64_t base)
 {
-    float k1 = ranking->options->k1, best = ranking->best, idf = cursor->idf;
     err_t err = cursor_seek(cursor, base);
 
     while (!err_is(err) && cursor->at < cursor->block.count) {
         const uint64_t *ids = cursor->block.ids;
-        const float *weights = cursor->block.weights;
-        size_t at = cursor->at, count = cursor->block.count;
-        for (; at < count && ids[at] - base < WINDOW; at++) {
-            float *score = &ranking->scores[ids[at] - base];
-            *score += idf * weights[at] / (k1 + weights[at]);
-            best = *score > best ? *score : best;
-        }
-        cursor->at = at;
-        if (at < count)
-            break;
+        size_t count = cursor->block.count, end = count;
         uint64_t last = ids[count - 1];
+        while (end > cursor->at && ids[end - 1] - base >= WINDOW)
+            end--;
+        add_postings(ranking, cursor, end, base);
+        cursor->at = end;
+        if (end < count)
+            break;
         if (last == UINT64_MAX) {
             cursor->block.count = 0;
             break;
         }
         err = cursor_seek(cursor, last + 1);
     }
-    ranking->best = best;
     return err;
+}
+
+/* Is one of the next GROUP scores at least `bar`? Most are not. */
+static inline bool any_reaches(const float *scores, float bar)
+{
+    const float4_t *at = (const float4_t *)(const void *)scores, least = {bar, bar, bar, bar};
+    int4_t any = (at[0] >= least) | (at[1] >= least) | (at[2] >= least) | (at[3] >= least);
+
+    return any[0] | any[1] | any[2] | any[3];
 }
 
 static void collect(ranking_t *ranking, uint64_t base)
@@ -166,12 +211,16 @@ static void collect(ranking_t *ranking, uint64_t base)
     const rank_options_t *options = ranking->options;
     float bar = top_threshold(&ranking->top);
 
-    for (size_t i = 0; ranking->best >= bar && i < WINDOW; i++) {
-        float score = ranking->scores[i];
-        if (score > 0 && score >= bar &&
-            (!options->accept || options->accept(options->self, base + i))) {
-            top_offer(&ranking->top, base + i, score);
-            bar = top_threshold(&ranking->top);
+    for (size_t group = 0; ranking->best >= bar && group < WINDOW; group += GROUP) {
+        if (!any_reaches(ranking->scores + group, bar > 0 ? bar : FLT_MIN))
+            continue;
+        for (size_t i = group; i < group + GROUP; i++) {
+            float score = ranking->scores[i];
+            if (score > 0 && score >= bar &&
+                (!options->accept || options->accept(options->self, base + i))) {
+                top_offer(&ranking->top, base + i, score);
+                bar = top_threshold(&ranking->top);
+            }
         }
     }
     memset(ranking->scores, 0, WINDOW * sizeof ranking->scores[0]);
