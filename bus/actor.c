@@ -11,6 +11,8 @@
 #include "proto/mp.h"
 
 enum { RETRY_WORK_MS = 1000, TICK_MS = 60000 };
+/* So long after a read others are expected, for which the thread is kept free of syncs. */
+enum { ASIDE_US = 1000000 };
 /* A call that states no deadline, and the longest that one may be: a day. */
 enum { DEADLINE_MS = 60000, LONGEST_CALL_MS = 86400000 };
 
@@ -507,6 +509,7 @@ static err_t start_read(call_t *call)
     call->state = CALL_READING;
     call->refs++;
     call->read_token = ++actor->next_token;
+    actor->last_read_us = actor_mono_us(actor);
     actor->env->ops->read_start(actor->env, call->read_token, read_job, call);
     return err_of(ERR_PARKED, NULL);
 }
@@ -848,6 +851,56 @@ static void commit_one(actor_t *actor, entry_t **batch, batch_txn_t *txn)
     settle(*batch, txn, err);
 }
 
+/* ---- Reads in the middle of a batch: they wait for no writer and no sync ---- */
+
+static bool attends(const actor_t *actor)
+{
+    return actor->env->ops->attend && actor->def->readers;
+}
+
+static bool is_read(const actor_t *actor, const entry_t *entry)
+{
+    const call_t *call = entry->call;
+    if (entry->kind == ENTRY_READ)
+        return call->read_err.code != ERR_PARKED; /* else it is to move to this thread */
+    if (entry->kind != ENTRY_CALL || !call->header.method)
+        return false;
+    const method_t *method = find_method(actor, call->header.method);
+    return method && (method->flags & READS) && !(method->flags & PARKS) && method->fn;
+}
+
+/* An entry that touches no transaction, beside the batch. */
+static void run_aside(entry_t *entry)
+{
+    run_entry(entry);
+    if (!entry->released)
+        release_entry(entry);
+    inside_call_unref(entry->call);
+}
+
+static void attend(actor_t *actor, bool wait)
+{
+    actor->env->ops->attend(actor->env, wait);
+    for (entry_t **at = &actor->queue; *at;) {
+        entry_t *entry = *at;
+        if (!is_read(actor, entry)) {
+            at = &entry->next;
+            continue;
+        }
+        *at = entry->next;
+        if (!*at)
+            actor->queue_end = at;
+        actor->queued--;
+        run_aside(entry);
+    }
+}
+
+void call_attend(call_t *call)
+{
+    if (call->state == CALL_RUNNING && attends(call->actor))
+        attend(call->actor, false);
+}
+
 /* Companies that have threads of their own sync beside the one that has not. */
 static void commit_all(actor_t *actor, entry_t **batch)
 {
@@ -856,9 +909,12 @@ static void commit_all(actor_t *actor, entry_t **batch)
     for (batch_txn_t *txn = actor->txns; txn && !actor->failed; txn = txn->next)
         if (txn->txn && !txn->started)
             commit_one(actor, batch, txn);
-    for (batch_txn_t *txn = actor->txns; txn && !actor->failed; txn = txn->next)
+    for (batch_txn_t *txn = actor->txns; txn && !actor->failed; txn = txn->next) {
+        while (txn->txn && attends(actor) && !store_commit_over(txn->txn))
+            attend(actor, true);
         if (txn->txn)
             commit_one(actor, batch, txn);
+    }
 }
 
 static bool run_entries(actor_t *actor, entry_t *batch)
@@ -874,6 +930,8 @@ static bool run_entries(actor_t *actor, entry_t *batch)
                      (entry->call->method->flags & READS);
         if ((!entry->waits || early) && !entry->released)
             release_entry(entry);
+        if (entry->next && attends(actor))
+            attend(actor, false);
     }
     return true;
 }
@@ -1004,6 +1062,10 @@ void actor_step(actor_t *actor)
     actor->in_batch = true;
     actor->batches++;
     actor->batch_wall_ms = actor->env->ops->wall_ms(actor->env);
+    if (actor->pool && attends(actor))
+        store_pool_sync_aside(actor->pool,
+                              actor->last_read_us &&
+                                  actor_mono_us(actor) - actor->last_read_us < ASIDE_US);
     batch = run_batch(actor, batch);
     close_snapshots(actor);
     commit_all(actor, &batch);
@@ -1259,6 +1321,12 @@ err_t actor_store_open(const actor_def_t *def, const char *data_dir, arena_t *ar
     return store_pool_open(&options, out, arena);
 }
 
+static void wake(void *ctx)
+{
+    actor_t *actor = ctx;
+    actor->env->ops->wake(actor->env);
+}
+
 static err_t open_store(actor_t *actor, const actor_options_t *options, arena_t *arena)
 {
     if (!actor->def->tables) {
@@ -1278,6 +1346,8 @@ static err_t open_store(actor_t *actor, const actor_options_t *options, arena_t 
         .largest_bytes = actor->limits.company_bytes,
         .fault = options->store_fault,
         .nosync = options->store_nosync,
+        .synced = actor->env->ops->wake ? wake : NULL,
+        .synced_ctx = actor,
     };
     err_t err = store_pool_open(&store, &actor->pool, arena);
     if (!err_is(err))

@@ -142,6 +142,8 @@ bool call_may(const call_t *call, const char *company);
 int64_t call_now_ms(const call_t *call); /* wall clock at the start of the batch */
 /* ms until the caller gives up; INT64_MAX for internal work. */
 int64_t call_left_ms(const call_t *call);
+/* In a handler that takes long, now and then: lets other calls that only read come and go. */
+void call_attend(call_t *call);
 void call_random(call_t *call, void *data, size_t size);
 /* 16 random bytes as 32 hex digits with a prefix, e.g. "task_". */
 const char *call_new_id(call_t *call, const char *prefix);

@@ -89,6 +89,12 @@ typedef struct actor_env_ops {
 
     /* Runs job(ctx) on a reader thread (inline when there is none), then actor_on_read(token). */
     void (*read_start)(actor_env_t *env, uint64_t token, void (*job)(void *ctx), void *ctx);
+    /* In the middle of a batch: calls that have come and reads that are done are handed to the
+     * actor, the rest waits for the batch's end. With `wait`, first sleeps until there is something
+     * or `wake` was called. NULL in simulation. */
+    void (*attend)(actor_env_t *env, bool wait);
+    /* Ends the sleep of attend. On any thread. NULL in simulation. */
+    void (*wake)(actor_env_t *env);
 
     /* Tells when `fd` is readable by fn(ctx); fn NULL forgets it. Not available in simulation. */
     void (*watch)(actor_env_t *env, int fd, void (*fn)(void *ctx), void *ctx);

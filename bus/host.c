@@ -33,7 +33,8 @@ enum {
     RETRY_LEAST_MS = 100,
     TOPICS_MOST = 16,
     FAR_LOOK_MS = 1000, /* for keys that were taken off the list */
-    FAR_AGAIN_MS = 20   /* a port is free a moment after its socket was closed */
+    FAR_AGAIN_MS = 20,  /* a port is free a moment after its socket was closed */
+    ATTEND_MS = 1000
 };
 
 typedef struct loop loop_t;
@@ -132,6 +133,7 @@ struct loop {
     atomic_bool stopping;
     atomic_int drain_ms;
     bool polls_stale, retries; /* a link is to be connected again some time */
+    bool woken;                /* by what env_attend left for the next turn */
     zmq_pollitem_t *polls;
     size_t poll_count, poll_capacity;
     /* Reader threads. The mutex guards the two lists; it is the only one in the loop, and the
@@ -637,6 +639,32 @@ static void collect_reads(loop_t *loop)
     }
 }
 
+static void on_router(node_t *node, void *router, bool in_batch);
+
+static void env_attend(actor_env_t *env, bool wait)
+{
+    node_t *node = (node_t *)env;
+    loop_t *loop = node->loop;
+    zmq_pollitem_t polls[] = {{.fd = loop->wake, .events = ZMQ_POLLIN},
+                              {.socket = node->router, .events = ZMQ_POLLIN},
+                              {.socket = node->far_router, .events = ZMQ_POLLIN}};
+    int count = node->far_router ? 3 : 2;
+    if (wait && zmq_poll(polls, count, ATTEND_MS) > 0 && polls[0].revents) {
+        eventfd_t woken;
+        eventfd_read(loop->wake, &woken);
+        loop->woken = true;
+    }
+    collect_reads(loop);
+    on_router(node, node->router, true);
+    if (node->far_router)
+        on_router(node, node->far_router, true);
+}
+
+static void env_wake(actor_env_t *env)
+{
+    eventfd_write(((node_t *)env)->loop->wake, 1);
+}
+
 static void start_readers(loop_t *loop)
 {
     for (size_t i = 0; i < loop->node_count; i++)
@@ -717,6 +745,8 @@ static const actor_env_ops_t host_ops = {
     .http_start = env_http_start,
     .http_cancel = env_http_cancel,
     .read_start = env_read_start,
+    .attend = env_attend,
+    .wake = env_wake,
     .watch = env_watch,
     .lag = env_lag,
     .fatal = env_fatal,
@@ -769,7 +799,14 @@ static bytes_t part(parts_t *parts, int index)
     return (bytes_t){zmq_msg_data(&parts->messages[index]), zmq_msg_size(&parts->messages[index])};
 }
 
-static void on_router(node_t *node, void *router)
+/* In a batch only calls are for the actor. */
+static bool may_enter_batch(bytes_t header)
+{
+    bytes_t kind;
+    return mp_get(header, "kind", &kind) && mp_equals(kind, "call");
+}
+
+static void on_router(node_t *node, void *router, bool in_batch)
 {
     parts_t parts;
     uint8_t far[] = {ROUTE_FAR, node->far_life}, near[] = {ROUTE_SOCKET};
@@ -781,7 +818,10 @@ static void on_router(node_t *node, void *router)
         if (parts.count >= 2 && !parts.more && identity.size + kind_size <= sizeof(route.data)) {
             memcpy(route.data, kind, kind_size);
             memcpy(route.data + kind_size, identity.data, identity.size);
-            actor_on_frame(node->actor, &route, part(&parts, 1), part(&parts, 2));
+            if (in_batch && !may_enter_batch(part(&parts, 1)))
+                send_local(node, node, &route, part(&parts, 1), part(&parts, 2));
+            else
+                actor_on_frame(node->actor, &route, part(&parts, 1), part(&parts, 2));
         }
         parts_close(&parts);
     }
@@ -1007,7 +1047,9 @@ static void renew_polls(loop_t *loop)
 static void on_wake(loop_t *loop)
 {
     eventfd_t count;
-    eventfd_read(loop->wake, &count);
+    if (!loop->woken)
+        eventfd_read(loop->wake, &count);
+    loop->woken = false;
     collect_reads(loop);
     for (size_t i = 0; i < loop->node_count; i++)
         renew_links(&loop->nodes[i]);
@@ -1036,7 +1078,11 @@ static void on_ready_socket(loop_t *loop, void *socket)
     for (size_t i = 0; i < loop->node_count; i++) {
         node_t *node = &loop->nodes[i];
         if (socket == node->router || socket == node->far_router) {
-            on_router(node, socket);
+            on_router(node, socket, false);
+            return;
+        }
+        if (socket == node->subscriber) {
+            on_subscriber(node);
             return;
         }
         for (link_t *link = node->links; link; link = link->next) {
@@ -1055,7 +1101,7 @@ static void on_ready_socket(loop_t *loop, void *socket)
 
 static long poll_timeout(loop_t *loop)
 {
-    if (loop->inbox)
+    if (loop->inbox || loop->woken)
         return 0;
     int64_t next = loop->retries ? retry_links(loop) : INT64_MAX;
     for (size_t i = 0; i < loop->node_count; i++) {
@@ -1105,6 +1151,8 @@ static void turn(loop_t *loop)
         else
             on_ready_fd(loop, loop->polls[i].fd);
     }
+    if (loop->woken)
+        on_wake(loop);
     deliver_local(loop);
     step_all(loop);
     watched_end(loop->watched);

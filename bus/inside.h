@@ -238,6 +238,7 @@ struct actor {
 
     bool in_batch, draining, closing, failed;
     int64_t batch_wall_ms;
+    int64_t last_read_us; /* a reader thread was asked then; 0: never */
     batch_txn_t *txns;
     arena_t *batch_arena;
     bool wants_growth, may_grow;

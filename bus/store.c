@@ -8,6 +8,7 @@
 #include <malloc.h>
 #include <pthread.h>
 #include <signal.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -65,6 +66,7 @@ struct store_txn {
     bool starting; /* its commit was given to the lane */
     err_t refused; /* or could not be */
     int code;      /* what LMDB said, on the lane */
+    atomic_bool over;
 };
 
 struct store_pool {
@@ -80,7 +82,7 @@ struct store_pool {
     int open_count; /* with those being opened */
     lane_t *lanes[LANES];
     int writers, next_lane; /* top-level write transactions that are open; owner's thread */
-    bool poisoned;
+    bool poisoned, aside;
     char wants_growth[65]; /* the company whose write failed for want of room; owner's thread */
     int64_t ticked_ms;
     /* Snapshots begin and end on reader threads while the owner opens, grows and closes. */
@@ -752,6 +754,16 @@ static void commit_raw(void *ctx)
     txn->code = mdb_txn_commit(txn->txn);
 }
 
+static void commit_aside(void *ctx)
+{
+    store_txn_t *txn = ctx;
+    const store_pool_options_t *options = &txn->store->pool->options;
+    commit_raw(ctx);
+    atomic_store(&txn->over, true);
+    if (options->synced)
+        options->synced(options->synced_ctx);
+}
+
 static void abort_raw(void *ctx)
 {
     store_txn_t *txn = ctx;
@@ -768,11 +780,16 @@ static void on_lane(store_txn_t *txn, lane_fn_t *fn)
     lane_wait(txn->lane);
 }
 
-/* The first company of a batch is written on the owner's thread, the others on lanes. In simulation
- * there is one thread. */
+void store_pool_sync_aside(store_pool_t *pool, bool aside)
+{
+    pool->aside = aside;
+}
+
+/* The first company of a batch is written on the owner's thread (which costs it less than to ask
+ * another), the others on lanes. In simulation there is one thread. */
 static lane_t *lane_for_another(store_pool_t *pool)
 {
-    if (!pool->writers || pool->options.nosync)
+    if ((!pool->writers && !pool->aside) || pool->options.nosync)
         return NULL;
     lane_t **lane = &pool->lanes[pool->next_lane++ % LANES];
     if (!*lane)
@@ -915,8 +932,13 @@ bool store_commit_start(store_txn_t *txn)
     if (err_is(txn->refused))
         return false; /* store_commit will say so */
     txn->starting = true;
-    lane_start(txn->lane, commit_raw, txn);
+    lane_start(txn->lane, commit_aside, txn);
     return true;
+}
+
+bool store_commit_over(const store_txn_t *txn)
+{
+    return atomic_load(&txn->over);
 }
 
 static err_t commit_top(store_txn_t *txn)

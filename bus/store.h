@@ -59,6 +59,9 @@ typedef struct store_pool_options {
     int64_t largest_bytes; /* map of one company; 0: 64 GiB */
     store_fault_t fault;
     bool nosync; /* simulation only: never for data that matters */
+    /* A commit that was started is over; called on another thread. NULL: nobody asks. */
+    void (*synced)(void *ctx);
+    void *synced_ctx;
 } store_pool_options_t;
 
 /* Takes the lock and raises the epoch. ERR_OWNED, ERR_IO, ERR_FULL, ERR_VERSION; the sentence lives
@@ -91,6 +94,11 @@ err_t store_commit(store_txn_t **txn);
 /* Top level, before store_commit: lets it sync beside other companies, where a thread of its own
  * began it. True when it does. */
 bool store_commit_start(store_txn_t *txn);
+/* Of one that was started: store_commit will not have to wait. */
+bool store_commit_over(const store_txn_t *txn);
+/* From now on every company is synced on a thread of its own, so that the owner's has its hands
+ * free; or only those beside the first. */
+void store_pool_sync_aside(store_pool_t *pool, bool aside);
 void store_abort(store_txn_t **txn);
 
 /* How many rows this transaction has put and deleted, not counting those of its children. */

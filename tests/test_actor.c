@@ -60,6 +60,10 @@ typedef struct porter {
     F(INT, size, must, 1, 16000000, "Bytes.")                                                      \
     COMPANY_ROW(F)
 #define row_big_REPLY NUMBER_REPLY
+#define row_brood_ARGS(F)                                                                          \
+    F(STR, key, must, 1, 64, "Key.")                                                               \
+    COMPANY_ROW(F)
+#define row_brood_REPLY NUMBER_REPLY
 #define row_get_ARGS(F)                                                                            \
     F(STR, key, must, 1, 64, "Key.")                                                               \
     COMPANY_ROW(F)
@@ -133,6 +137,7 @@ typedef struct porter {
     M(porter_t, row_add, TOOL | WRITES, "Adds to a number.")                                       \
     M(porter_t, row_fail, WRITES, "Writes, publishes and fails.")                                  \
     M(porter_t, row_big, WRITES, "Puts a big row.")                                                \
+    M(porter_t, row_brood, WRITES, "Writes, and does not end before somebody has read.")           \
     M(porter_t, row_get, TOOL | READS, "Gets a row.")                                              \
     M(porter_t, row_clear, WRITES | ADMIN, "Deletes all rows.")                                    \
     M(porter_t, row_move, WRITES, "Writes in two companies.")                                      \
@@ -225,6 +230,29 @@ static err_t row_big(porter_t *self, call_t *call, const row_big_args_t *args,
     err = store_put(txn, ROWS, text_bytes(args->key), (bytes_t){big, (size_t)args->size});
     reply->value = store_count(txn, ROWS);
     reply->has_value = true;
+    return err;
+}
+
+/* How often somebody read since a test began, and whether row_brood has written. */
+static atomic_int reads_seen;
+static atomic_bool broods;
+
+static err_t row_brood(porter_t *self, call_t *call, const row_brood_args_t *args,
+                       row_brood_reply_t *reply)
+{
+    (void)self;
+    store_txn_t *txn;
+    err_t err = call_write(call, args->company, &txn);
+    if (!err_is(err))
+        err = store_put(txn, ROWS, text_bytes(args->key), text_bytes("brooding"));
+    int64_t end = mono_ms() + 20000;
+    atomic_store(&broods, true);
+    while (!err_is(err) && !atomic_load(&reads_seen)) {
+        call_attend(call);
+        if (mono_ms() > end)
+            err = err_of(ERR_TIMEOUT, "nobody read");
+    }
+    reply->value = atomic_load(&reads_seen);
     return err;
 }
 
@@ -1206,6 +1234,33 @@ START_TEST(readers_read_while_others_write)
 }
 END_TEST
 
+/* The answer comes while the writer holds the actor's thread, and shows nothing of its work. */
+START_TEST(reads_are_answered_in_the_middle_of_a_batch)
+{
+    house_t house;
+    uint64_t id;
+    open_porter(&house, _i);
+    is(call(&house, "row_put", "{'key':'k','value':'old'}"), "{'company':'default','rows':1}");
+    atomic_store(&reads_seen, 0);
+    atomic_store(&broods, false);
+    client_call_t request = {
+        .peer = "porter", .method = "row_brood", .role = ROLE_ADMIN, .timeout_ms = 30000};
+    request.args = house_pack(house.arena, "{'key':'k'}");
+    client_t *writer = house_client(&house);
+    client_send(writer, &request);
+    int64_t end = mono_ms() + 20000;
+    while (!atomic_load(&broods))
+        ck_assert_int_lt(mono_ms(), end);
+    is(call(&house, "row_get", "{'key':'k'}"), "{'value':'old'}");
+    atomic_fetch_add(&reads_seen, 1);
+    client_reply_t reply = client_wait(writer, house.arena, 20000, &id);
+    ck_assert_msg(id && !err_is(reply.err), "%s", err_what(reply.err));
+    is(call(&house, "row_get", "{'key':'k'}"), "{'value':'brooding'}");
+    client_close(&writer);
+    house_close(&house);
+}
+END_TEST
+
 /* ---- Children ---- */
 
 static bool process_gone(long pid)
@@ -1433,6 +1488,7 @@ int main(int argc, char **argv)
     tcase_add_loop_test(all, a_lost_peer_is_called_again, 0, 2);
     tcase_add_loop_test(all, events_are_heard, 0, 3);
     tcase_add_loop_test(all, readers_read_while_others_write, 0, 2);
+    tcase_add_loop_test(all, reads_are_answered_in_the_middle_of_a_batch, 0, 2);
     tcase_add_loop_test(all, commands, 0, 2);
     tcase_add_loop_test(all, daemons_do_not_survive, 0, 2);
     tcase_add_loop_test(all, a_command_ends_with_its_caller, 0, 2);

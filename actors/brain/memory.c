@@ -172,9 +172,11 @@ static err_t add_number(call_t *call, store_txn_t *txn, const meta_config_t *con
                                analysis.vector ? (uint32_t)config->model_number : 0);
     if (!err_is(err) && analysis.vector)
         err = episode_put_vector(txn, config, number, analysis.vector);
+    postings_t in = {txn, (uint8_t)config->generation};
     if (!err_is(err))
-        err = postings_add(&(postings_t){txn, (uint8_t)config->generation}, arena, number,
-                           &analysis.doc);
+        err = postings_add(&in, arena, number, &analysis.doc);
+    if (!err_is(err) && postings_is_full(&in))
+        err = postings_merge(&in, call);
     counts->memories++;
     counts->vectors += analysis.vector != NULL;
     for (int field = 0; field < EPISODE_FIELDS; field++)
@@ -228,7 +230,7 @@ err_t memory_merge(brain_t *self, call_t *call, const char *company)
         err = meta_config(self, txn, call_arena(call), &config);
     if (err_is(err))
         return err;
-    return postings_merge(&(postings_t){txn, (uint8_t)config.generation});
+    return postings_merge(&(postings_t){txn, (uint8_t)config.generation}, call);
 }
 
 /* ---- the same text once ---- */

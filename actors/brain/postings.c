@@ -10,6 +10,7 @@
  * block, whose last number is 0 while it is empty. Numbers in the machine's byte order: the store
  * as a whole is not portable either. */
 enum { HEAD = 4, LAST = 8, POSTING_LARGEST = 10 + 1 + RANK_FIELDS * 4 };
+enum { ATTEND_EACH = 32 }; /* terms of a merge */
 
 /* How often a term is in the fields of one memory, and how long these are. */
 typedef struct posting {
@@ -483,10 +484,12 @@ err_t postings_add(const postings_t *in, arena_t *arena, uint64_t number, const 
 
     if (!doc->count)
         return err_ok();
-    err_t err = store_append(in->txn, TABLE_fresh, number_key(&key, number), fresh_row(arena, doc));
-    if (err_is(err) || store_count(in->txn, TABLE_fresh) < POSTINGS_FRESH)
-        return err;
-    return postings_merge(in);
+    return store_append(in->txn, TABLE_fresh, number_key(&key, number), fresh_row(arena, doc));
+}
+
+bool postings_is_full(const postings_t *in)
+{
+    return store_count(in->txn, TABLE_fresh) >= POSTINGS_FRESH;
 }
 
 /* ---- merging ---- */
@@ -598,7 +601,8 @@ static err_t clear_fresh(store_txn_t *txn)
     return err;
 }
 
-static err_t write_groups(const postings_t *in, merge_t *merge)
+/* `call` may be NULL. */
+static err_t write_groups(const postings_t *in, merge_t *merge, call_t *call)
 {
     arena_t *scratch = arena_new();
     err_t err = err_ok();
@@ -611,18 +615,20 @@ static err_t write_groups(const postings_t *in, merge_t *merge)
         if (err.code == ERR_CORRUPT) /* its sentence is in the scratch arena */
             err = damaged();
         arena_reset(scratch);
+        if (call && i % ATTEND_EACH == 0)
+            call_attend(call);
     }
     arena_destroy(&scratch);
     return err;
 }
 
-err_t postings_merge(const postings_t *in)
+err_t postings_merge(const postings_t *in, call_t *call)
 {
     merge_t merge = {.arena = arena_new()};
     err_t err = gather(in->txn, &merge);
 
     if (!err_is(err))
-        err = write_groups(in, &merge);
+        err = write_groups(in, &merge, call);
     if (!err_is(err))
         err = clear_fresh(in->txn);
     arena_destroy(&merge.arena);
@@ -649,7 +655,7 @@ err_t postings_build(const postings_t *in, const uint64_t *numbers, const postin
             memcpy(posting.lengths, docs[i].lengths, sizeof posting.lengths);
             merge_put(&merge, docs[i].terms[j].term, &posting);
         }
-    err_t err = write_groups(in, &merge);
+    err_t err = write_groups(in, &merge, NULL);
     arena_destroy(&merge.arena);
     return err;
 }

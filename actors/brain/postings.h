@@ -2,9 +2,8 @@
  * lengths that BM25F wants. Written in the transaction of the memory itself.
  *
  * A new memory's terms are first one row of table fresh: touching the pages of a hundred terms for
- * each memory would cost more than everything else. When POSTINGS_FRESH have gathered, the store
- * that completes them merges all into the terms' own rows, a page at a time instead of a term at a
- * time. Searches read both; numbers in fresh are newer than all that is merged.
+ * each memory would cost more than everything else. When POSTINGS_FRESH have gathered, all are
+ * merged into the terms' own rows, a page at a time instead of a term at a time. Searches read both; numbers in fresh are newer than all that is merged.
  *
  * A term has one head row with its count of memories and its newest postings, and full blocks of
  * older ones, each under the number of its first memory.
@@ -15,7 +14,7 @@
 
 #include "actors/brain/rank.h"
 #include "actors/brain/words.h"
-#include "bus/store.h"
+#include "bus/actor.h"
 
 enum { POSTINGS_BLOCK = 128, POSTINGS_FRESH = 2000 };
 
@@ -53,8 +52,10 @@ err_t postings_add(const postings_t *in, arena_t *arena, uint64_t number, const 
 /* Takes back exactly what postings_add put. ERR_CORRUPT when it is not there. */
 err_t postings_remove(const postings_t *in, arena_t *arena, uint64_t number,
                       const posting_doc_t *doc);
-/* Merges what is fresh, however little it is. */
-err_t postings_merge(const postings_t *in);
+/* Enough is fresh to be merged. */
+bool postings_is_full(const postings_t *in);
+/* Merges what is fresh, however little it is; a long run in which the call attends. */
+err_t postings_merge(const postings_t *in, call_t *call);
 bool postings_is_fresh(const postings_t *in, uint64_t number);
 
 /* For rebuilding: writes memories of ascending numbers, all larger than those before. */
