@@ -1081,10 +1081,6 @@ static void on_ready_socket(loop_t *loop, void *socket)
             on_router(node, socket, false);
             return;
         }
-        if (socket == node->subscriber) {
-            on_subscriber(node);
-            return;
-        }
         for (link_t *link = node->links; link; link = link->next) {
             if (socket == link->socket && link->event)
                 on_event(node, link);
