@@ -32,6 +32,10 @@ struct child {
     int control; /* EOF for the helper: kill all. From the helper: the status. */
     stream_t streams[2];
     stream_t control_tag; /* tells the control descriptor from the streams in epoll */
+    /* Of one that is talked to: */
+    child_part_t *part;
+    stream_t input; /* what it has not read yet; fd -1: it does not read */
+    bool input_armed;
     size_t limit;
     bool truncated, done_control;
     child_status_t status;
@@ -80,6 +84,8 @@ static void child_free(child_t *child)
         close_fd(&child->streams[i].fd);
         free(child->streams[i].data);
     }
+    close_fd(&child->input.fd);
+    free(child->input.data);
     free(child);
 }
 
@@ -109,10 +115,17 @@ void child_kill(child_t *child)
     shutdown(child->control, SHUT_WR);
 }
 
+void child_forget(child_t *child)
+{
+    child->part = NULL;
+    child->done = NULL;
+    child_kill(child);
+}
+
 /* ---- Starting ---- */
 
 typedef struct pipes {
-    int input, out[2], err[2], control[2];
+    int input, feed, out[2], err[2], control[2];
 } pipes_t;
 
 /* Input is a file in memory: nothing to feed, and the command may seek in it. */
@@ -130,6 +143,7 @@ static int input_file(bytes_t input)
 static void close_pipes(pipes_t *pipes)
 {
     close_fd(&pipes->input);
+    close_fd(&pipes->feed);
     for (int i = 0; i < 2; i++) {
         close_fd(&pipes->out[i]);
         close_fd(&pipes->err[i]);
@@ -137,10 +151,23 @@ static void close_pipes(pipes_t *pipes)
     }
 }
 
-static bool open_pipes(pipes_t *pipes, bytes_t input)
+/* For a command that is talked to. */
+static void open_feed(pipes_t *pipes)
 {
-    *pipes = (pipes_t){-1, {-1, -1}, {-1, -1}, {-1, -1}};
-    pipes->input = input_file(input);
+    int ends[2];
+    if (pipe2(ends, O_CLOEXEC))
+        return;
+    pipes->input = ends[0];
+    pipes->feed = ends[1];
+}
+
+static bool open_pipes(pipes_t *pipes, bytes_t input, bool talks)
+{
+    *pipes = (pipes_t){-1, -1, {-1, -1}, {-1, -1}, {-1, -1}};
+    if (talks)
+        open_feed(pipes);
+    else
+        pipes->input = input_file(input);
     return pipes->input >= 0 && !pipe2(pipes->out, O_CLOEXEC) && !pipe2(pipes->err, O_CLOEXEC) &&
            !socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pipes->control);
 }
@@ -210,10 +237,17 @@ static void watch(children_t *set, int fd, stream_t *tag)
 err_t child_start(children_t *set, const child_request_t *request, child_done_t *done, void *ctx,
                   child_t **out)
 {
+    return child_talk(set, request, NULL, done, ctx, out);
+}
+
+err_t child_talk(children_t *set, const child_request_t *request, child_part_t *part,
+                 child_done_t *done, void *ctx, child_t **out)
+{
     pipes_t pipes;
     pid_t pid;
     *out = NULL;
-    int failed = open_pipes(&pipes, request->input) ? spawn_helper(request, &pipes, &pid) : errno;
+    int failed =
+        open_pipes(&pipes, request->input, part) ? spawn_helper(request, &pipes, &pid) : errno;
     if (failed) {
         close_pipes(&pipes);
         return err_of(ERR_IO, strerror(failed));
@@ -228,18 +262,68 @@ err_t child_start(children_t *set, const child_request_t *request, child_done_t 
         .control = pipes.control[0],
         .streams = {{.child = child, .fd = pipes.out[0]}, {.child = child, .fd = pipes.err[0]}},
         .control_tag = {.child = child, .fd = -1},
+        .input = {.child = child, .fd = pipes.feed},
+        .part = part,
         .limit = request->output_limit > 0 ? (size_t)request->output_limit : 65536,
         .started_ms = now_ms(),
         .done = done,
         .ctx = ctx};
     set->first = child;
-    pipes.control[0] = pipes.out[0] = pipes.err[0] = -1; /* the child's now */
+    pipes.control[0] = pipes.out[0] = pipes.err[0] = pipes.feed = -1; /* the child's now */
     close_pipes(&pipes);
     watch(set, child->streams[0].fd, &child->streams[0]);
     watch(set, child->streams[1].fd, &child->streams[1]);
     watch(set, child->control, &child->control_tag);
+    if (part)
+        fcntl(child->input.fd, F_SETFL, O_NONBLOCK);
     *out = child;
     return err_ok();
+}
+
+/* ---- Talking ---- */
+
+/* Its input is watched only while something waits for it. */
+static void arm_input(child_t *child, bool on)
+{
+    struct epoll_event event = {.events = EPOLLOUT, .data.ptr = &child->input};
+    if (on != child->input_armed)
+        epoll_ctl(child->set->epoll, on ? EPOLL_CTL_ADD : EPOLL_CTL_DEL, child->input.fd, &event);
+    child->input_armed = on;
+}
+
+static void feed(child_t *child)
+{
+    stream_t *input = &child->input;
+    ssize_t sent = input->size ? write(input->fd, input->data, input->size) : 0;
+    if (sent < 0 && errno != EAGAIN && errno != EINTR) { /* it has closed it, or is gone */
+        arm_input(child, false);
+        close_fd(&input->fd);
+        input->size = 0;
+        return;
+    }
+    if (sent > 0) {
+        input->size -= (size_t)sent;
+        memmove(input->data, input->data + sent, input->size);
+    }
+    arm_input(child, input->size > 0);
+}
+
+bool child_write(child_t *child, bytes_t bytes, size_t most)
+{
+    stream_t *input = &child->input;
+    if (input->fd < 0 || bytes.size > most || input->size > most - bytes.size)
+        return false;
+    if (input->size + bytes.size > input->capacity) {
+        input->capacity = (input->size + bytes.size) * 2;
+        input->data = realloc(input->data, input->capacity);
+        if (!input->data)
+            abort();
+    }
+    memcpy(input->data + input->size, bytes.data, bytes.size);
+    input->size += bytes.size;
+    if (!child->input_armed)
+        feed(child);
+    return true;
 }
 
 /* ---- Listening ---- */
@@ -268,7 +352,10 @@ static void read_stream(stream_t *stream)
 {
     char chunk[CHUNK];
     ssize_t got = read(stream->fd, chunk, sizeof(chunk));
-    if (got > 0)
+    if (got > 0 && stream->child->part)
+        stream->child->part(stream->child->ctx, stream == &stream->child->streams[1],
+                            (bytes_t){(const uint8_t *)chunk, (size_t)got});
+    else if (got > 0)
         keep(stream, chunk, (size_t)got);
     else if (got == 0 || (errno != EAGAIN && errno != EINTR)) {
         /* A process that another thread spawns right now holds a copy of it, so close alone would
@@ -312,7 +399,8 @@ static void finish(child_t *child)
     } else {
         outcome.err = err_of(ERR_IO, "the helper of the command was killed");
     }
-    child->done(child->ctx, &outcome);
+    if (child->done)
+        child->done(child->ctx, &outcome);
     child_free(child);
 }
 
@@ -324,6 +412,8 @@ void children_on_readable(children_t *set)
         stream_t *stream = events[i].data.ptr;
         if (stream == &stream->child->control_tag)
             read_control(stream->child);
+        else if (stream == &stream->child->input && stream->fd >= 0)
+            feed(stream->child);
         else if (stream->fd >= 0)
             read_stream(stream);
     }

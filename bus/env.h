@@ -51,6 +51,7 @@ typedef struct http_call_request {
     const char *ca_file; /* PEM, read anew for each connection; NULL: the system's */
     int64_t timeout_ms;
     int64_t response_limit; /* bytes */
+    bool once;              /* never sent twice, also when its connection was dead already */
 } http_call_request_t;
 
 typedef struct http_call_outcome {

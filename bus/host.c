@@ -1114,11 +1114,6 @@ static long poll_timeout(loop_t *loop)
     int64_t wait = LONGEST_WAIT_MS;
     if (next != INT64_MAX && (next - now + 999) / 1000 < wait)
         wait = next > now ? (next - now + 999) / 1000 : 0;
-    if (loop->http) {
-        int64_t http = http_client_deadline_ms(loop->http);
-        if (http >= 0 && http < wait)
-            wait = http;
-    }
     return (long)wait;
 }
 
@@ -1136,8 +1131,6 @@ static void turn(loop_t *loop)
         renew_polls(loop);
     int ready = zmq_poll(loop->polls, (int)loop->poll_count, timeout);
     watched_begin(loop->watched);
-    if (loop->http)
-        http_client_on_time(loop->http);
     for (size_t i = 0; ready > 0 && i < loop->poll_count && !loop->polls_stale; i++) {
         if (!(loop->polls[i].revents & ZMQ_POLLIN))
             continue;

@@ -5,7 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
-#include <time.h>
+#include <sys/timerfd.h>
 #include <unistd.h>
 
 enum { EVENTS = 32, CONNECT_TIMEOUT_MS = 10000, DEFAULT_LIMIT = 16 << 20 };
@@ -20,23 +20,16 @@ struct http_transfer {
     size_t size, capacity, limit;
     bool too_large;
     char error[CURL_ERROR_SIZE];
+    http_part_t *part; /* NULL: the body is gathered */
     http_done_t *done;
     void *ctx;
 };
 
 struct http_client {
     CURLM *multi;
-    int epoll;
-    int64_t deadline_ms; /* by the monotonic clock; -1: none */
+    int epoll, timer; /* the timer is in the epoll set */
     http_transfer_t *first;
 };
-
-static int64_t now_ms(void)
-{
-    struct timespec now;
-    clock_gettime(CLOCK_MONOTONIC, &now);
-    return (int64_t)now.tv_sec * 1000 + now.tv_nsec / 1000000;
-}
 
 static int on_socket(CURL *easy, curl_socket_t fd, int what, void *ctx, void *known)
 {
@@ -58,9 +51,14 @@ static int on_socket(CURL *easy, curl_socket_t fd, int what, void *ctx, void *kn
 
 static int on_timer(CURLM *multi, long timeout_ms, void *ctx)
 {
-    http_client_t *client = ctx;
+    const http_client_t *client = ctx;
+    struct itimerspec when = {.it_value = {0}};
     (void)multi;
-    client->deadline_ms = timeout_ms < 0 ? -1 : now_ms() + timeout_ms;
+    if (timeout_ms >= 0) {
+        when.it_value.tv_sec = timeout_ms / 1000;
+        when.it_value.tv_nsec = timeout_ms % 1000 * 1000000 + 1; /* 0 would disarm it */
+    }
+    timerfd_settime(client->timer, 0, &when, NULL);
     return 0;
 }
 
@@ -77,7 +75,9 @@ http_client_t *http_client_new(void)
     if (!client)
         abort();
     client->epoll = epoll_create1(EPOLL_CLOEXEC);
-    client->deadline_ms = -1;
+    client->timer = timerfd_create(CLOCK_MONOTONIC, TFD_CLOEXEC | TFD_NONBLOCK);
+    struct epoll_event event = {.events = EPOLLIN, .data.fd = client->timer};
+    epoll_ctl(client->epoll, EPOLL_CTL_ADD, client->timer, &event);
     client->multi = curl_multi_init();
     curl_multi_setopt(client->multi, CURLMOPT_SOCKETFUNCTION, on_socket);
     curl_multi_setopt(client->multi, CURLMOPT_SOCKETDATA, client);
@@ -111,6 +111,7 @@ void http_client_destroy(http_client_t **handle)
     while (client->first)
         http_cancel(client->first);
     curl_multi_cleanup(client->multi);
+    close(client->timer);
     close(client->epoll);
     free(client);
     *handle = NULL;
@@ -119,14 +120,6 @@ void http_client_destroy(http_client_t **handle)
 int http_client_fd(const http_client_t *client)
 {
     return client->epoll;
-}
-
-int64_t http_client_deadline_ms(const http_client_t *client)
-{
-    if (client->deadline_ms < 0)
-        return -1;
-    int64_t left = client->deadline_ms - now_ms();
-    return left > 0 ? left : 0;
 }
 
 /* ---- Outcomes ---- */
@@ -158,6 +151,28 @@ static void report(http_transfer_t *transfer, CURLcode code)
     http_cancel(transfer);
 }
 
+int http_status_of(const http_transfer_t *transfer)
+{
+    long status = 0;
+    curl_easy_getinfo(transfer->easy, CURLINFO_RESPONSE_CODE, &status);
+    return (int)status;
+}
+
+const char *http_header_of(const http_transfer_t *transfer, const char *name)
+{
+    struct curl_header *header;
+    return curl_easy_header(transfer->easy, name, 0, CURLH_HEADER, -1, &header) == CURLHE_OK
+               ? header->value
+               : NULL;
+}
+
+bool http_sent(const http_transfer_t *transfer)
+{
+    long size = 0;
+    curl_easy_getinfo(transfer->easy, CURLINFO_REQUEST_SIZE, &size);
+    return size > 0;
+}
+
 static void collect(http_client_t *client)
 {
     int left;
@@ -171,28 +186,45 @@ static void collect(http_client_t *client)
     }
 }
 
+/* Parts are handed over outside of libcurl, which does not bear being called from its callbacks.
+ * Each may end any transfer, so the search begins anew. */
+static void hand_over(http_client_t *client)
+{
+    http_transfer_t *at = client->first;
+    while (at) {
+        if (!at->part || !at->size) {
+            at = at->next;
+            continue;
+        }
+        bytes_t part = {(const uint8_t *)at->data, at->size};
+        char *data = at->data; /* the transfer may be gone when it returns */
+        at->data = NULL;
+        at->size = at->capacity = 0;
+        at->part(at->ctx, part);
+        free(data);
+        at = client->first;
+    }
+}
+
 void http_client_on_readable(http_client_t *client)
 {
     struct epoll_event events[EVENTS];
     int running, count = epoll_wait(client->epoll, events, EVENTS, 0);
     for (int i = 0; i < count; i++) {
         int mask = 0;
+        uint64_t times;
+        if (events[i].data.fd == client->timer) {
+            if (read(client->timer, &times, sizeof(times)) > 0)
+                curl_multi_socket_action(client->multi, CURL_SOCKET_TIMEOUT, 0, &running);
+            continue;
+        }
         if (events[i].events & (EPOLLIN | EPOLLHUP | EPOLLERR))
             mask |= CURL_CSELECT_IN;
         if (events[i].events & EPOLLOUT)
             mask |= CURL_CSELECT_OUT;
         curl_multi_socket_action(client->multi, events[i].data.fd, mask, &running);
     }
-    collect(client);
-}
-
-void http_client_on_time(http_client_t *client)
-{
-    int running;
-    if (client->deadline_ms < 0 || client->deadline_ms > now_ms())
-        return;
-    client->deadline_ms = -1;
-    curl_multi_socket_action(client->multi, CURL_SOCKET_TIMEOUT, 0, &running);
+    hand_over(client);
     collect(client);
 }
 
@@ -235,10 +267,17 @@ static void set_body(http_transfer_t *transfer, const http_call_request_t *reque
 http_transfer_t *http_start(http_client_t *client, const http_call_request_t *request,
                             http_done_t *done, void *ctx)
 {
+    return http_start_parts(client, request, NULL, done, ctx);
+}
+
+http_transfer_t *http_start_parts(http_client_t *client, const http_call_request_t *request,
+                                  http_part_t *part, http_done_t *done, void *ctx)
+{
     http_transfer_t *transfer = calloc(1, sizeof(*transfer));
     if (!transfer || !(transfer->easy = curl_easy_init()))
         abort();
     transfer->client = client;
+    transfer->part = part;
     transfer->done = done;
     transfer->ctx = ctx;
     transfer->limit = request->response_limit > 0 ? (size_t)request->response_limit : DEFAULT_LIMIT;
@@ -258,7 +297,11 @@ http_transfer_t *http_start(http_client_t *client, const http_call_request_t *re
     curl_easy_setopt(easy, CURLOPT_ERRORBUFFER, transfer->error);
     curl_easy_setopt(easy, CURLOPT_CONNECTTIMEOUT_MS, (long)CONNECT_TIMEOUT_MS);
     curl_easy_setopt(easy, CURLOPT_TIMEOUT_MS,
-                     (long)(request->timeout_ms > 0 ? request->timeout_ms : 60000));
+                     (long)(request->timeout_ms > 0 ? request->timeout_ms
+                            : part                  ? 0
+                                                    : 60000));
+    if (request->once) /* on a connection that turns out to be dead it would be sent again */
+        curl_easy_setopt(easy, CURLOPT_FRESH_CONNECT, 1L);
     if (request->ca_file) {
         curl_easy_setopt(easy, CURLOPT_CAINFO, request->ca_file);
         curl_easy_setopt(easy, CURLOPT_CAPATH, NULL);

@@ -230,6 +230,90 @@ START_TEST(commands_die_with_us)
 }
 END_TEST
 
+/* ---- Talking ---- */
+
+typedef struct talk {
+    shop_t shop; /* first: on_done sees it */
+    buf_t said, errors;
+} talk_t;
+
+static void on_part(void *ctx, bool errors, bytes_t part)
+{
+    talk_t *talk = ctx;
+    buf_put(errors ? &talk->errors : &talk->said, part.data, part.size);
+}
+
+static child_t *open_talk(talk_t *talk, const char *script)
+{
+    const char *const argv[] = {"/bin/sh", "-c", script, NULL};
+    child_request_t request = {.argv = argv};
+    child_t *child;
+    signal(SIGPIPE, SIG_IGN);
+    open_shop(&talk->shop);
+    buf_open(&talk->said, talk->shop.arena);
+    buf_open(&talk->errors, talk->shop.arena);
+    err_t err = child_talk(talk->shop.children, &request, on_part, on_done, talk, &child);
+    ck_assert_msg(!err_is(err), "%s", err_what(err));
+    return child;
+}
+
+static void until_said(talk_t *talk, const char *text)
+{
+    int64_t end = mono_ms() + 15000;
+    while (!strstr(talk->said.data, text)) {
+        struct pollfd item = {.fd = children_fd(talk->shop.children), .events = POLLIN};
+        ck_assert_msg(mono_ms() < end, "'%s' is never said: %s", text, talk->said.data);
+        poll(&item, 1, 1000);
+        children_on_readable(talk->shop.children);
+    }
+}
+
+static bool tell(child_t *child, const char *text, size_t most)
+{
+    return child_write(child, (bytes_t){(const uint8_t *)text, strlen(text)}, most);
+}
+
+START_TEST(a_child_is_talked_to)
+{
+    talk_t talk;
+    child_t *child = open_talk(&talk, "while read line; do echo \"<$line>\"; echo e >&2; done");
+    ck_assert(tell(child, "one\n", 1000));
+    until_said(&talk, "<one>");
+    ck_assert(tell(child, "two\nthr", 1000));
+    until_said(&talk, "<two>");
+    ck_assert(tell(child, "ee\n", 1000));
+    until_said(&talk, "<three>");
+    ck_assert_ptr_nonnull(strstr(talk.errors.data, "e\n"));
+    child_kill(child);
+    until_done(&talk.shop, 1);
+    ck_assert_int_eq(talk.shop.last.signal, SIGKILL);
+    close_shop(&talk.shop);
+}
+END_TEST
+
+/* What it does not read waits, up to a limit; and is read in the end. */
+START_TEST(a_child_that_does_not_read)
+{
+    talk_t talk;
+    char chunk[4097];
+    memset(chunk, 'x', sizeof(chunk) - 1);
+    chunk[sizeof(chunk) - 1] = '\0';
+    child_t *child = open_talk(&talk, "read first; wc -c");
+    int taken = 0;
+    ck_assert(tell(child, "go\n", 1 << 20));
+    while (taken < 1000 && tell(child, chunk, 64 << 10))
+        taken++;
+    ck_assert_int_ge(taken, 16);
+    child_forget(child); /* nobody is called any more */
+    close_shop(&talk.shop);
+    child = open_talk(&talk, "exec 0<&-; echo closed; sleep 100");
+    until_said(&talk, "closed");
+    while (tell(child, "x", 1 << 20)) {
+    }
+    close_shop(&talk.shop);
+}
+END_TEST
+
 int main(int argc, char **argv)
 {
     if (argc > 1 && !strcmp(argv[1], "exec-helper"))
@@ -243,6 +327,8 @@ int main(int argc, char **argv)
     tcase_add_test(all, nobody_below_survives);
     tcase_add_test(all, a_child_is_killed_on_request);
     tcase_add_test(all, commands_die_with_us);
+    tcase_add_test(all, a_child_is_talked_to);
+    tcase_add_test(all, a_child_that_does_not_read);
     suite_add_tcase(suite, all);
     SRunner *runner = srunner_create(suite);
     srunner_run_all(runner, CK_ENV);
