@@ -1163,6 +1163,54 @@ START_TEST(a_condition_that_cannot_be_fails_the_step)
 }
 END_TEST
 
+/* ---- tools of foreign servers ---- */
+
+static void start_as(house_t *house, bool repeatable)
+{
+    good(house, "step_start",
+         leased(house, repeatable ? ",'step':0,'repeatable':true" : ",'step':0"));
+}
+
+static bytes_t lost(house_t *house)
+{
+    return good(house, "step_done",
+                leased(house, ",'step':0,'outcome':'unknown','error':'the line went dead'"));
+}
+
+START_TEST(a_foreign_effect_of_which_nobody_knows)
+{
+    house_t h;
+    open_house(&h, NULL);
+    put_file(&h, "far", "# Far\n1. **Call**\n   ```tool\n   far/away {}\n   ```\n");
+    put_file(&h, "safe", "# Safe\n1. **Call**\n   ```tool replay=safe\n   far/away {}\n   ```\n");
+    put_file(&h, "manual", "# M\n1. **Call**\n   ```tool replay=manual\n   far/away {}\n   ```\n");
+    const char *id = execute(&h, "{'name':'far','input':{},'wait_ms':0}");
+    lease(&h);
+    is(&h, next(&h), "replay", "manual");
+    start_as(&h, false);
+    is(&h, lost(&h), "action", "wait");
+    bytes_t run = run_of(&h, id);
+    is(&h, run, "state", "input_required");
+    is(&h, run, "steps.0.effect", "unknown");
+    has(&h, run, "why", "nobody knows whether 'far/away' happened, because the line went dead");
+    /* What the server says counts where the step says nothing. */
+    static const struct {
+        const char *sop;
+        bool repeatable, again;
+    } rows[] = {{"far", true, true}, {"safe", false, true}, {"manual", true, false}};
+    for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
+        id =
+            execute(&h, arena_printf(h.arena, "{'name':'%s','input':{},'wait_ms':0}", rows[i].sop));
+        lease(&h);
+        next(&h);
+        start_as(&h, rows[i].repeatable);
+        lost(&h);
+        is(&h, run_of(&h, id), "state", rows[i].again ? "waiting_timer" : "input_required");
+    }
+    close_house(&h);
+}
+END_TEST
+
 int main(void)
 {
     Suite *suite = suite_create("runs");
@@ -1197,6 +1245,7 @@ int main(void)
     tcase_add_test(all, a_simulated_run_is_no_experience);
     tcase_add_test(all, a_failing_look_fails_the_simulation);
     tcase_add_test(all, a_model_in_a_simulated_run_only_reads);
+    tcase_add_test(all, a_foreign_effect_of_which_nobody_knows);
     suite_add_tcase(suite, all);
     SRunner *runner = srunner_create(suite);
     srunner_run_all(runner, CK_ENV);

@@ -25,7 +25,8 @@
     F(INT, index, opt(0), 0, 100000, "0: the step's own effect; from 1: those inside a prose step.")
 
 #define run_outcome_VALUES(V)                                                                      \
-    V(OUTCOME_OK, "ok") V(OUTCOME_ERROR, "error") V(OUTCOME_REFUSED, "refused")
+    V(OUTCOME_OK, "ok")                                                                            \
+    V(OUTCOME_ERROR, "error") V(OUTCOME_REFUSED, "refused") V(OUTCOME_UNKNOWN, "unknown")
 RECORD_ENUM(run_outcome, run_outcome_VALUES)
 
 #define run_variable_FIELDS(F)                                                                     \
@@ -56,6 +57,7 @@ RECORD(run_variable, run_variable_FIELDS)
     F(STR, prompt, opt(), 0, 0, "llm: what to do.")                                                \
     F(STR, soul, opt(), 0, 0, "llm: who does it; for the system's part of the conversation.")      \
     F(ANY, transcript, opt(), 0, 0, "llm: the conversation so far, from step_note.")               \
+    F(STRS, tools, opt(), 0, 0, "llm: tools of foreign servers that it may use.")                  \
     F(INT, tokens_left, opt(), 0, 0, "llm: budget of the run; absent: none.")
 
 #define run_next_ARGS(F) LEASE_ROWS(F)
@@ -63,13 +65,16 @@ RECORD(run_variable, run_variable_FIELDS)
 
 #define step_start_ARGS(F)                                                                         \
     STEP_ROWS(F)                                                                                   \
-    F(BOOL, reads, opt(false), 0, 0, "The tool only reads; simulated runs start no other.")
+    F(BOOL, reads, opt(false), 0, 0, "The tool only reads; simulated runs start no other.")        \
+    F(BOOL, repeatable, opt(false), 0, 0,                                                          \
+      "The foreign server says that a second time does no harm; what the step says counts more.")
 #define step_start_REPLY(F) F(STR, effect_id, must, 0, 0, "Idempotency key of the effect.")
 
 #define step_done_ARGS(F)                                                                          \
     STEP_ROWS(F)                                                                                   \
     F(ENUM(run_outcome), outcome, must, 0, 0,                                                      \
-      "ok, error, or in a simulated run, without step_start: refused.")                            \
+      "ok; error; unknown: nobody knows whether it happened; in a simulated run, without "         \
+      "step_start: refused.")                                                                      \
     F(ANY, result, opt(), 0, 0, "ok: what came of it.")                                            \
     F(STR, error, opt(), 0, 0, "error, refused: the sentence.")                                    \
     F(BOOL, retryable, opt(false), 0, 0, "error: it may pass, for example a peer was away.")       \
@@ -97,10 +102,11 @@ RECORD(run_variable, run_variable_FIELDS)
 
 #define effect_done_ARGS(F)                                                                        \
     STEP_ROWS(F)                                                                                   \
-    F(ENUM(run_outcome), outcome, must, 0, 0, "ok or error.")                                      \
+    F(ENUM(run_outcome), outcome, must, 0, 0, "ok, error or unknown.")                             \
     F(ANY, result, opt(), 0, 0, "ok: what came of it.")                                            \
     F(STR, error, opt(), 0, 0, "error: the sentence.")
-#define effect_done_REPLY(F) F(STR, state, must, 0, 0, "committed or failed.")
+#define effect_done_REPLY(F)                                                                       \
+    F(STR, state, must, 0, 0, "committed or failed; unknown: the lease is over, a person is asked.")
 
 #define RUNS_METHODS(M)                                                                            \
     M(agent_t, run_next, WRITES, "Worker: what is to be done next in a leased run?")               \
@@ -362,6 +368,12 @@ static const char *replay_of(const sop_step_t *step)
     return step->kind == SOP_TOOL && !strchr(step->tool, '/') ? "keyed" : "manual";
 }
 
+/* Then what its server says counts. */
+static bool unsaid_foreign(const sop_step_t *step)
+{
+    return step->kind == SOP_TOOL && step->replay == SOP_REPLAY_UNSAID && strchr(step->tool, '/');
+}
+
 static strs_t joined_names(arena_t *arena, const sop_names_t *one, const sop_names_t *other)
 {
     const char **items = ARENA_ARRAY(arena, const char *, one->count + other->count);
@@ -473,6 +485,8 @@ static err_t fill_prompt(run_t *run, size_t index, const values_t *values, perfo
     reply->tokens_left = run->sop->max_tokens - run->row.tokens;
     if (!err_is(err))
         err = fill_soul(run, reply);
+    reply->tools = (strs_t){run->sop->tools.items, run->sop->tools.count};
+    reply->has_tools = reply->tools.count > 0;
     return err_is(err) ? err : note_load(run, index, &reply->transcript);
 }
 
@@ -752,16 +766,27 @@ static bool repeatable(const effect_row_t *effect, int64_t now_ms)
     return !strcmp(effect->replay, "keyed") && now_ms - effect->intended_ms < RUN_KEY_TRUSTED_MS;
 }
 
-static const char *doubt(run_t *run, size_t index, const effect_row_t *effect)
+static const char *doubt(run_t *run, size_t index, const effect_row_t *effect, const char *why)
 {
     const sop_step_t *step = &run->sop->steps[index];
     return arena_printf(
         run->arena,
-        "step %zu (%s): nobody knows whether '%s' happened, because the worker was lost before its "
-        "outcome was on disk (effect %.12s). Look, then: step_complete when it did, step_fail to "
-        "give up, run_retry_from to do it again",
-        index + 1, step->name, effect->tool, effect->effect_id);
+        "step %zu (%s): nobody knows whether '%s' happened, because %s (effect %.12s). Look, then: "
+        "step_complete when it did, step_fail to give up, run_retry_from to do it again",
+        index + 1, step->name, effect->tool, why, effect->effect_id);
 }
+
+/* Of the step, or of what a model did inside it: a person is asked, the lease is over. */
+static err_t ask_about(run_t *run, size_t index, step_row_t *row, int64_t at, effect_row_t *effect,
+                       const char *why, perform_t *reply)
+{
+    effect->state = EFFECT_UNKNOWN;
+    row->state = STEP_UNKNOWN;
+    err_t err = effect_save(run, index, row->attempt, at, effect);
+    return err_is(err) ? err : ask(run, index, row, doubt(run, index, effect, why), reply);
+}
+
+#define WORKER_LOST "the worker was lost before its outcome was on disk"
 
 /* The step was running when its worker was lost. */
 static err_t recover(run_t *run, size_t index, step_row_t *row, perform_t *reply)
@@ -771,12 +796,8 @@ static err_t recover(run_t *run, size_t index, step_row_t *row, perform_t *reply
     if (err_is(err))
         return err.code == ERR_NOT_FOUND ? err_of(ERR_CORRUPT, "a step without its effect") : err;
     bool dispatched = effect.state == EFFECT_DISPATCHED;
-    if (dispatched && !repeatable(&effect, call_now_ms(run->call))) {
-        effect.state = EFFECT_UNKNOWN;
-        row->state = STEP_UNKNOWN;
-        err = effect_save(run, index, row->attempt, 0, &effect);
-        return err_is(err) ? err : ask(run, index, row, doubt(run, index, &effect), reply);
-    }
+    if (dispatched && !repeatable(&effect, call_now_ms(run->call)))
+        return ask_about(run, index, row, 0, &effect, WORKER_LOST, reply);
     effect.state = EFFECT_INTENDED;
     err = effect_save(run, index, row->attempt, 0, &effect);
     if (!err_is(err))
@@ -1006,6 +1027,8 @@ static err_t step_start(agent_t *self, call_t *call, const step_start_args_t *ar
     if (bug(BUG_EFFECT_BEFORE_INTENT))
         return err_ok();
     effect.state = EFFECT_DISPATCHED;
+    if (args->repeatable && !args->index && unsaid_foreign(&run.sop->steps[args->step]))
+        effect.replay = "safe";
     return effect_save(&run, (size_t)args->step, row.attempt, args->index, &effect);
 }
 
@@ -1111,6 +1134,11 @@ static err_t step_done(agent_t *self, call_t *call, const step_done_args_t *args
     }
     if (args->index || !started(&effect))
         return err_of(ERR_STATE, "a step is done after step_start, with index 0");
+    if (args->outcome == OUTCOME_UNKNOWN && !repeatable(&effect, call_now_ms(call))) {
+        err = ask_about(&run, index, &row, 0, &effect, error, &next);
+        memcpy(out, &next, sizeof(*out));
+        return err;
+    }
     bool good = args->outcome == OUTCOME_OK;
     if (good && args->result.size > RESULT_LARGEST) {
         good = false;
@@ -1134,7 +1162,8 @@ static err_t step_done(agent_t *self, call_t *call, const step_done_args_t *args
         if (!err_is(err))
             err = advance(&run, &next);
     } else {
-        err = on_error(&run, index, &row, error, args->retryable, &next);
+        bool again = args->retryable || args->outcome == OUTCOME_UNKNOWN;
+        err = on_error(&run, index, &row, error, again, &next);
     }
     memcpy(out, &next, sizeof(*out));
     return err;
@@ -1164,13 +1193,8 @@ static err_t effect_again(run_t *run, size_t step, step_row_t *row, int64_t inde
     perform_t ignored = {.action = NULL};
     bool dispatched = effect->state == EFFECT_DISPATCHED;
     if (dispatched && !repeatable(effect, call_now_ms(run->call))) {
-        effect->state = EFFECT_UNKNOWN;
-        row->state = STEP_UNKNOWN;
-        err_t err = effect_save(run, step, row->attempt, index, effect);
-        if (!err_is(err))
-            err = ask(run, step, row, doubt(run, step, effect), &ignored);
         reply->state = "unknown";
-        return err;
+        return ask_about(run, step, row, index, effect, WORKER_LOST, &ignored);
     }
     if (dispatched)
         effect->state = EFFECT_INTENDED;
@@ -1237,6 +1261,12 @@ static err_t effect_done(agent_t *self, call_t *call, const effect_done_args_t *
         return no_effect(err);
     if (!args->index || !started(&effect))
         return err_of(ERR_STATE, "an effect inside a step is done after step_start");
+    if (args->outcome == OUTCOME_UNKNOWN && !repeatable(&effect, call_now_ms(call))) {
+        perform_t ignored = {.action = NULL};
+        reply->state = "unknown";
+        return ask_about(&run, (size_t)args->step, &row, args->index, &effect,
+                         args->error ? args->error : "its outcome was lost", &ignored);
+    }
     bool good = args->outcome == OUTCOME_OK && args->result.size <= RESULT_LARGEST;
     effect.state = good ? EFFECT_COMMITTED : EFFECT_FAILED;
     effect.result = good ? args->result : (bytes_t){0};

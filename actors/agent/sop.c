@@ -50,6 +50,7 @@ typedef enum field_kind {
     READ_BYTES,
     READ_VARIABLES, /* names of environment variables */
     READ_HOSTS,
+    READ_TOOLS,
     READ_INPUTS,
     READ_FOLDER,
     READ_REPLAY,
@@ -83,6 +84,7 @@ static const row_t front_rows[] = {
     {"max_calls", READ_NUMBER, 1, 1000000, offsetof(sop_t, max_calls), 0},
     {"env", READ_VARIABLES, 0, 0, offsetof(sop_t, env), 0},
     {"hosts", READ_HOSTS, 0, 0, offsetof(sop_t, hosts), 0},
+    {"tools", READ_TOOLS, 0, 0, offsetof(sop_t, tools), 0},
     {"cwd", READ_FOLDER, 0, 0, offsetof(sop_t, cwd), 0},
 };
 
@@ -357,6 +359,18 @@ static bool is_host(const char *text)
     return good;
 }
 
+/* SERVER/TOOL or SERVER/ *, without the blank. */
+static bool is_foreign(const char *text)
+{
+    const char *slash = strchr(text, '/');
+    if (!slash || slash == text || !slash[1])
+        return false;
+    for (const char *at = text; *at; at++)
+        if (!isalnum((unsigned char)*at) && !strchr("_.-/", *at) && strcmp(at, "*") != 0)
+            return false;
+    return !strchr(slash, '*') || !strcmp(slash, "/*");
+}
+
 /* Below its parent, or absolute; never up. */
 static bool is_folder(const char *text)
 {
@@ -453,6 +467,9 @@ static void read_field(parse_t *parse, unsigned line, const row_t *row, const ch
         return;
     case READ_HOSTS:
         read_names(parse, line, text, is_host, field);
+        return;
+    case READ_TOOLS:
+        read_names(parse, line, text, is_foreign, field);
         return;
     case READ_INPUTS:
         read_inputs(parse, line, text);

@@ -132,7 +132,8 @@ typedef struct sop {
     int64_t max_calls;
     sop_names_t env;
     sop_names_t hosts;
-    const char *cwd; /* NULL: the workspace of the run */
+    sop_names_t tools; /* of foreign servers, for prose: SERVER/TOOL, or the server with a star */
+    const char *cwd;   /* NULL: the workspace of the run */
 } sop_t;
 
 typedef struct sop_problem {

@@ -108,7 +108,7 @@ RECORD(sop_version_ref, sop_version_ref_FIELDS)
 
 #define SOPS_METHODS(M)                                                                            \
     M(agent_t, sop_list, TOOL | READS, "List the procedures (SOPs).")                              \
-    M(agent_t, validate_sop, TOOL | READS,                                                         \
+    M(agent_t, validate_sop, TOOL | READS | PARKS,                                                 \
       "Check a procedure; every problem with its line and what to change.")                        \
     M(agent_t, sop_get, TOOL | READS, "Read a procedure, also in an earlier version.")             \
     M(agent_t, sop_diff, TOOL | READS, "What differs between two versions of a procedure.")        \
@@ -614,13 +614,13 @@ static sop_outline_list_t outline_of(arena_t *arena, const sop_t *sop)
     return (sop_outline_list_t){items, count};
 }
 
-static void say_validity(call_t *call, const sops_version_t *version)
+static void say_validity(call_t *call, const sops_version_t *version, bool valid)
 {
     buf_t out;
     buf_open(&out, call_arena(call));
     const char *problems =
         sop_problems_text(call_arena(call), version->problems, version->problem_count);
-    if (!version->sop) {
+    if (!valid) {
         buf_printf(&out, "SOP Invalid: %s\n%s", version->name, problems);
     } else {
         buf_printf(&out, "SOP '%s' is valid.\nTitle: %s\nSteps: %zu", version->name,
@@ -648,25 +648,103 @@ static err_t look_up(call_t *call, const char *text, store_txn_t **txn, found_t 
     return err.code == ERR_NOT_FOUND && !err.what ? no_such(call, *txn, name) : err;
 }
 
+/* ---- validate_sop: tools of foreign servers are looked for where they are ---- */
+
+enum { LOOK_MS = 3000 };
+
+typedef struct validation {
+    sops_version_t version;
+    sop_problem_t *problems; /* those of the file, then what the servers say */
+    int waiting;
+    bool fails;
+} validation_t;
+
+typedef struct look {
+    validation_t *validation;
+    const sop_step_t *step;
+} look_t;
+
+#define look_args_FIELDS(F) F(STR, tool, must, 0, 0, "SERVER/TOOL.")
+RECORD(look_args, look_args_FIELDS)
+
+static err_t show_validity(call_t *call, validation_t *validation, validate_sop_reply_t *reply)
+{
+    sops_version_t *version = &validation->version;
+    version->problems = validation->problems;
+    reply->name = version->name;
+    reply->valid = version->sop != NULL && !validation->fails;
+    reply->has_valid = true;
+    reply->title = version->sop ? version->sop->title : NULL;
+    reply->hash = version->hash;
+    reply->steps = outline_of(call_arena(call), version->sop);
+    reply->problems = issues_of(call_arena(call), version);
+    say_validity(call, version, reply->valid);
+    return err_ok();
+}
+
+static err_t on_look(void *self, call_t *call, void *reply, const peer_answer_t *got, void *ctx)
+{
+    const look_t *look = ctx;
+    validation_t *validation = look->validation;
+    bytes_t field;
+    bool ready = false, known = true;
+    (void)self;
+    const char *why = NULL;
+    if (err_is(got->err))
+        why = arena_printf(call_arena(call), "nobody answers who knows the mcp servers: %s",
+                           err_what(got->err));
+    else if (mp_get(got->body, "why", &field))
+        why = mp_text(call_arena(call), field);
+    if (mp_get(got->body, "ready", &field))
+        mp_bool(field, &ready);
+    if (mp_get(got->body, "known", &field))
+        mp_bool(field, &known);
+    if (!ready) {
+        validation->fails = validation->fails || !known;
+        validation->problems[validation->version.problem_count++] = (sop_problem_t){
+            .line = look->step->body_line,
+            .warning = known,
+            .what = known
+                        ? arena_printf(call_arena(call), "the tool %s cannot be looked for now: %s",
+                                       look->step->tool, why ? why : "its server is away")
+                        : why};
+    }
+    return --validation->waiting ? call_park(call) : show_validity(call, validation, reply);
+}
+
+static void look_for(call_t *call, validation_t *validation, const sop_step_t *step)
+{
+    look_t *look = ARENA_NEW(call_arena(call), look_t);
+    *look = (look_t){validation, step};
+    look_args_t args = {.tool = step->tool};
+    peer_call_t request = {.peer = "outside",
+                           .method = "outside_look",
+                           .args = call_encode(call, &look_args_record, &args),
+                           .company = call_company(call),
+                           .timeout_ms = LOOK_MS};
+    validation->waiting++;
+    call_peer(call, &request, on_look, look);
+}
+
 static err_t validate_sop(agent_t *self, call_t *call, const validate_sop_args_t *args,
                           validate_sop_reply_t *reply)
 {
     (void)self;
     store_txn_t *txn;
     found_t found;
-    sops_version_t version;
-    err_t err = look_up(call, args->name, &txn, &found, &version);
+    validation_t *validation = ARENA_NEW(call_arena(call), validation_t);
+    sops_version_t *version = &validation->version;
+    err_t err = look_up(call, args->name, &txn, &found, version);
     if (err_is(err))
         return err;
-    reply->name = version.name;
-    reply->valid = version.sop != NULL;
-    reply->has_valid = true;
-    reply->title = version.sop ? version.sop->title : NULL;
-    reply->hash = version.hash;
-    reply->steps = outline_of(call_arena(call), version.sop);
-    reply->problems = issues_of(call_arena(call), &version);
-    say_validity(call, &version);
-    return err_ok();
+    size_t steps = version->sop ? version->sop->step_count : 0, have = version->problem_count;
+    validation->problems = ARENA_ARRAY(call_arena(call), sop_problem_t, have + steps + 1);
+    if (have)
+        memcpy(validation->problems, version->problems, have * sizeof(sop_problem_t));
+    for (size_t i = 0; i < steps; i++)
+        if (version->sop->steps[i].tool && strchr(version->sop->steps[i].tool, '/'))
+            look_for(call, validation, &version->sop->steps[i]);
+    return validation->waiting ? call_park(call) : show_validity(call, validation, reply);
 }
 
 /* The full hash of a version of this procedure that begins so. */
