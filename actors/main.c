@@ -10,15 +10,13 @@
 
 /* Each in actors/<name>/<name>.c; their headers are their own business. */
 extern const actor_def_t agent_actor, brain_actor, worker_actor, gateway_actor, health_actor,
-    swarm_actor, elastic_actor, feed_actor;
+    swarm_actor, elastic_actor, feed_actor, outside_actor;
 
-static const cli_actor_t actors[] = {{&agent_actor, 3000, true, NULL},
-                                     {&brain_actor, 3002, true, NULL},
-                                     {&worker_actor, 0, true, NULL},
-                                     {&health_actor, 3004, true, &feed_actor},
-                                     {&swarm_actor, 3005, true, NULL},
-                                     {&elastic_actor, 3006, true, NULL},
-                                     {NULL, 0, false, NULL}};
+static const cli_actor_t actors[] = {
+    {&agent_actor, 3000, true, NULL, NULL},    {&brain_actor, 3002, true, NULL, NULL},
+    {&worker_actor, 0, true, NULL, NULL},      {&health_actor, 3004, true, &feed_actor, NULL},
+    {&swarm_actor, 3005, true, NULL, NULL},    {&elastic_actor, 3006, true, NULL, NULL},
+    {&outside_actor, 0, false, NULL, "agent"}, {NULL, 0, false, NULL, NULL}};
 
 int main(int argc, char **argv)
 {

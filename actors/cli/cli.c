@@ -112,6 +112,7 @@ static int show_help(cli_t *cli)
     puts("\nFlags:\n"
          "  --dry-run         import: say what would be brought over\n"
          "  --force           store restore: move aside what is there\n"
+         "  --external        tools: those of the MCP servers in mcp.json\n"
          "  --data DIR        where everything is kept (AGENCY_DATA, else .agent)\n"
          "  --company NAME    whose data (AGENCY_COMPANY or COMPANY, else default)\n"
          "  --port-offset N   added to the ports 3000, 3002, … and to those of the bus\n"
@@ -146,7 +147,8 @@ static bool number_flag(const char *name, const char *text, int64_t least, int64
 static const char *const flag_names[] = {"--data",   "--company",   "--port-offset",  "--workers",
                                          "--bind",   "--tokens",    "--behind-proxy", "--timeout",
                                          "--output", "--read-only", "--markdown",     "--dry-run",
-                                         "--force",  "--set",       "--help",         NULL};
+                                         "--force",  "--set",       "--external",     "--help",
+                                         NULL};
 
 /* Flags without a value. */
 static bool plain_flag(cli_t *cli, const char *flag)
@@ -163,6 +165,8 @@ static bool plain_flag(cli_t *cli, const char *flag)
         cli->dry_run = true;
     else if (!strcmp(flag, "--force"))
         cli->force = true;
+    else if (!strcmp(flag, "--external"))
+        cli->external = true;
     else
         return false;
     return true;

@@ -18,6 +18,7 @@ typedef struct cli_actor {
     int port;                          /* of its gateway before --port-offset; 0: none */
     bool up;                           /* part of `agency up` */
     const actor_def_t *beside_forward; /* what else runs on a replica that forwards; or NULL */
+    const char *inside;                /* lives in the process of that pillar; or NULL */
 } cli_actor_t;
 
 /* The gateway is started beside each pillar that has a port. */
@@ -39,7 +40,7 @@ typedef struct cli {
     const char **sets; /* actor.key=value, NULL behind the last */
     int set_count;
     int64_t timeout_ms; /* of --timeout, else 60 s */
-    bool json, help, read_only, markdown, behind_proxy, dry_run, force;
+    bool json, help, read_only, markdown, behind_proxy, dry_run, force, external;
 } cli_t;
 
 int cli_main(const cli_house_t *house, int argc, char **argv);

@@ -108,6 +108,21 @@ static int by_name(const struct dirent **one, const struct dirent **other)
     return strcmp((*one)->d_name, (*other)->d_name);
 }
 
+/* The MCP servers of mcp.json, when there are any. */
+static void show_servers(cli_t *cli, client_t *client)
+{
+    client_call_t call = {.peer = "outside",
+                          .method = "mcp_servers",
+                          .company = cli->company,
+                          .role = ROLE_ADMIN,
+                          .timeout_ms = 1000};
+    client_reply_t reply = client_call(client, cli->arena, &call);
+    bytes_t first, servers = err_is(reply.err) ? (bytes_t){0} : field(reply.body, "servers");
+    if (field(err_is(reply.err) ? (bytes_t){0} : reply.body, "problem").size ||
+        (servers.size && mp_at(servers, 0, &first)))
+        printf("\nmcp servers\n%s\n", reply.text ? reply.text : "");
+}
+
 typedef struct tally {
     int up, silent;
 } tally_t;
@@ -154,6 +169,8 @@ int cli_status(cli_t *cli)
     for (const cli_actor_t *at = cli->house->actors; at->def; at++)
         if (cli_is_away(cli, at->def->name))
             show(cli, client, at->def->name, 0, &tally);
+    if (tally.up)
+        show_servers(cli, client);
     client_close(&client);
     if (!tally.up)
         puts("nothing is up; try: agency up");

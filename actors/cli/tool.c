@@ -79,7 +79,7 @@ static err_t load(cli_t *cli, client_t *client, bool docs, catalogue_t *list)
     mp_put_str(&args, "docs");
     mp_put_bool(&args, docs);
     for (const cli_actor_t *at = cli->house->actors; at->def; at++) {
-        if (!at->up || !at->port)
+        if ((!at->up || !at->port) && !at->inside)
             continue;
         if (away && !client_reaches(client, at->def->name)) {
             list->missing = at->def->name;
@@ -344,8 +344,17 @@ static int list_tools(cli_t *cli, client_t *client, const catalogue_t *list)
     return EXIT_DONE;
 }
 
+static int list_external(cli_t *cli, client_t *client, const catalogue_t *list)
+{
+    static char name[] = "mcp_servers", one[] = "server=", all[] = "tools=true";
+    char *words[] = {cli->count ? arena_printf(cli->arena, "%s%s", one, cli->words[0]) : all};
+    return call_tool(cli, client, list, name, words, 1);
+}
+
 int cli_tools(cli_t *cli)
 {
+    if (cli->external)
+        return with_catalogue(cli, false, list_external);
     return with_catalogue(cli, cli->markdown || cli->count > 0, list_tools);
 }
 

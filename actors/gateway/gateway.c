@@ -13,7 +13,8 @@ static const record_t gateway_settings_record = {"gateway_settings", gateway_set
                                                  sizeof(gateway_settings_t)};
 enum { ASK_AGAIN_MS = 200, LOOK_AGAIN_MS = 30000, TEND_MS = 2000 };
 
-static const char *const all_pillars[] = {"agent", "brain", "health", "swarm", "elastic"};
+static const char *const all_pillars[] = {"agent", "brain",   "health",
+                                          "swarm", "elastic", "outside"};
 
 static void on_delete(gateway_t *self, http_request_t *request, const principal_t *principal)
 {

@@ -536,7 +536,7 @@ static err_t get_company_metrics(health_t *self, call_t *call,
 
 /* ---- Every pillar ---- */
 
-static const char *const pillars[] = {"agent", "brain", "swarm", "elastic", "health"};
+static const char *const pillars[] = {"agent", "brain", "swarm", "elastic", "outside", "health"};
 enum { PILLARS = sizeof(pillars) / sizeof(*pillars) };
 
 typedef struct survey {

@@ -7,7 +7,7 @@
 
 enum { PILLAR_MS = 3000 };
 
-static const char *const pillars[] = {"agent", "brain", "swarm", "elastic"};
+static const char *const pillars[] = {"agent", "brain", "swarm", "elastic", "outside"};
 
 #define measured_FIELDS(F) F(LIST(metric_family), families, must, 0, 0, "What it measures.")
 RECORD(measured, measured_FIELDS)

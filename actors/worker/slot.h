@@ -50,6 +50,7 @@ extern const record_t variable_record;
     F(STR, prompt, opt(), 0, 0, "llm: what to do.")                                                \
     F(STR, soul, opt(), 0, 0, "llm: who does it.")                                                 \
     F(ANY, transcript, opt(), 0, 0, "llm: the conversation so far.")                               \
+    F(STRS, tools, opt(), 0, 0, "llm: tools of foreign servers that it may use.")                  \
     F(INT, tokens_left, opt(), 0, 0, "llm: budget; absent: none.")
 RECORD_STRUCT(perform, perform_FIELDS)
 extern const record_t perform_record;
@@ -81,14 +82,21 @@ typedef struct step {
     slot_t *slot;
     perform_t perform;
     int64_t began_ms;
-    int64_t tokens;
-    void *own; /* of the kind */
+    int64_t tokens, told_ms; /* when the agent heard last how far it is */
+    bool repeatable;         /* a foreign server says so */
+    struct abroad *abroad;   /* tool of a foreign server; step_abroad.c */
+    void *own;               /* of the kind */
 } step_t;
 
 /* The outcome of a step: leaves for the agent, whose answer is the next thing to do. A handler's
  * return value. `result` msgpack. */
 err_t slot_step_ok(call_t *call, step_t *step, bytes_t result);
 err_t slot_step_error(call_t *call, step_t *step, const char *error, bool retryable);
+/* Nobody knows whether it happened. */
+err_t slot_step_unknown(call_t *call, step_t *step, const char *why);
+/* Tells the agent how far the step is, at most once a second. `progress` msgpack. From an answer of
+ * a call that goes on. */
+void slot_progress(call_t *call, step_t *step, bytes_t progress);
 /* Of a simulated run, before step_start: the step would change something. */
 err_t slot_step_refused(call_t *call, step_t *step, const char *why);
 /* A call to the agent that states company, id, fence, step and index; `more` further pairs
@@ -103,6 +111,10 @@ err_t step_tool_perform(call_t *call, step_t *step);
 /* Of a simulated run, before step_start: goes on with fn when the tool only reads (or is unknown,
  * which is an error when it is performed), otherwise the step is refused. */
 err_t step_tool_simulate(call_t *call, step_t *step, err_t (*fn)(call_t *call, step_t *step));
+/* SERVER/TOOL: asks for it before step_start, then goes on with fn; performs it. */
+bool step_is_abroad(const step_t *step);
+err_t step_abroad_look(call_t *call, step_t *step, err_t (*fn)(call_t *call, step_t *step));
+err_t step_abroad_perform(call_t *call, step_t *step);
 err_t step_sh_perform(call_t *call, step_t *step);
 err_t step_llm_perform(call_t *call, step_t *step);
 

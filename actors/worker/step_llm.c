@@ -6,6 +6,7 @@
  * conversation, and for tool calls already done the agent gives their outcome. */
 #include <string.h>
 
+#include "actors/worker/abroad.h"
 #include "actors/worker/slot.h"
 #include "actors/worker/tools.h"
 #include "bus/secret.h"
@@ -22,7 +23,9 @@ typedef struct chat {
     /* The tool call under way: */
     int64_t effect; /* its index; the first is 1 */
     const char *call_id, *tool, *effect_id;
+    const abroad_tool_t *foreign; /* NULL: a tool of ours */
     bytes_t args;
+    abroad_list_t abroad; /* tools of foreign servers */
 } chat_t;
 
 static err_t go_on(call_t *call, chat_t *chat);
@@ -140,13 +143,16 @@ static void put_tools(call_t *call, const chat_t *chat, buf_t *out)
 {
     size_t count;
     const tool_t *all = tools_all(chat->step->slot->worker->tools, &count);
-    mp_put_array(out, (uint32_t)count + 2);
+    const abroad_list_t *abroad = &chat->abroad;
+    mp_put_array(out, (uint32_t)(count + abroad->count) + 2);
     put_function(out, "complete_step", "The step is done.",
                  end_schema(call, "result", "What came of it.", ""));
     put_function(out, "fail_step", "The step cannot be done.",
                  end_schema(call, "reason", "Why not.", "\"type\":\"string\","));
     for (size_t i = 0; i < count; i++)
         put_function(out, all[i].name, all[i].doc, all[i].input);
+    for (size_t i = 0; i < abroad->count; i++)
+        put_function(out, abroad->items[i].function, abroad->items[i].doc, abroad->items[i].input);
 }
 
 /* ---- Asking the model ---- */
@@ -303,36 +309,59 @@ typedef struct outcome {
 static err_t on_kept(void *self, call_t *call, void *reply, const peer_answer_t *got, void *ctx)
 {
     const outcome_t *outcome = ctx;
+    bytes_t state = {0};
     (void)self;
     (void)reply;
     if (err_is(got->err))
         return slot_give_up(call, outcome->chat->step->slot, RETRY_MS);
+    if (mp_get(got->body, "state", &state) && mp_equals(state, "unknown"))
+        return slot_give_up(call, outcome->chat->step->slot, 0); /* a person is asked */
     if (outcome->error)
         return answered(call, outcome->chat,
                         arena_printf(call_arena(call), "error: %s", outcome->error));
     return answered_value(call, outcome->chat, outcome->result);
 }
 
+static err_t keep(call_t *call, chat_t *chat, const char *end, bytes_t result, const char *error)
+{
+    outcome_t *outcome = ARENA_NEW(call_arena(call), outcome_t);
+    *outcome = (outcome_t){chat, result, error};
+    buf_t more;
+    buf_open(&more, call_arena(call));
+    mp_put_str(&more, "outcome");
+    mp_put_str(&more, end);
+    mp_put_str(&more, error ? "error" : "result");
+    if (error)
+        mp_put_str(&more, error);
+    else
+        mp_put_raw(&more, result);
+    slot_ask(call, chat->step, "effect_done", chat->effect, 2, buf_bytes(&more), on_kept, outcome);
+    return call_park(call);
+}
+
 static err_t on_tool(void *self, call_t *call, void *reply, const peer_answer_t *got, void *ctx)
+{
+    (void)self;
+    (void)reply;
+    return keep(call, ctx, err_is(got->err) ? "error" : "ok", got->body,
+                err_is(got->err) ? err_what(got->err) : NULL);
+}
+
+static err_t on_foreign(void *self, call_t *call, void *reply, const peer_answer_t *got, void *ctx)
 {
     chat_t *chat = ctx;
     (void)self;
     (void)reply;
-    outcome_t *outcome = ARENA_NEW(call_arena(call), outcome_t);
-    *outcome = (outcome_t){.chat = chat, .result = got->body};
-    if (err_is(got->err))
-        outcome->error = err_what(got->err);
-    buf_t more;
-    buf_open(&more, call_arena(call));
-    mp_put_str(&more, "outcome");
-    mp_put_str(&more, outcome->error ? "error" : "ok");
-    mp_put_str(&more, outcome->error ? "error" : "result");
-    if (outcome->error)
-        mp_put_str(&more, outcome->error);
-    else
-        mp_put_raw(&more, got->body);
-    slot_ask(call, chat->step, "effect_done", chat->effect, 2, buf_bytes(&more), on_kept, outcome);
-    return call_park(call);
+    if (got->progress) {
+        slot_progress(call, chat->step, got->body);
+        return call_park(call);
+    }
+    abroad_outcome_t outcome = abroad_read(call, got);
+    return keep(call, chat,
+                outcome.end == ABROAD_DONE      ? "ok"
+                : outcome.end == ABROAD_UNKNOWN ? "unknown"
+                                                : "error",
+                outcome.result, outcome.end == ABROAD_DONE ? NULL : outcome.why);
 }
 
 static err_t on_dispatched(void *self, call_t *call, void *reply, const peer_answer_t *got,
@@ -344,6 +373,12 @@ static err_t on_dispatched(void *self, call_t *call, void *reply, const peer_ans
     (void)reply;
     if (err_is(got->err))
         return slot_give_up(call, slot, RETRY_MS);
+    if (chat->foreign) {
+        peer_call_t request = abroad_request(call, slot, chat->foreign->name, chat->abroad.life,
+                                             chat->args, chat->effect_id, 0);
+        call_peer(call, &request, on_foreign, chat);
+        return call_park(call);
+    }
     const tool_t *tool = tools_find(slot->worker->tools, chat->tool);
     const char **companies = ARENA_ARRAY(call_arena(call), const char *, 1);
     companies[0] = arena_strdup(call_arena(call), slot->company);
@@ -400,6 +435,15 @@ static err_t end_step(call_t *call, chat_t *chat, bool done, bytes_t args)
                            reason && *reason ? reason : "the model gave the step up", false);
 }
 
+/* Ours know a repetition by its key; of foreign ones their server says. In a simulated run only
+ * what reads is safe, and no foreign tool is called. */
+static const char *replay_of(const chat_t *chat, const tool_t *tool)
+{
+    if (tool)
+        return tool->reads ? "safe" : "keyed";
+    return chat->foreign->safe && !chat->step->perform.simulate ? "safe" : "manual";
+}
+
 static err_t do_call(call_t *call, chat_t *chat, bytes_t wanted)
 {
     bytes_t function, field;
@@ -425,17 +469,18 @@ static err_t do_call(call_t *call, chat_t *chat, bytes_t wanted)
     if (!strcmp(name, "complete_step") || !strcmp(name, "fail_step"))
         return end_step(call, chat, !strcmp(name, "complete_step"), chat->args);
     const tool_t *tool = tools_find(chat->step->slot->worker->tools, name);
-    if (!tool)
+    chat->foreign = tool ? NULL : abroad_find(&chat->abroad, name);
+    if (!tool && !chat->foreign)
         return answered(call, chat, arena_printf(arena, "error: there is no tool '%s'", name));
-    chat->tool = tool->name;
+    chat->tool = tool ? tool->name : chat->foreign->name;
     buf_t more;
     buf_open(&more, arena);
     mp_put_str(&more, "tool");
-    mp_put_str(&more, name);
+    mp_put_str(&more, chat->tool);
     mp_put_str(&more, "args");
     mp_put_raw(&more, chat->args);
     mp_put_str(&more, "replay");
-    mp_put_str(&more, tool->reads ? "safe" : "keyed");
+    mp_put_str(&more, replay_of(chat, tool));
     slot_ask(call, chat->step, "effect_begin", chat->effect, 3, buf_bytes(&more), on_begun, chat);
     return call_park(call);
 }
@@ -450,9 +495,15 @@ static err_t go_on(call_t *call, chat_t *chat)
 
 /* ---- Beginning ---- */
 
-static err_t with_tools(call_t *call, void *ctx)
+static err_t with_all(call_t *call, void *ctx)
 {
     return go_on(call, ctx);
+}
+
+static err_t with_tools(call_t *call, void *ctx)
+{
+    chat_t *chat = ctx;
+    return abroad_list_then(call, chat->step, &chat->abroad, with_all, chat);
 }
 
 static void take_transcript(chat_t *chat)

@@ -7,7 +7,8 @@
 
 enum { ASK_MS = 5000, TOOLS_MOST = 1000 };
 
-static const char *const pillars[] = {"agent", "brain", "health", "swarm", "elastic", NULL};
+static const char *const pillars[] = {"agent",   "brain",   "health", "swarm",
+                                      "elastic", "outside", NULL};
 
 struct tools {
     arena_t *arena;

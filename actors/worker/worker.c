@@ -8,7 +8,14 @@
 #include "actors/worker/tools.h"
 #include "proto/mp.h"
 
-enum { ANSWER_SLACK_MS = 5000, AGENT_MS = 30000, GIVE_MS = 5000, LEAVE_MS = 1000, LEAVE_TRIES = 2 };
+enum {
+    ANSWER_SLACK_MS = 5000,
+    AGENT_MS = 30000,
+    GIVE_MS = 5000,
+    LEAVE_MS = 1000,
+    LEAVE_TRIES = 2,
+    TELL_MS = 1000
+};
 
 RECORD_DEFINE(worker_settings, worker_settings_FIELDS)
 RECORD_DEFINE(variable, variable_FIELDS)
@@ -260,6 +267,8 @@ static err_t perform_now(call_t *call, step_t *step)
 {
     const char *kind = step->perform.kind ? step->perform.kind : "";
     step->began_ms = call_now_ms(call);
+    if (step_is_abroad(step))
+        return step_abroad_perform(call, step);
     if (!strcmp(kind, "tool"))
         return step_tool_perform(call, step);
     if (!strcmp(kind, "sh"))
@@ -284,12 +293,12 @@ static err_t start_step(call_t *call, step_t *step)
 {
     buf_t more;
     buf_open(&more, call_arena(call));
-    bool reads = step->perform.simulate;
-    if (reads) {
-        mp_put_str(&more, "reads");
+    const char *say = step->perform.simulate ? "reads" : step->repeatable ? "repeatable" : NULL;
+    if (say) {
+        mp_put_str(&more, say);
         mp_put_bool(&more, true);
     }
-    slot_ask(call, step, "step_start", 0, reads, buf_bytes(&more), on_started, step);
+    slot_ask(call, step, "step_start", 0, say != NULL, buf_bytes(&more), on_started, step);
     return call_park(call);
 }
 
@@ -318,6 +327,8 @@ static err_t follow(call_t *call, slot_t *slot, bytes_t body)
         return step_tool_simulate(call, step, start_step);
     if (step->perform.simulate && !is_kind(step, "llm"))
         return slot_step_refused(call, step, "it would change something");
+    if (step_is_abroad(step))
+        return step_abroad_look(call, step, start_step);
     return start_step(call, step);
 }
 
@@ -416,17 +427,57 @@ err_t slot_step_ok(call_t *call, step_t *step, bytes_t result)
     return report(call, step, 2, &more);
 }
 
-err_t slot_step_error(call_t *call, step_t *step, const char *error, bool retryable)
+static err_t report_error(call_t *call, step_t *step, const char *outcome, const char *error,
+                          bool retryable)
 {
     buf_t more;
     buf_open(&more, call_arena(call));
     mp_put_str(&more, "outcome");
-    mp_put_str(&more, "error");
+    mp_put_str(&more, outcome);
     mp_put_str(&more, "error");
     mp_put_str(&more, error);
     mp_put_str(&more, "retryable");
     mp_put_bool(&more, retryable);
     return report(call, step, 3, &more);
+}
+
+err_t slot_step_error(call_t *call, step_t *step, const char *error, bool retryable)
+{
+    return report_error(call, step, "error", error, retryable);
+}
+
+err_t slot_step_unknown(call_t *call, step_t *step, const char *why)
+{
+    return report_error(call, step, "unknown", why, false);
+}
+
+static err_t on_progress_told(void *self, call_t *call, void *reply, const peer_answer_t *got,
+                              void *ctx)
+{
+    (void)self;
+    (void)reply;
+    (void)got;
+    (void)ctx;
+    return call_park(call);
+}
+
+void slot_progress(call_t *call, step_t *step, bytes_t progress)
+{
+    buf_t args;
+    if (call_now_ms(call) - step->told_ms < TELL_MS)
+        return;
+    step->told_ms = call_now_ms(call);
+    buf_open(&args, call_arena(call));
+    mp_put_map(&args, 4);
+    put_lease(&args, step->slot);
+    mp_put_str(&args, "progress");
+    mp_put_raw(&args, progress);
+    peer_call_t request = {.peer = "agent",
+                           .method = "task_progress",
+                           .args = buf_bytes(&args),
+                           .company = step->slot->company,
+                           .timeout_ms = AGENT_MS};
+    call_peer(call, &request, on_progress_told, NULL);
 }
 
 err_t slot_step_refused(call_t *call, step_t *step, const char *why)
