@@ -18,7 +18,7 @@
     F(STR, file, opt(), 1, 4096, "The servers; absent: <data>/mcp.json.")                          \
     F(INT, reload_ms, opt(2000), 50, 600000, "How often it is looked whether the file changed.")   \
     F(INT, start_ms, opt(30000), 100, 600000, "How long a server may take to say what it has.")    \
-    F(INT, probe_ms, opt(3000), 50, 60000,                                                         \
+    F(INT, probe_ms, opt(10000), 50, 600000,                                                       \
       "How long it may take to say whether it speaks the newest protocol.")                        \
     F(INT, ping_ms, opt(30000), 100, 3600000, "Pause between two questions whether it lives.")     \
     F(INT, ping_timeout_ms, opt(10000), 50, 600000, "How long the answer may take.")               \

@@ -72,7 +72,7 @@ async function withServers(t, servers, more = {}) {
   const data = await mkdtemp(join(tmpdir(), 'agency-e2e-'));
   for (const server of Object.values(servers)) if (server.command) server.env = { AGENCY_OF: data, ...server.env };
   await writeFile(join(data, 'mcp.json'), JSON.stringify({ mcpServers: servers }));
-  const agency = await startAgency({ data, ...more, env: { AGENCY_OUTSIDE_RELOAD_MS: '100', AGENCY_OUTSIDE_RETRY_MS: '50', AGENCY_AGENT_LEASE_MS: '2000', ...more.env } });
+  const agency = await startAgency({ data, ...more, env: { AGENCY_OUTSIDE_RELOAD_MS: '100', AGENCY_OUTSIDE_RETRY_MS: '50', AGENCY_OUTSIDE_PROBE_MS: '60000', AGENCY_AGENT_LEASE_MS: '2000', ...more.env } });
   t.after(() => agency.stop());
   return agency;
 }
