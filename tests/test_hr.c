@@ -84,6 +84,10 @@ START_TEST(from_failure_to_soul_and_back)
     has(found, "'failed':3");
     has(found, "'count':3"); /* the ids differ, the pattern is one */
     has(ask("analyze_agent_logs", "{'agent_name':'other'}"), "'ended':0");
+    /* What a simulated run does is no experience. */
+    has(ask("sop_execute", "{'name':'fetch','input':'9','wait_ms':15000,'simulate':true}"),
+        "'state':'failed'");
+    has(ask("analyze_logs", "{}"), "'ended':3");
     const char *review = ask("perform_weekly_review", "{}");
     has(review, "'count':3");
     const char *id = strstr(review, "'proposals':['");

@@ -77,6 +77,14 @@ err_t run_load(agent_t *agent, call_t *call, const char *id, bool write, run_t *
     return err_is(err) ? err : load_sop(run);
 }
 
+err_t run_row_load(call_t *call, store_txn_t *txn, const char *id, run_row_t *row)
+{
+    store_key_t key;
+    key_open(&key);
+    key_raw(&key, id, strlen(id));
+    return rows_get(txn, TABLE_runs, &key, &run_row_record, call_arena(call), row);
+}
+
 err_t run_save(run_t *run)
 {
     store_key_t key = run_key(run->id);

@@ -96,6 +96,8 @@ typedef struct run {
  * entry may change it. */
 err_t run_load(agent_t *agent, call_t *call, const char *id, bool write, run_t *run);
 err_t run_save(run_t *run);
+/* Only what is stored about the run itself. ERR_NOT_FOUND without a sentence. */
+err_t run_row_load(call_t *call, store_txn_t *txn, const char *id, run_row_t *row);
 
 /* A step that was never begun is pending. */
 err_t step_load(run_t *run, size_t index, step_row_t *row);
