@@ -783,8 +783,9 @@ static const store_table_t agent_tables[] = {
 #undef AGENT_TABLE_ROW
         {NULL}};
 
-static const method_t *const more_methods[] = {sops_methods,     run_tools_methods, runs_methods,
-                                               schedule_methods, hr_methods,        NULL};
+static const method_t *const more_methods[] = {
+    sops_methods, run_tools_methods, runs_methods, schedule_methods,
+    hr_methods,   patterns_methods,  NULL};
 
 RECORD_DEFINE(agent_settings, agent_settings_FIELDS)
 

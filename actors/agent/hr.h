@@ -17,6 +17,7 @@
 typedef struct agent agent_t;
 
 extern const method_t hr_methods[];
+extern const method_t patterns_methods[]; /* patterns.c */
 
 /* What a schedule submits to have a review made in its own transaction instead of a task. */
 #define HR_DAILY "hr.review_daily"

@@ -71,6 +71,7 @@ RECORD_STRUCT(step_row, step_row_FIELDS)
     F(STR, args_hash, must, 0, 0, "SHA-256 of what was to be done.")                               \
     F(TIME, intended_ms, must, 0, 0, "When it was written down first.")                            \
     F(TIME, finished_ms, opt(), 0, 0, "When its outcome was known.")                               \
+    F(ANY, args, opt(), 0, 0, "Inside a step of prose: what was to be done, unless it is large.")  \
     F(ANY, result, opt(), 0, 0,                                                                    \
       "What came of it (of the step's own effect see the step); refused: what it would have "      \
       "done.")                                                                                     \

@@ -129,6 +129,7 @@ enum {
     OUTPUT_LIMIT = 64 * 1024,
     RESULT_LARGEST = 1 << 20,
     NOTE_LARGEST = 8 << 20,
+    ARGS_KEPT = 16 * 1024,  /* of a call that a model made */
     EARLIER_LARGEST = 4000, /* bytes of each earlier result in a prompt */
     EXPERIENCE_LARGEST = 16 * 1024,
     EXPERIENCE_WAIT_MS = 1500,
@@ -1238,6 +1239,8 @@ static err_t effect_begin(agent_t *self, call_t *call, const effect_begin_args_t
                             .effect_id = effect_name(&run, step, row.attempt, args->index),
                             .args_hash = hash,
                             .intended_ms = call_now_ms(call)};
+    if (args->args.size <= ARGS_KEPT)
+        effect.args = args->args;
     if (refused) {
         effect.state = EFFECT_REFUSED;
         effect.result = args->args;
