@@ -322,6 +322,108 @@ START_TEST(alerts_fire_once_and_resolve_once)
 }
 END_TEST
 
+/* Until check_alerts says this; the company's own. */
+static const char *wait_alerts(const char *company, const char *part)
+{
+    int64_t end = mono_ms() + 10000;
+    const char *last = "";
+    while (mono_ms() < end) {
+        last = call("check_alerts", says("{'company':'%s'}", company));
+        if (has(last, part))
+            return last;
+    }
+    ck_abort_msg("no %s in: %s", part, last);
+}
+
+/* A rule for any agent: it fires by one of them and resolves when no one passes, by its first name.
+ */
+START_TEST(rules_for_any_agent)
+{
+    call("alert_on_threshold", "{'metric':'m','threshold':10,'operator':'>','id':'any'}");
+    call("track_metric", "{'agent':'a','metric':'m','value':1}");
+    call("track_metric", "{'agent':'b','metric':'m','value':11}");
+    call("track_metric", "{'agent':'c','metric':'m','value':12}");
+    const char *got = call("check_alerts", "{}");
+    ck_assert_msg(has(got, "'series':'b:m'") && has(got, "'fired':1"), "%s", got);
+    call("track_metric", "{'agent':'b','metric':'m','value':2}"); /* c holds it up */
+    call("track_metric", "{'agent':'a','metric':'m','value':2}");
+    got = call("check_alerts", "{}");
+    ck_assert_msg(has(got, "'firing':1") && has(got, "'by':'c:m'"), "%s", got);
+    house_restart(&house, &health_actor);
+    call("track_metric", "{'agent':'a','metric':'m','value':3}");
+    ck_assert(has(call("check_alerts", "{}"), "'firing':1"));
+    call("track_metric", "{'agent':'c','metric':'m','value':3}");
+    got = call("check_alerts", "{}");
+    ck_assert_msg(has(got, "'firing':0") && has(got, "'series':'b:m'"), "%s", got);
+    /* A colon may part the agent, or be in the name. */
+    call("alert_on_threshold", "{'metric':'x:y','threshold':0,'operator':'>','id':'colon'}");
+    call("track_metric", "{'agent':'z','metric':'x:y','value':1}");
+    ck_assert(has(call("check_alerts", "{}"), "'series':'z:x:y'"));
+    call("track_metric", "{'agent':'z','metric':'x:y','value':0}");
+    call("track_metric", "{'agent':'x','metric':'y','value':1}");
+    ck_assert(has(call("check_alerts", "{}"), "'series':'x:y'"));
+    /* Its metric is another one now: the old one is resolved and heard no more. */
+    call("alert_on_threshold", "{'metric':'other','threshold':0,'operator':'>','id':'colon'}");
+    call("track_metric", "{'agent':'x','metric':'y','value':1}");
+    got = call("check_alerts", "{}");
+    ck_assert_msg(has(got, "'firing':0"), "%s", got);
+    ck_assert(has(call("track_metric", "{'agent':'q','metric':'other','value':5}"), "timestamp"));
+    ck_assert(has(call("check_alerts", "{}"), "'series':'q:other'"));
+}
+END_TEST
+
+static const char *rules_path(void)
+{
+    return says("%s/alert_rules.json", house.data);
+}
+
+/* The clock of the file system may be coarse: another size is another file. */
+START_TEST(rules_of_the_file)
+{
+    call("track_metric", "{'agent':'a','metric':'m','value':7}");
+    write_file(rules_path(),
+               "[{\"id\":\"hot\",\"metric\":\"m\",\"operator\":\"gt\",\"threshold\":5},\n"
+               " {\"metric\":\"m\",\"operator\":\"<\",\"threshold\":5,"
+               "\"company\":\"acme\"}]");
+    const char *got = wait_alerts("default", "'state':'firing'");
+    ck_assert_msg(has(got, "'from_file':true") && !has(got, "m < 5"), "%s", got);
+    wait_alerts("acme", "'id':'m < 5'");
+    ck_assert_str_eq(call("alert_remove", "{'id':'hot'}"), "ERR STATE");
+    ck_assert_str_eq(
+        call("alert_on_threshold", "{'metric':'m','threshold':1,'operator':'>','id':'hot'}"),
+        "ERR STATE");
+    /* One that is wrong is named, and changes nothing. */
+    write_file(rules_path(), "[\n\n{\"metric\":\"m\",\n\"operator\":\"~\",\"threshold\":5}]");
+    got = wait_alerts("default", "line 4: rule 1: operator '~'");
+    ck_assert(has(got, "'firing':1"));
+    ck_assert(!has(call("check_alerts", "{'company':'acme'}"), "rules_error"));
+    write_file(rules_path(), "[{\"metric\":\"m\",\"operator\":\">\",\"threshold\":5,"
+                             "\"contact\":\"mailto:me\"}]");
+    wait_alerts("default", "line 1: rule 1: contact must be a URL");
+    write_file(rules_path(), "[{\"metric\":\"m\",\"operator\":\">\",\"threshold\":5,"
+                             "\"company\":\"../evil\"}]");
+    wait_alerts("default", "rule 1: company must");
+    call("alert_on_threshold", "{'metric':'m','threshold':1,'operator':'<','id':'mine'}");
+    write_file(rules_path(),
+               "[{\"id\":\"mine\",\"metric\":\"m\",\"operator\":\">\",\"threshold\":5}]");
+    wait_alerts("default", "rule 1: alert_on_threshold has set a rule 'mine'");
+    write_file(rules_path(), "[{\"metric\":\"m\",\"operator\":\">\",\"threshold\":5},"
+                             "{\"metric\":\"m\",\"operator\":\"gt\",\"threshold\":5}]");
+    wait_alerts("default", "rules 1 and 2 have the same id");
+    got = wait_alerts("default", "'firing':1");
+    ck_assert(has(got, "'fired':1"));
+    /* Gone while nobody looked: resolved and removed; the tool's own rule stays. */
+    house_down(&house);
+    ck_assert_int_eq(unlink(rules_path()), 0);
+    house_up(&house);
+    house_start(&house, &health_actor);
+    got = wait_alerts("default", "'firing':0,'alerts':[{'id':'mine'");
+    ck_assert_msg(!has(got, "rules_error"), "%s", got);
+    wait_alerts("acme", "'alerts':[]");
+    ck_assert(has(call("get_correlated_alerts", "{}"), "'id':'hot'"));
+}
+END_TEST
+
 START_TEST(for_needs_its_time)
 {
     call("alert_on_threshold",
@@ -377,6 +479,8 @@ int main(void)
     tcase_add_test(actor, companies_stay_apart);
     tcase_add_test(actor, a_volume_that_cannot_be_written);
     tcase_add_test(actor, alerts_fire_once_and_resolve_once);
+    tcase_add_test(actor, rules_for_any_agent);
+    tcase_add_test(actor, rules_of_the_file);
     tcase_add_test(actor, for_needs_its_time);
     tcase_add_test(actor, predictions_need_history);
     suite_add_tcase(suite, actor);

@@ -1,17 +1,16 @@
 #include "actors/elastic/rules.h"
 
-#include <errno.h>
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
 
+#include "bus/listfile.h"
 #include "proto/json.h"
 #include "proto/mp.h"
 
 enum {
-    FILE_BYTES = 1 << 20,
     MOST_RULES = 256,
     STALE_MS = 300000,
     TAIL_BYTES = 1 << 20, /* of a metrics file, when it is first seen */
@@ -29,26 +28,45 @@ typedef struct reading {
 } reading_t;
 
 struct rules {
-    char *file, *metrics_dir;
+    char *metrics_dir;
+    listfile_t *file;
     arena_t *arena; /* of the rules in force */
     rule_list_t list;
     reading_t readings[MOST_RULES];
-    struct timespec changed;
-    off_t size;
-    ino_t inode;
-    bool seen;
-    char error[1024];
     /* The metrics of today, as far as they were read. */
     char today[16];
     int64_t offset;
     ino_t metrics_inode;
 };
 
+/* ---- The file ---- */
+
+static err_t check_rule(const void *item, arena_t *arena)
+{
+    const rule_t *rule = item;
+    (void)arena;
+    if (rule->has_cooldown_threshold && rule->cooldown_threshold > rule->threshold)
+        return err_of(ERR_ARGUMENT, "cooldown_threshold is above threshold: it would act and stop "
+                                    "at the same time; lower it");
+    return err_ok();
+}
+
+static const listfile_kind_t kind = {&rule_record, MOST_RULES, check_rule};
+
+err_t rules_parse(const char *text, size_t size, arena_t *arena, rule_list_t *out)
+{
+    record_list_t list;
+    err_t err = listfile_parse(&kind, text, size, arena, &list);
+    *out = (rule_list_t){list.items, list.count};
+    return err;
+}
+
 rules_t *rules_new(const char *file, const char *metrics_dir)
 {
     rules_t *rules = calloc(1, sizeof(*rules));
-    if (!rules || !(rules->file = strdup(file)) || !(rules->metrics_dir = strdup(metrics_dir)))
+    if (!rules || !(rules->metrics_dir = strdup(metrics_dir)))
         abort();
+    rules->file = listfile_new(&kind, file);
     return rules;
 }
 
@@ -58,121 +76,10 @@ void rules_destroy(rules_t **handle)
     if (!rules)
         return;
     arena_destroy(&rules->arena);
-    free(rules->file);
+    listfile_destroy(&rules->file);
     free(rules->metrics_dir);
     free(rules);
     *handle = NULL;
-}
-
-/* ---- Where in the text ---- */
-
-static int line_of(const char *text, const char *at)
-{
-    int line = 1;
-    for (; text < at; text++)
-        line += *text == '\n';
-    return line;
-}
-
-static const char *past_string(const char *at, const char *end)
-{
-    for (at++; at < end && *at != '"'; at++)
-        if (*at == '\\' && at + 1 < end)
-            at++;
-    return at;
-}
-
-/* The object of rule `index`: the text is sound JSON, its rules lie at `depth` brackets. */
-static const char *find_rule(const char *text, const char *end, int depth, size_t index,
-                             const char **rule_end)
-{
-    const char *begin = text;
-    size_t seen = 0;
-    int open = 0;
-    for (const char *at = text; at < end; at++) {
-        if (*at == '"') {
-            at = past_string(at, end);
-        } else if (*at == '{' || *at == '[') {
-            if (++open == depth)
-                begin = at;
-        } else if ((*at == '}' || *at == ']') && open-- == depth && seen++ == index) {
-            *rule_end = at;
-            return begin;
-        }
-    }
-    *rule_end = end;
-    return text;
-}
-
-/* Of the key that the sentence names first, or else of the rule. */
-static int error_line(const char *text, size_t size, int depth, size_t index, const char *sentence)
-{
-    const char *end, *named = NULL, *place = NULL;
-    const char *begin = find_rule(text, text + size, depth, index, &end);
-    for (const field_t *field = rule_record.fields(); field->name; field++) {
-        char key[64];
-        size_t length = (size_t)snprintf(key, sizeof(key), "\"%s\"", field->name);
-        const char *said = strstr(sentence, field->name);
-        const char *at = memmem(begin, (size_t)(end - begin), key, length);
-        if (!said || !at || (named && said >= named))
-            continue;
-        named = said;
-        place = at;
-    }
-    return line_of(text, place ? place : begin);
-}
-
-/* ---- Parsing ---- */
-
-static err_t check_rule(const rule_t *rule)
-{
-    if (rule->has_cooldown_threshold && rule->cooldown_threshold > rule->threshold)
-        return err_of(ERR_ARGUMENT, "cooldown_threshold is above threshold: it would act and stop "
-                                    "at the same time; lower it");
-    return err_ok();
-}
-
-static err_t read_rule(const char *text, size_t size, int depth, size_t index, bytes_t item,
-                       arena_t *arena, rule_t *rule)
-{
-    err_t err = record_decode(&rule_record, item, arena, "member", rule);
-    if (!err_is(err))
-        err = check_rule(rule);
-    if (!err_is(err))
-        return err;
-    return err_make(arena, ERR_ARGUMENT, "line %d: rule %zu: %s",
-                    error_line(text, size, depth, index, err_what(err)), index + 1, err_what(err));
-}
-
-err_t rules_parse(const char *text, size_t size, arena_t *arena, rule_list_t *out)
-{
-    bytes_t root, list, item;
-    mp_type_t type;
-    *out = (rule_list_t){ARENA_ARRAY(arena, rule_t, MOST_RULES), 0};
-    err_t err = json_to_msgpack(arena, text, size, NULL, &root);
-    if (err_is(err))
-        return err;
-    bool wrapped = mp_get(root, "rules", &list);
-    if (!wrapped)
-        list = root;
-    if (!mp_type_of(list, &type) || type != MP_ARRAY)
-        return err_of(ERR_ARGUMENT, "line 1: this is no list of rules: write [{\"metric\": …}, …]");
-    for (uint32_t i = 0; mp_at(list, i, &item); i++) {
-        if (i == MOST_RULES)
-            return err_make(arena, ERR_ARGUMENT, "there are more than %d rules", MOST_RULES);
-        err = read_rule(text, size, wrapped ? 3 : 2, i, item, arena, &out->items[i]);
-        if (err_is(err))
-            return err;
-        out->count++;
-    }
-    return err_ok();
-}
-
-/* ---- The file ---- */
-
-static void refuse(rules_t *rules, const char *why)
-{
-    snprintf(rules->error, sizeof(rules->error), "%s: %s", rules->file, why);
 }
 
 /* A rule that stays the same goes on as it was. */
@@ -189,52 +96,6 @@ static void take(rules_t *rules, arena_t *arena, const rule_list_t *list)
     arena_destroy(&rules->arena);
     rules->arena = arena;
     rules->list = *list;
-    *rules->error = '\0';
-}
-
-static void read_rules(rules_t *rules)
-{
-    arena_t *arena = arena_new();
-    rule_list_t list;
-    char *text = arena_alloc(arena, FILE_BYTES + 1);
-    FILE *file = fopen(rules->file, "re");
-    if (!file) {
-        refuse(rules, strerror(errno));
-        arena_destroy(&arena);
-        return;
-    }
-    size_t size = fread(text, 1, FILE_BYTES + 1, file);
-    fclose(file);
-    err_t err = size > FILE_BYTES ? err_of(ERR_TOO_LARGE, "the file is larger than 1 MiB")
-                                  : rules_parse(text, size, arena, &list);
-    if (!err_is(err)) {
-        take(rules, arena, &list);
-        return;
-    }
-    refuse(rules, err_what(err));
-    arena_destroy(&arena);
-}
-
-static void look_at_file(rules_t *rules)
-{
-    struct stat stat_now;
-    if (stat(rules->file, &stat_now)) {
-        if (rules->seen && errno == ENOENT) {
-            arena_t *arena = arena_new();
-            rule_list_t none = {0};
-            take(rules, arena, &none);
-        }
-        rules->seen = false;
-        return;
-    }
-    if (rules->seen && rules->size == stat_now.st_size && rules->inode == stat_now.st_ino &&
-        !memcmp(&rules->changed, &stat_now.st_mtim, sizeof(rules->changed)))
-        return;
-    rules->seen = true;
-    rules->size = stat_now.st_size;
-    rules->inode = stat_now.st_ino;
-    rules->changed = stat_now.st_mtim;
-    read_rules(rules);
 }
 
 /* ---- The metrics of the volume ---- */
@@ -329,7 +190,10 @@ static void look_at_metrics(rules_t *rules, int64_t now_ms)
 
 void rules_look(rules_t *rules, int64_t now_ms)
 {
-    look_at_file(rules);
+    arena_t *arena;
+    record_list_t list;
+    if (listfile_look(rules->file, &arena, &list))
+        take(rules, arena, &(rule_list_t){list.items, list.count});
     if (rules->list.count)
         look_at_metrics(rules, now_ms);
 }
@@ -376,7 +240,7 @@ int64_t rules_floor(const rules_t *rules)
 
 const char *rules_error(const rules_t *rules)
 {
-    return *rules->error ? rules->error : NULL;
+    return listfile_error(rules->file);
 }
 
 size_t rules_count(const rules_t *rules)

@@ -71,10 +71,9 @@ static err_t take(health_t *self, call_t *call, const metric_feed_args_t *args)
     store_txn_t *txn;
     err_t err = call_write(call, call_company(call), &txn);
     if (!err_is(err))
-        err = tail_take_lines(self, call, txn, (const char *)args->lines.data, args->lines.size);
-    if (!err_is(err))
-        err = keep(txn, args);
-    return err_is(err) ? err : alerts_look(self, call, call_company(call), txn);
+        err = tail_take_lines(self, call, call_company(call), txn, (const char *)args->lines.data,
+                              args->lines.size);
+    return err_is(err) ? err : keep(txn, args);
 }
 
 static err_t metric_feed(health_t *self, call_t *call, const metric_feed_args_t *args,

@@ -5,7 +5,9 @@
 #ifndef ACTORS_HEALTH_HEALTH_H
 #define ACTORS_HEALTH_HEALTH_H
 
+#include "actors/health/series.h"
 #include "bus/actor.h"
+#include "bus/listfile.h"
 
 #define health_settings_FIELDS(F)                                                                  \
     F(INT, poll_ms, opt(1000), 50, 600000, "Pause between two looks at the metrics files.")        \
@@ -13,6 +15,7 @@
       "Pause between two looks at the pillars' own metrics; 0: never.")                            \
     F(INT, max_series, opt(10000), 1, 1000000, "Metrics of one company, by agent and name.")       \
     F(INT, max_alerts, opt(1000), 1, 100000, "Alert rules of one company.")                        \
+    F(STR, rules_file, opt(), 1, 4096, "Alert rules; absent: <data>/alert_rules.json.")            \
     F(INT, stale_ms, opt(300000), 1000, 86400000,                                                  \
       "A value older than this changes no alert: it neither fires nor resolves.")                  \
     F(STR, webhook_url, opt(), 1, 4096,                                                            \
@@ -40,13 +43,13 @@ enum {
 typedef struct watched_company {
     struct watched_company *next;
     char name[65];
-    uint64_t written;   /* lines up to this number are in the file */
-    uint64_t next_line; /* 0: not known yet */
-    int broken;         /* errno of the last attempt to write the file; 0: it went well */
-    bool lines_left;    /* the store holds lines that are not in the file, or not forgotten */
-    bool alerts_wait;   /* an alert is pending: look again without new points */
-    bool delivering;
-    int64_t delivering_ms; /* monotonic: last sign of life of the delivery */
+    uint64_t written;        /* lines up to this number are in the file */
+    uint64_t next_line;      /* 0: not known yet */
+    int broken;              /* errno of the last attempt to write the file; 0: it went well */
+    bool lines_left;         /* the store holds lines that are not in the file, or not forgotten */
+    struct watches *watches; /* NULL: not known, or there are no rules */
+    bool delivering;         /* a request is under way */
+    int64_t wake_ms;         /* monotonic: a delivery begins by itself then */
 } watched_company_t;
 
 typedef struct tail tail_t;
@@ -56,8 +59,11 @@ typedef struct health {
     actor_t *actor;
     watched_company_t *companies;
     tail_t *tail;
-    uint64_t points, refused_lines, files_read, messages_sent, messages_failed;
-    int64_t all_files_ms, trimmed_ms;
+    listfile_t *rules_file;
+    arena_t *rules_arena; /* of rules that the store does not have yet; NULL: none */
+    record_list_t rules;
+    uint64_t points, refused_lines, messages_sent, messages_failed;
+    int64_t all_files_ms;
 } health_t;
 
 extern const actor_def_t health_actor;
@@ -69,14 +75,13 @@ watched_company_t *health_company(health_t *self, const char *name);
 /* A point that was tracked here also goes into the file of the day, after the commit. ERR_IO when
  * that file cannot be written. */
 err_t tail_append(health_t *self, call_t *call, store_txn_t *txn, const char *line_begin);
-/* Lines of a file that nobody has taken yet; those that this actor wrote itself are passed over. */
-err_t tail_take_lines(health_t *self, call_t *call, store_txn_t *txn, const char *text,
-                      size_t size);
+/* Lines of a file that nobody has taken yet; those that this actor wrote itself are passed over.
+ * The alert rules are looked at. */
+err_t tail_take_lines(health_t *self, call_t *call, const char *company, store_txn_t *txn,
+                      const char *text, size_t size);
 /* Work entry: reads what was appended, for every company; comes back by itself. */
 void tail_open(health_t *self, call_t *call);
 void tail_close(health_t *self);
-/* Begins a round again when a full disk has ended the last one; memory only, cannot fail. */
-void tail_guard(health_t *self, call_t *call);
 
 /* ---- fed.c: the volumes of other replicas ---- */
 
@@ -85,11 +90,13 @@ extern const method_t fed_methods[];
 /* ---- alerts.c ---- */
 
 extern const method_t alerts_methods[];
-/* After points came, or when somebody waits: fires and resolves. In a write transaction. */
-err_t alerts_look(health_t *self, call_t *call, const char *company, store_txn_t *txn);
+/* After these points came, in their transaction: fires and resolves. */
+err_t alerts_touched(health_t *self, call_t *call, const char *company, store_txn_t *txn,
+                     const series_batch_t *batch);
+/* Does somebody wait whose time has come? Memory only. */
+bool alerts_are_due(const watched_company_t *company, call_t *call);
+err_t alerts_due(health_t *self, call_t *call, const char *company, store_txn_t *txn);
 void alerts_open(health_t *self, call_t *call);
-/* The same for deliveries. */
-void alerts_guard(health_t *self);
 
 #define alert_FIELDS(F)                                                                            \
     F(STR, id, must, 0, 0, "Id of the rule.")                                                      \
@@ -100,15 +107,77 @@ void alerts_guard(health_t *self);
     F(STR, contact, opt(), 0, 0, "URL that is told; absent: the one of the settings.")             \
     F(STR, state, must, 0, 0, "ok, pending or firing.")                                            \
     F(STR, series, opt(), 0, 0, "agent:metric that made it so.")                                   \
+    F(STR, by, opt(), 0, 0, "agent:metric that keeps it so.")                                      \
     F(REAL, value, opt(), 0, 0, "Its value.")                                                      \
     F(TIME, since, opt(), 0, 0, "In this state since then.")                                       \
     F(INT, fired, must, 0, 0, "How often it has fired.")                                           \
-    F(TIME, silenced_until, opt(), 0, 0, "Nobody is told until then.")
+    F(TIME, silenced_until, opt(), 0, 0, "Nobody is told until then.")                             \
+    F(BOOL, told, opt(), 0, 0, "Of one that fires: it was told, and so will be its end.")          \
+    F(BOOL, from_file, opt(), 0, 0, "It is in the file of rules.")
 RECORD_STRUCT(alert, alert_FIELDS)
 extern const record_t alert_record;
 
+/* What is remembered of a rule that fired or resolved. */
+#define alert_change_FIELDS(F)                                                                     \
+    F(STR, id, must, 0, 0, "The rule.")                                                            \
+    F(STR, series, must, 0, 0, "agent:metric.")                                                    \
+    F(STR, state, must, 0, 0, "firing or resolved.")                                               \
+    F(REAL, value, must, 0, 0, "Value at that time.")                                              \
+    F(TIME, at, must, 0, 0, "When.")
+RECORD_STRUCT(alert_change, alert_change_FIELDS)
+extern const record_t alert_change_record;
+
 /* All rules; with only_firing those that fire. */
 err_t alerts_list(store_txn_t *txn, arena_t *arena, bool only_firing, alert_list_t *out);
+err_t alerts_load(store_txn_t *txn, arena_t *arena, const char *id, alert_t *out);
+/* Keeps the rule and looks at it. `old`, the one with its id, goes on in it; NULL: there is none.
+ */
+err_t alerts_set(health_t *self, call_t *call, const char *company, store_txn_t *txn,
+                 alert_t *alert, const alert_t *old);
+/* Resolves it when it fires, and forgets it. */
+err_t alerts_drop(health_t *self, call_t *call, const char *company, store_txn_t *txn,
+                  alert_t *alert);
+/* What rules have in common whoever writes them: ERR_ARGUMENT. Makes the id and the plain operator
+ * where needed. */
+err_t alerts_check(alert_t *alert, arena_t *arena);
+
+/* ---- rulesfile.c: alert rules in a file on the volume ---- */
+
+void rulesfile_open(health_t *self, call_t *call);
+void rulesfile_close(health_t *self);
+/* What is wrong with it; NULL: nothing. */
+const char *rulesfile_error(const health_t *self, arena_t *arena);
+/* Pure: a list of rules, or a sentence with the line. */
+err_t rulesfile_parse(const char *text, size_t size, arena_t *arena, record_list_t *out);
+
+/* ---- messages.c: who is told ---- */
+
+err_t messages_about(health_t *self, call_t *call, const char *company, store_txn_t *txn,
+                     const alert_t *alert, bool firing, int64_t began_ms);
+/* Begins to deliver, after the commit. */
+void messages_go(health_t *self, call_t *call, const char *company);
+
+/* ---- report.c, foresee.c, survey.c: what can be asked ---- */
+
+extern const method_t report_methods[], foresee_methods[], survey_methods[];
+
+#define anomaly_FIELDS(F)                                                                          \
+    F(STR, agent, must, 0, 0, "Whose metric.")                                                     \
+    F(STR, metric, must, 0, 0, "Its name.")                                                        \
+    F(TIME, at, must, 0, 0, "Minute or hour in which it was unusual.")                             \
+    F(REAL, value, must, 0, 0, "Mean of that time.")                                               \
+    F(REAL, expected, must, 0, 0, "What was usual.")                                               \
+    F(REAL, score, must, 0, 0, "Robust deviations away from that.")                                \
+    F(STR, method, must, 0, 0, "median, ewma or seasonal.")
+RECORD_STRUCT(anomaly, anomaly_FIELDS)
+
+typedef struct anomalies {
+    anomaly_list_t list;
+    int64_t looked_at, too_short;
+} anomalies_t;
+
+/* Of the call's company; narrowed by what is not NULL. */
+err_t anomalies_find(call_t *call, const char *agent, const char *metric, anomalies_t *out);
 
 /* ---- own.c: the pillars' own metrics ---- */
 

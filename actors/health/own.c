@@ -60,7 +60,7 @@ static err_t keep(health_t *self, call_t *call, const metric_family_list_t *list
     }
     if (!err_is(err))
         err = series_batch_write(batch);
-    return err_is(err) ? err : alerts_look(self, call, company, txn);
+    return err_is(err) ? err : alerts_touched(self, call, company, txn, batch);
 }
 
 static err_t on_measured(void *state, call_t *call, void *reply, const peer_answer_t *got,

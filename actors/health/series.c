@@ -126,6 +126,7 @@ typedef struct known {
     struct known *next;
     const char *agent, *metric;
     name_row_t row;
+    bool fresh;
 } known_t;
 
 struct series_batch {
@@ -135,6 +136,7 @@ struct series_batch {
     int64_t most, fresh;
     cell_t *cells[CELLS];
     known_t *known;
+    size_t known_count;
 };
 
 series_batch_t *series_batch_new(call_t *call, store_txn_t *txn, int64_t most_series)
@@ -177,6 +179,7 @@ static err_t know(series_batch_t *batch, const point_t *point, known_t **out)
                             "what differs into tags, or raise health.max_series",
                             count);
         known->row.id = (uint64_t)count + 1; /* names are never deleted */
+        known->fresh = true;
         batch->fresh++;
     } else if (err_is(err) || !read_name(value, &known->row)) {
         return err_is(err) ? err : err_of(ERR_CORRUPT, "a row of a metric makes no sense");
@@ -185,6 +188,7 @@ static err_t know(series_batch_t *batch, const point_t *point, known_t **out)
     known->metric = arena_strdup(batch->arena, point->metric);
     known->next = batch->known;
     batch->known = known;
+    batch->known_count++;
     *out = known;
     return err_ok();
 }
@@ -209,7 +213,8 @@ err_t series_batch_add(series_batch_t *batch, const point_t *point)
     if (err_is(err))
         return err;
     known->row.count++;
-    if (point->at_ms >= known->row.last_ms) {
+    /* A last point beyond now: the clock went back, or was wrong. */
+    if (point->at_ms >= known->row.last_ms || known->row.last_ms > call_now_ms(batch->call)) {
         known->row.last = point->value;
         known->row.last_ms = point->at_ms;
     }
@@ -266,6 +271,49 @@ err_t series_batch_write(series_batch_t *batch)
 
 /* ---- Reading ---- */
 
+static series_t series_of(const char *agent, const char *metric, const name_row_t *row)
+{
+    return (series_t){.id = row->id,
+                      .agent = agent,
+                      .metric = metric,
+                      .last = row->last,
+                      .last_ms = row->last_ms,
+                      .count = row->count};
+}
+
+series_list_t series_batch_list(const series_batch_t *batch)
+{
+    series_list_t list = {ARENA_ARRAY(batch->arena, series_t, batch->known_count + 1), 0};
+    for (const known_t *known = batch->known; known; known = known->next) {
+        series_t *series = &list.items[list.count++];
+        *series = series_of(known->agent, known->metric, &known->row);
+        series->fresh = known->fresh;
+    }
+    return list;
+}
+
+err_t series_find(store_txn_t *txn, const char *agent, const char *metric, series_t *out)
+{
+    bytes_t value;
+    name_row_t row;
+    store_key_t key = name_key(agent, metric);
+    err_t err = store_get(txn, TABLE_series, key_bytes(&key), &value);
+    if (err_is(err))
+        return err;
+    if (!read_name(value, &row))
+        return err_of(ERR_CORRUPT, "a row of a metric makes no sense");
+    *out = series_of(agent, metric, &row);
+    return err_ok();
+}
+
+bool series_is_named(const char *wanted, const series_t *series)
+{
+    size_t size = strlen(series->agent);
+    return !strcmp(wanted, series->metric) ||
+           (!strncmp(wanted, series->agent, size) && wanted[size] == ':' &&
+            !strcmp(wanted + size + 1, series->metric));
+}
+
 err_t series_list(store_txn_t *txn, arena_t *arena, const char *agent, const char *metric,
                   series_list_t *out)
 {
@@ -278,12 +326,11 @@ err_t series_list(store_txn_t *txn, arena_t *arena, const char *agent, const cha
     while (!err_is(err) && store_scan_next(&scan, &key, &value)) {
         series_t *series = &out->items[out->count];
         if (!key_read_str(&key, arena, &series->agent) ||
-            !key_read_str(&key, arena, &series->metric) || !read_name(value, &row))
+            !key_read_str(&key, arena, &series->metric) || !read_name(value, &row)) {
             err = err_of(ERR_CORRUPT, "a row of a metric makes no sense");
-        series->id = row.id;
-        series->last = row.last;
-        series->last_ms = row.last_ms;
-        series->count = row.count;
+            break;
+        }
+        *series = series_of(series->agent, series->metric, &row);
         if ((!agent || !strcmp(agent, series->agent)) &&
             (!metric || !strcmp(metric, series->metric)))
             out->count++;

@@ -40,6 +40,7 @@ typedef struct series {
     const char *agent, *metric;
     double last;
     int64_t last_ms, count;
+    bool fresh; /* the batch brought the name */
 } series_t;
 
 /* All of them in the order of their names; `agent` and `metric` narrow it when not NULL. */
@@ -50,6 +51,12 @@ typedef struct series_list {
 
 err_t series_list(store_txn_t *txn, arena_t *arena, const char *agent, const char *metric,
                   series_list_t *out);
+/* The names live as long as those given. ERR_NOT_FOUND. */
+err_t series_find(store_txn_t *txn, const char *agent, const char *metric, series_t *out);
+/* Is this metric name or agent:metric a name of that series? */
+bool series_is_named(const char *wanted, const series_t *series);
+/* What the batch is about, as it will be. */
+series_list_t series_batch_list(const series_batch_t *batch);
 
 typedef struct span {
     int64_t from_ms;

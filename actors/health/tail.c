@@ -14,12 +14,7 @@
 #include "actors/health/series.h"
 #include "actors/health/volume.h"
 
-enum {
-    ALL_FILES_MS = 60000,
-    STALLED_MS = 60000, /* far longer than one entry takes */
-    LOOK_BACK_BYTES = 1 << 20,
-    LINES_AT_ONCE = 4096
-};
+enum { ALL_FILES_MS = 60000, LOOK_BACK_BYTES = 1 << 20, LINES_AT_ONCE = 4096 };
 
 /* ---- Writing the file of the day ---- */
 
@@ -225,8 +220,7 @@ struct tail {
     char company[65], next[65];
     bool all; /* every file, not only those of today and yesterday */
     size_t at;
-    bool advance;     /* the file at hand has nothing more */
-    int64_t moved_ms; /* monotonic: last sign of life of the round */
+    bool advance; /* the file at hand has nothing more */
     volume_files_t files;
 };
 
@@ -288,8 +282,29 @@ static err_t put_row(store_txn_t *txn, const struct stat *stat_now, const char *
     return known ? err_ok() : store_put(txn, TABLE_files, key_bytes(&name), inode);
 }
 
-err_t tail_take_lines(health_t *self, call_t *call, store_txn_t *txn, const char *text, size_t size)
+static void count_points(void *state, void *ctx)
 {
+    ((health_t *)state)->points += *(const uint64_t *)ctx;
+}
+
+static void count_refused(void *state, void *ctx)
+{
+    ((health_t *)state)->refused_lines += *(const uint64_t *)ctx;
+}
+
+/* A batch may be run twice: what it took in counts once it is on disk. */
+static uint64_t *count_later(call_t *call, void (*fn)(void *state, void *ctx))
+{
+    uint64_t *count = ARENA_NEW(call_arena(call), uint64_t);
+    call_after_commit(call, fn, count);
+    return count;
+}
+
+err_t tail_take_lines(health_t *self, call_t *call, const char *company, store_txn_t *txn,
+                      const char *text, size_t size)
+{
+    uint64_t *points = count_later(call, count_points);
+    uint64_t *refused = count_later(call, count_refused);
     arena_t *arena = call_arena(call);
     series_batch_t *batch = series_batch_new(call, txn, self->settings->max_series);
     point_t point;
@@ -304,13 +319,14 @@ err_t tail_take_lines(health_t *self, call_t *call, store_txn_t *txn, const char
         if (err.code == ERR_CORRUPT || err.code == ERR_FULL || err.code == ERR_IO)
             return err;
         if (err_is(err) && !ours)
-            self->refused_lines++;
+            ++*refused;
         else if (!ours)
-            self->points++;
+            ++*points;
     }
     if (at == text) /* no line is so long */
-        self->refused_lines++;
-    return series_batch_write(batch);
+        ++*refused;
+    err_t err = series_batch_write(batch);
+    return err_is(err) ? err : alerts_touched(self, call, company, txn, batch);
 }
 
 /* *more: there is more to read. */
@@ -337,12 +353,9 @@ static err_t read_file(health_t *self, call_t *call, const char *company, const 
         return err_ok(); /* nothing new, or the last line is still being written */
     err = call_write(call, company, &txn);
     if (!err_is(err))
-        err = tail_take_lines(self, call, txn, text, whole);
+        err = tail_take_lines(self, call, company, txn, text, whole);
     if (!err_is(err))
         err = put_row(txn, &stat_now, file->path, &next);
-    if (!err_is(err))
-        err = alerts_look(self, call, company, txn);
-    self->files_read++;
     *more = next.offset < stat_now.st_size;
     return err;
 }
@@ -356,7 +369,6 @@ static void go_on(void *state, void *ctx)
     tail_t *tail = self->tail;
     (void)ctx;
     tail->at += tail->advance;
-    tail->moved_ms = actor_mono_us(self->actor) / 1000;
     actor_work(self->actor, 0, tail->at >= tail->files.count ? next_company : read_next, NULL);
 }
 
@@ -383,7 +395,6 @@ static err_t begin_round(void *state, call_t *call, void *ctx)
     health_t *self = state;
     int64_t now = actor_mono_us(self->actor) / 1000;
     *self->tail->company = '\0';
-    self->tail->moved_ms = now;
     self->tail->all = !self->all_files_ms || now - self->all_files_ms >= ALL_FILES_MS;
     if (self->tail->all)
         self->all_files_ms = now;
@@ -395,20 +406,21 @@ static err_t tend_company(health_t *self, call_t *call, const char *name)
 {
     store_txn_t *txn;
     watched_company_t *company = health_company(self, name);
-    if (!company->lines_left && !company->alerts_wait && company->next_line)
+    bool due = alerts_are_due(company, call);
+    if (!company->lines_left && !due && company->next_line)
         return err_ok();
     err_t err = call_read(call, name, &txn);
     if (err.code == ERR_NOT_FOUND)
         return err_ok();
     if (!err_is(err) && !company->next_line && !store_count(txn, TABLE_lines)) {
         err = next_number(company, txn, actor_epoch(self->actor));
-        if (!company->alerts_wait)
+        if (!due)
             return err;
     }
     err = call_write(call, name, &txn);
     if (!err_is(err))
         err = write_left(self, call, company, txn);
-    return err_is(err) ? err : alerts_look(self, call, name, txn);
+    return err_is(err) || !due ? err : alerts_due(self, call, name, txn);
 }
 
 static void enter_company(void *state, void *ctx)
@@ -447,13 +459,6 @@ void tail_open(health_t *self, call_t *call)
     if (!self->tail)
         abort();
     call_work(call, 0, begin_round, NULL);
-}
-
-void tail_guard(health_t *self, call_t *call)
-{
-    int64_t quiet = actor_mono_us(self->actor) / 1000 - self->tail->moved_ms;
-    if (quiet > self->settings->poll_ms + STALLED_MS)
-        call_work(call, 0, begin_round, NULL);
 }
 
 void tail_close(health_t *self)

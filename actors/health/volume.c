@@ -58,8 +58,7 @@ void volume_list(actor_t *actor, const char *company, bool all, volume_files_t *
     arena_destroy(&arena);
 }
 
-/* A name that a company may have, and whose directory lies under metrics/. */
-static bool is_company(const char *name)
+bool volume_is_company(const char *name)
 {
     size_t size = strlen(name);
     static const char fine[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789._-";
@@ -76,9 +75,9 @@ const char *volume_next_company(actor_t *actor, const char *at, arena_t *arena)
     const char *after = strcmp(at, first) ? at : "";
     DIR *open_dir = opendir(volume_dir(actor, first, arena));
     while (open_dir && (row = readdir(open_dir)))
-        if ((row->d_type == DT_DIR || row->d_type == DT_UNKNOWN) && is_company(row->d_name) &&
-            strcmp(row->d_name, first) != 0 && strcmp(row->d_name, after) > 0 &&
-            (!best || strcmp(row->d_name, best) < 0))
+        if ((row->d_type == DT_DIR || row->d_type == DT_UNKNOWN) &&
+            volume_is_company(row->d_name) && strcmp(row->d_name, first) != 0 &&
+            strcmp(row->d_name, after) > 0 && (!best || strcmp(row->d_name, best) < 0))
             best = arena_strdup(arena, row->d_name);
     if (open_dir)
         closedir(open_dir);

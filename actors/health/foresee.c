@@ -1,0 +1,210 @@
+/* foresee: what is unusual now, and what a metric will be: detect.h over the spans. */
+#include <inttypes.h>
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "actors/health/detect.h"
+#include "actors/health/health.h"
+#include "actors/health/series.h"
+
+enum { DETECT_SPANS = 180 };
+
+RECORD_DEFINE(anomaly, anomaly_FIELDS)
+
+/* ---- Tools ---- */
+
+#define detect_anomalies_ARGS(F)                                                                   \
+    F(STR, agent, opt(), 1, AGENT_BYTES, "Only this agent.")                                       \
+    F(STR, metric, opt(), 1, METRIC_BYTES, "Only metrics of this name.")                           \
+    COMPANY_ROW(F)
+#define detect_anomalies_REPLY(F)                                                                  \
+    F(LIST(anomaly), anomalies, must, 0, 0, "What is unusual now, the oddest first.")              \
+    F(INT, looked_at, must, 0, 0, "Metrics with enough history to say.")                           \
+    F(INT, too_short, must, 0, 0, "Metrics with too little history.")
+
+#define prediction_FIELDS(F)                                                                       \
+    F(STR, agent, must, 0, 0, "Whose metric.")                                                     \
+    F(STR, metric, must, 0, 0, "Its name.")                                                        \
+    F(TIME, at, must, 0, 0, "For this time.")                                                      \
+    F(REAL, current, must, 0, 0, "Last value.")                                                    \
+    F(REAL, value, must, 0, 0, "What is likely, if it goes on as before.")                         \
+    F(REAL, low, must, 0, 0, "19 of 20 outcomes lie above this …")                                 \
+    F(REAL, high, must, 0, 0, "… and below this.")                                                 \
+    F(REAL, per_minute, must, 0, 0, "Change in a minute.")                                         \
+    F(INT, spans, must, 0, 0, "Minutes it was learnt from.")
+RECORD(prediction, prediction_FIELDS)
+
+#define predict_metrics_ARGS(F)                                                                    \
+    F(STR, metric, must, 1, 330, "Name of the metric, or agent:metric.")                           \
+    F(INT, horizon_minutes, opt(60), 1, 10080, "How far ahead.")                                   \
+    COMPANY_ROW(F)
+#define predict_metrics_REPLY(F) F(LIST(prediction), predictions, must, 0, 0, "By agent.")
+
+#define FORESEE_METHODS(M)                                                                         \
+    M(health_t, detect_anomalies, TOOL | READS, "Metrics that behave unlike before.")              \
+    M(health_t, predict_metrics, TOOL | READS, "What a metric will be, with an interval.")
+METHODS_SHARED(foresee_methods, FORESEE_METHODS)
+
+/* ---- Anomalies ---- */
+
+static double mean_of(const bucket_t *bucket)
+{
+    return bucket->sum / (double)bucket->count;
+}
+
+/* By minutes over the last hours; by hours, against the same hour of other days, where there are
+ * weeks of them. */
+static err_t look_at(store_txn_t *txn, arena_t *arena, const series_t *series, int64_t now_ms,
+                     verdict_t *verdict, span_t *last, bool *enough)
+{
+    span_list_t spans;
+    int64_t from = now_ms - (int64_t)DETECT_SPANS * 60000;
+    err_t err = series_spans(txn, arena, series->id, LEVEL_MINUTE, from, &spans);
+    if (err_is(err))
+        return err;
+    double *values = ARENA_ARRAY(arena, double, spans.count * 2 + 2);
+    for (size_t i = 0; i < spans.count; i++)
+        values[i] = mean_of(&spans.items[i].bucket);
+    *enough = spans.count >= DETECT_LEAST;
+    if (!*enough)
+        return err_ok();
+    *last = spans.items[spans.count - 1];
+    *verdict = detect(values, spans.count, 0, values + spans.count);
+    return err_ok();
+}
+
+static int by_score(const void *one, const void *other)
+{
+    double a = fabs(((const anomaly_t *)one)->score), b = fabs(((const anomaly_t *)other)->score);
+    return (a < b) - (a > b);
+}
+
+err_t anomalies_find(call_t *call, const char *agent, const char *metric, anomalies_t *out)
+{
+    arena_t *arena = call_arena(call);
+    store_txn_t *txn;
+    series_list_t list;
+    err_t err = call_read(call, call_company(call), &txn);
+    if (err_is(err))
+        return err.code == ERR_NOT_FOUND ? err_ok() : err;
+    err = series_list(txn, arena, agent, metric, &list);
+    out->list.items = ARENA_ARRAY(arena, anomaly_t, list.count + 1);
+    for (size_t i = 0; i < list.count && !err_is(err); i++) {
+        verdict_t verdict = {0};
+        span_t last = {0};
+        bool enough = false;
+        const series_t *series = &list.items[i];
+        err = look_at(txn, arena, series, call_now_ms(call), &verdict, &last, &enough);
+        out->looked_at += enough;
+        out->too_short += !enough;
+        if (!err_is(err) && verdict.odd)
+            out->list.items[out->list.count++] = (anomaly_t){.agent = series->agent,
+                                                             .metric = series->metric,
+                                                             .at = last.from_ms,
+                                                             .value = mean_of(&last.bucket),
+                                                             .expected = verdict.expected,
+                                                             .score = verdict.score,
+                                                             .method = verdict.method};
+    }
+    if (out->list.count)
+        qsort(out->list.items, out->list.count, sizeof(anomaly_t), by_score);
+    return err;
+}
+
+static err_t detect_anomalies(health_t *self, call_t *call, const detect_anomalies_args_t *args,
+                              detect_anomalies_reply_t *reply)
+{
+    buf_t text;
+    (void)self;
+    anomalies_t found = {0};
+    err_t err = anomalies_find(call, args->agent, args->metric, &found);
+    *reply = (detect_anomalies_reply_t){
+        .anomalies = found.list, .looked_at = found.looked_at, .too_short = found.too_short};
+    buf_open(&text, call_arena(call));
+    for (size_t i = 0; i < reply->anomalies.count; i++) {
+        const anomaly_t *odd = &reply->anomalies.items[i];
+        buf_printf(&text, "%s:%s is %.6g, usual is %.6g (%.1f deviations)\n", odd->agent,
+                   odd->metric, odd->value, odd->expected, odd->score);
+    }
+    call_say(call, "%s%" PRId64 " metrics looked at, %" PRId64 " have too little history.",
+             text.data, reply->looked_at, reply->too_short);
+    return err;
+}
+
+/* ---- Predictions ---- */
+
+static err_t predict_one(store_txn_t *txn, call_t *call, const series_t *series, int64_t minutes,
+                         prediction_t *out, bool *enough)
+{
+    arena_t *arena = call_arena(call);
+    span_list_t spans;
+    forecast_t forecast;
+    int64_t now = call_now_ms(call), at = now + minutes * 60000;
+    /* Twice as far back as ahead, and at least two hours. */
+    int64_t back = minutes * 2 > 120 ? minutes * 2 : 120;
+    err_t err = series_spans(txn, arena, series->id, LEVEL_MINUTE, now - back * 60000, &spans);
+    if (err_is(err))
+        return err;
+    double *xs = ARENA_ARRAY(arena, double, spans.count + 1);
+    double *ys = ARENA_ARRAY(arena, double, spans.count + 1);
+    for (size_t i = 0; i < spans.count; i++) {
+        xs[i] = (double)(spans.items[i].from_ms - now) / 60000;
+        ys[i] = mean_of(&spans.items[i].bucket);
+    }
+    *enough = predict(xs, ys, spans.count, (double)minutes, &forecast);
+    if (!*enough)
+        return err;
+    *out = (prediction_t){.agent = series->agent,
+                          .metric = series->metric,
+                          .at = at,
+                          .current = series->last,
+                          .value = forecast.value,
+                          .low = forecast.low,
+                          .high = forecast.high,
+                          .per_minute = forecast.slope,
+                          .spans = (int64_t)spans.count};
+    return err;
+}
+
+static err_t predict_metrics(health_t *self, call_t *call, const predict_metrics_args_t *args,
+                             predict_metrics_reply_t *reply)
+{
+    arena_t *arena = call_arena(call);
+    store_txn_t *txn;
+    series_list_t list = {0};
+    buf_t text;
+    size_t known = 0;
+    (void)self;
+    buf_open(&text, arena);
+    err_t err = call_read(call, call_company(call), &txn);
+    if (!err_is(err))
+        err = series_list(txn, arena, NULL, NULL, &list);
+    if (err_is(err) && err.code != ERR_NOT_FOUND)
+        return err;
+    err = err_ok();
+    reply->predictions.items = ARENA_ARRAY(arena, prediction_t, list.count + 1);
+    for (size_t i = 0; i < list.count && !err_is(err); i++) {
+        bool enough = false;
+        prediction_t *out = &reply->predictions.items[reply->predictions.count];
+        if (!series_is_named(args->metric, &list.items[i]))
+            continue;
+        known++;
+        err = predict_one(txn, call, &list.items[i], args->horizon_minutes, out, &enough);
+        reply->predictions.count += enough;
+        if (enough)
+            buf_printf(&text, "%s:%s in %" PRId64 " minutes: %.6g (%.6g to %.6g); now %.6g\n",
+                       out->agent, out->metric, args->horizon_minutes, out->value, out->low,
+                       out->high, out->current);
+    }
+    if (!err_is(err) && !known)
+        return err_make(arena, ERR_NOT_FOUND,
+                        "there is no metric '%s'; see get_health_report for those that are known",
+                        args->metric);
+    if (!err_is(err) && !reply->predictions.count)
+        return err_make(arena, ERR_STATE,
+                        "'%s' has too little history: at least %d minutes with values are needed",
+                        args->metric, PREDICT_LEAST);
+    call_say_text(call, text.data);
+    return err;
+}

@@ -1,0 +1,235 @@
+/* report: what was measured, over an hour, a day or a week, out of the spans. */
+#include <inttypes.h>
+#include <math.h>
+#include <string.h>
+
+#include "actors/health/health.h"
+#include "actors/health/series.h"
+#include "proto/mp.h"
+
+enum { STATS_MS = 2000 };
+
+#define timeframe_VALUES(V)                                                                        \
+    V(LAST_HOUR, "last_hour") V(LAST_DAY, "last_day") V(LAST_WEEK, "last_week")
+RECORD_ENUM(timeframe, timeframe_VALUES)
+
+/* ---- Tools ---- */
+
+#define get_health_report_ARGS(F)                                                                  \
+    F(ENUM(timeframe), timeframe, opt(last_hour), 0, 0, "Since when.")                             \
+    F(STR, agent, opt(), 1, AGENT_BYTES, "Only this agent.")                                       \
+    F(STR, metric, opt(), 1, METRIC_BYTES, "Only metrics of this name.")                           \
+    COMPANY_ROW(F)
+#define get_health_report_REPLY(F)                                                                 \
+    F(ENUM(timeframe), timeframe, must, 0, 0, "Since when.")                                       \
+    F(TIME, since, must, 0, 0, "The same as a time.")                                              \
+    F(ANY, metrics, must, 0, 0,                                                                    \
+      "By agent:metric: count, min, max, avg, sum, p50, p95, p99 (within 2 %), last.")
+
+#define get_company_metrics_ARGS(F) COMPANY_ROW(F)
+#define get_company_metrics_REPLY(F)                                                               \
+    F(STR, company, must, 0, 0, "Whose.")                                                          \
+    F(INT, metrics, must, 0, 0, "Metrics by agent and name.")                                      \
+    F(INT, points, must, 0, 0, "Points since the beginning.")                                      \
+    F(INT, agents, must, 0, 0, "Agents that track some.")                                          \
+    F(INT, alerts, must, 0, 0, "Alert rules.")                                                     \
+    F(INT, firing, must, 0, 0, "Of them firing.")                                                  \
+    F(ANY, queue, opt(), 0, 0, "The queue, as queue_stats of the agent says; absent: no answer.")
+
+#define daily_report_ARGS(F) COMPANY_ROW(F)
+#define daily_report_REPLY(F)                                                                      \
+    F(STR, report, must, 0, 0, "Markdown.")                                                        \
+    F(TIME, since, must, 0, 0, "The day before now.")
+
+#define REPORT_METHODS(M)                                                                          \
+    M(health_t, get_health_report, TOOL | READS,                                                   \
+      "What was measured, by agent and metric, over an hour, a day or a week.")                    \
+    M(health_t, get_company_metrics, TOOL | READS | PARKS,                                         \
+      "What a company measures, and how its queue is.")                                            \
+    M(health_t, daily_report, TOOL | READS, "The last day in a page of Markdown.")
+METHODS_SHARED(report_methods, REPORT_METHODS)
+
+/* ---- Reports ---- */
+
+static const struct {
+    int64_t ms;
+    series_level_t level;
+} frames[] = {{3600000, LEVEL_10S}, {86400000, LEVEL_MINUTE}, {604800000, LEVEL_HOUR}};
+
+static err_t sum_up(store_txn_t *txn, arena_t *arena, const series_t *series, int frame,
+                    int64_t now_ms, bucket_t *out)
+{
+    span_list_t spans;
+    series_level_t level = frames[frame].level;
+    int64_t from = now_ms - frames[frame].ms;
+    *out = (bucket_t){0};
+    err_t err =
+        series_spans(txn, arena, series->id, level, from - from % series_span_ms(level), &spans);
+    for (size_t i = 0; i < spans.count && !err_is(err); i++)
+        bucket_merge(out, arena, &spans.items[i].bucket);
+    return err;
+}
+
+static void put_summary(buf_t *out, const bucket_t *bucket)
+{
+    mp_put_map(out, 9);
+    mp_put_str(out, "count");
+    mp_put_int(out, bucket->count);
+    const struct {
+        const char *name;
+        double value;
+    } rows[] = {{"min", bucket->min},
+                {"max", bucket->max},
+                {"avg", bucket->sum / (double)bucket->count},
+                {"sum", bucket->sum},
+                {"p50", bucket_quantile(bucket, 0.5)},
+                {"p95", bucket_quantile(bucket, 0.95)},
+                {"p99", bucket_quantile(bucket, 0.99)},
+                {"last", bucket->last}};
+    for (size_t i = 0; i < sizeof(rows) / sizeof(*rows); i++) {
+        mp_put_str(out, rows[i].name);
+        if (isfinite(rows[i].value))
+            mp_put_real(out, rows[i].value);
+        else
+            mp_put_nil(out); /* a sum beyond all numbers */
+    }
+}
+
+static const char *key_text(arena_t *arena, const series_t *series)
+{
+    return arena_printf(arena, "%s:%s", series->agent, series->metric);
+}
+
+static err_t report(call_t *call, int frame, const char *agent, const char *metric, buf_t *body,
+                    uint32_t *count, buf_t *text)
+{
+    arena_t *arena = call_arena(call);
+    store_txn_t *txn;
+    series_list_t list;
+    err_t err = call_read(call, call_company(call), &txn);
+    if (err_is(err))
+        return err.code == ERR_NOT_FOUND ? err_ok() : err;
+    err = series_list(txn, arena, agent, metric, &list);
+    for (size_t i = 0; i < list.count && !err_is(err); i++) {
+        bucket_t all;
+        if (list.items[i].last_ms < call_now_ms(call) - frames[frame].ms)
+            continue; /* nothing of it can be in there */
+        err = sum_up(txn, arena, &list.items[i], frame, call_now_ms(call), &all);
+        if (err_is(err) || !all.count)
+            continue;
+        const char *key = key_text(arena, &list.items[i]);
+        mp_put_str(body, key);
+        put_summary(body, &all);
+        buf_printf(text, "%s: %" PRId64 " values, avg %.6g, min %.6g, max %.6g, p95 %.6g\n", key,
+                   all.count, all.sum / (double)all.count, all.min, all.max,
+                   bucket_quantile(&all, 0.95));
+        ++*count;
+    }
+    return err;
+}
+
+/* The number of members is known at the end only. */
+static bytes_t map_of(arena_t *arena, uint32_t count, const buf_t *members)
+{
+    buf_t out;
+    buf_open(&out, arena);
+    mp_put_map(&out, count);
+    buf_put(&out, members->data, members->size);
+    return buf_bytes(&out);
+}
+
+static err_t get_health_report(health_t *self, call_t *call, const get_health_report_args_t *args,
+                               get_health_report_reply_t *reply)
+{
+    buf_t body, text;
+    uint32_t count = 0;
+    (void)self;
+    buf_open(&body, call_arena(call));
+    buf_open(&text, call_arena(call));
+    err_t err = report(call, args->timeframe, args->agent, args->metric, &body, &count, &text);
+    reply->timeframe = args->timeframe;
+    reply->since = call_now_ms(call) - frames[args->timeframe].ms;
+    reply->metrics = map_of(call_arena(call), count, &body);
+    call_say(call, "%s: %u metrics\n%s", timeframe_names[args->timeframe], count, text.data);
+    return err;
+}
+
+/* ---- A company ---- */
+
+static err_t with_queue(void *state, call_t *call, void *reply, const peer_answer_t *got, void *ctx)
+{
+    get_company_metrics_reply_t *out = reply;
+    (void)state;
+    (void)ctx;
+    if (!err_is(got->err))
+        out->queue =
+            (bytes_t){arena_copy(call_arena(call), got->body.data, got->body.size), got->body.size};
+    return err_ok();
+}
+
+static err_t get_company_metrics(health_t *self, call_t *call,
+                                 const get_company_metrics_args_t *args,
+                                 get_company_metrics_reply_t *reply)
+{
+    store_txn_t *txn;
+    series_list_t list = {0};
+    alert_list_t firing = {0};
+    (void)self;
+    (void)args;
+    err_t err = call_read(call, call_company(call), &txn);
+    reply->company = call_company(call);
+    if (!err_is(err)) {
+        reply->alerts = store_count(txn, TABLE_alerts);
+        err = series_list(txn, call_arena(call), NULL, NULL, &list);
+        if (!err_is(err))
+            err = alerts_list(txn, call_arena(call), true, &firing);
+    }
+    if (err_is(err) && err.code != ERR_NOT_FOUND)
+        return err;
+    reply->metrics = (int64_t)list.count;
+    reply->firing = (int64_t)firing.count;
+    for (size_t i = 0; i < list.count; i++) {
+        reply->points += list.items[i].count;
+        reply->agents += !i || strcmp(list.items[i].agent, list.items[i - 1].agent) != 0;
+    }
+    peer_call_t request = {.peer = "agent", .method = "queue_stats", .timeout_ms = STATS_MS};
+    call_peer(call, &request, with_queue, NULL);
+    return call_park(call);
+}
+
+/* ---- The day ---- */
+
+static err_t daily_report(health_t *self, call_t *call, const daily_report_args_t *args,
+                          daily_report_reply_t *reply)
+{
+    arena_t *arena = call_arena(call);
+    store_txn_t *txn;
+    buf_t out, body, text;
+    uint32_t count = 0;
+    alert_list_t firing = {0};
+    anomalies_t odd = {0};
+    (void)self;
+    (void)args;
+    buf_open(&out, arena);
+    buf_open(&body, arena);
+    buf_open(&text, arena);
+    err_t err = report(call, LAST_DAY, NULL, NULL, &body, &count, &text);
+    if (!err_is(err))
+        err = anomalies_find(call, NULL, NULL, &odd);
+    if (!err_is(err) && !err_is(call_read(call, call_company(call), &txn)))
+        err = alerts_list(txn, arena, true, &firing);
+    reply->since = call_now_ms(call) - frames[LAST_DAY].ms;
+    buf_printf(&out, "# %s, the day to %s\n\n## Alerts that fire: %zu\n\n", call_company(call),
+               record_time_text(arena, call_now_ms(call)), firing.count);
+    for (size_t i = 0; i < firing.count; i++)
+        buf_printf(&out, "- %s: %s is %g, since %s\n", firing.items[i].id, firing.items[i].series,
+                   firing.items[i].value, record_time_text(arena, firing.items[i].since));
+    buf_printf(&out, "\n## Unusual: %zu\n\n", odd.list.count);
+    for (size_t i = 0; i < odd.list.count; i++)
+        buf_printf(&out, "- %s:%s is %.6g, usual is %.6g\n", odd.list.items[i].agent,
+                   odd.list.items[i].metric, odd.list.items[i].value, odd.list.items[i].expected);
+    buf_printf(&out, "\n## Measured: %u\n\n```\n%s```\n", count, text.data);
+    reply->report = out.data;
+    call_say_text(call, out.data);
+    return err;
+}
