@@ -18,10 +18,12 @@ int LLVMFuzzerTestOneInput(const unsigned char *data, size_t size)
     import_memories(&read, text, size);
     import_memory_lines(&read, text, size);
     import_ghost_log(&read, text, size);
+    import_proposal(&read, text, size);
     import_metric_lines(&read, text, size, &out);
     const import_item_t *items = import_items(&read);
     for (size_t i = 0; i < read.item_count; i++)
-        if (err_is(mp_check(items[i].args)))
+        if (err_is(mp_check(items[i].args)) ||
+            (items[i].tool && err_is(mp_check(items[i].propose))))
             abort();
     arena_destroy(&arena);
     return 0;

@@ -144,11 +144,10 @@ static bool number_flag(const char *name, const char *text, int64_t least, int64
     return true;
 }
 
-static const char *const flag_names[] = {"--data",   "--company",   "--port-offset",  "--workers",
-                                         "--bind",   "--tokens",    "--behind-proxy", "--timeout",
-                                         "--output", "--read-only", "--markdown",     "--dry-run",
-                                         "--force",  "--set",       "--external",     "--help",
-                                         NULL};
+static const char *const flag_names[] = {
+    "--data",         "--company", "--port-offset", "--workers",   "--bind",     "--tokens",
+    "--behind-proxy", "--timeout", "--output",      "--read-only", "--markdown", "--dry-run",
+    "--force",        "--set",     "--external",    "--help",      NULL};
 
 /* Flags without a value. */
 static bool plain_flag(cli_t *cli, const char *flag)

@@ -11,6 +11,7 @@
 #include <unistd.h>
 
 #include "actors/cli/cli.h"
+#include "actors/cli/files.h"
 #include "actors/cli/import_read.h"
 #include "bus/client.h"
 
@@ -20,13 +21,15 @@ typedef enum import_count {
     COUNT_MEMORIES = IMPORT_MEMORY,
     COUNT_NODES = IMPORT_NODE,
     COUNT_EDGES = IMPORT_EDGE,
+    COUNT_PROPOSALS = IMPORT_PROPOSAL,
     COUNT_PROCEDURES,
+    COUNT_SOULS,
     COUNT_METRICS,
     COUNTS
 } import_count_t;
 
-static const char *const count_names[COUNTS] = {"memories", "nodes", "edges", "procedures",
-                                                "metrics"};
+static const char *const count_names[COUNTS] = {"memories",   "nodes", "edges",  "proposals",
+                                                "procedures", "souls", "metrics"};
 
 typedef struct import {
     cli_t *cli;
@@ -35,6 +38,9 @@ typedef struct import {
     arena_t *arena; /* of one file */
     arena_t *call;  /* of one call */
     size_t brought[COUNTS], already[COUNTS], left;
+    const char *wait[2]; /* folders that are read last */
+    size_t wait_count;
+    bool last;
     bool tty;
     buf_t left_rows; /* msgpack {file, where, why}, as long as the command */
     err_t broken;    /* nobody answers: no use going on */
@@ -54,13 +60,15 @@ static void leave(import_t *self, const char *file, const char *where, const cha
     self->left++;
 }
 
-static client_reply_t ask(import_t *self, const char *peer, const char *method, const char *company,
-                          bytes_t args)
+static client_reply_t ask_once(import_t *self, const char *peer, const char *method,
+                               const char *company, bytes_t args, const char *key)
 {
     client_call_t call = {.peer = peer,
                           .method = method,
                           .company = company ? company : self->cli->company,
+                          .principal = "import", /* so that a person may approve its proposals */
                           .role = ROLE_ADMIN,
+                          .key = key,
                           .args = args,
                           .timeout_ms = self->cli->timeout_ms};
     client_reply_t reply = client_call(self->client, self->call, &call);
@@ -70,6 +78,12 @@ static client_reply_t ask(import_t *self, const char *peer, const char *method, 
                                 "where it stopped",
                                 peer, err_what(reply.err));
     return reply;
+}
+
+static client_reply_t ask(import_t *self, const char *peer, const char *method, const char *company,
+                          bytes_t args)
+{
+    return ask_once(self, peer, method, company, args, NULL);
 }
 
 static void progress(import_t *self, const char *file, size_t done, size_t all)
@@ -103,6 +117,20 @@ static err_t look_up(import_t *self, const char *company, const import_item_t *i
     return ask(self, "brain", "brain_get", company, buf_bytes(&args)).err;
 }
 
+/* Before its memory, which says that this was done; a repetition meanwhile has the same key. */
+static void propose_anew(import_t *self, const char *file, const char *company,
+                         const import_item_t *item)
+{
+    client_reply_t reply = ask_once(self, "agent", item->tool, company, item->propose,
+                                    arena_printf(self->call, "import/%.100s", item->id));
+    if (err_is(reply.err) && !err_is(self->broken))
+        leave(self, file, item->where,
+              arena_printf(self->arena,
+                           "it cannot be proposed anew: %s; it is kept as a memory of type "
+                           "hr_proposal",
+                           err_what(reply.err)));
+}
+
 static void bring(import_t *self, const char *file, const char *company, const import_item_t *item)
 {
     if (!self->client) {
@@ -110,7 +138,7 @@ static void bring(import_t *self, const char *file, const char *company, const i
         return;
     }
     arena_reset(self->call);
-    if (item->kind == IMPORT_MEMORY) {
+    if (item->id) {
         err_t there = look_up(self, company, item);
         if (err_is(self->broken))
             return;
@@ -121,7 +149,11 @@ static void bring(import_t *self, const char *file, const char *company, const i
         if (!is_absent(there))
             return;
     }
-    const char *tool = item->kind == IMPORT_MEMORY ? "brain_store" : "brain_update_graph";
+    if (item->tool)
+        propose_anew(self, file, company, item);
+    if (err_is(self->broken))
+        return;
+    const char *tool = item->id ? "brain_store" : "brain_update_graph";
     client_reply_t reply = ask(self, "brain", tool, company, item->args);
     if (err_is(self->broken))
         return;
@@ -270,6 +302,45 @@ static const char *metrics_dir(import_t *self)
     return dir;
 }
 
+/* A soul is a file that the agent takes up as it is. */
+static void bring_soul(import_t *self, const char *file, const char *text, size_t size)
+{
+    const char *company = self->cli->company, *data = self->cli->data_dir, *there;
+    const char *dir = !company || !strcmp(company, "default")
+                          ? arena_printf(self->arena, "%s/souls", data)
+                          : arena_printf(self->arena, "%s/agent/%s/souls", data, company);
+    const char *name = strrchr(file, '/') + 1;
+    size_t there_size;
+    buf_t out;
+    if (!frame_company_name(arena_strndup(self->arena, name, strlen(name) - 3)) ||
+        strlen(text) != size || !mp_utf8(text, size)) {
+        leave(self, file, "", "a soul must be UTF-8 text under a name of letters, digits, - and _");
+        return;
+    }
+    if (!self->client) {
+        self->brought[COUNT_SOULS]++;
+        return;
+    }
+    buf_open(&out, self->arena);
+    buf_put(&out, text, size);
+    err_t err = files_make_dir(self->arena, dir);
+    const char *path = arena_printf(self->arena, "%s/%s", dir, name);
+    if (!err_is(err) && put_file(self, dir, path, &out)) {
+        self->brought[COUNT_SOULS]++;
+        return;
+    }
+    if (!err_is(err) && errno == EEXIST && read_whole(self->arena, path, &there, &there_size) &&
+        there_size == size && !memcmp(there, text, size))
+        self->already[COUNT_SOULS]++;
+    else
+        leave(self, file, "",
+              err_is(err) ? err_what(err)
+                          : arena_printf(self->arena,
+                                         "%s is another one, or cannot be written; it "
+                                         "was left alone",
+                                         path));
+}
+
 static void bring_metrics(import_t *self, const char *file, const char *text, size_t size)
 {
     import_read_t read;
@@ -331,10 +402,17 @@ static bool day_file(const char *name)
 
 static const char *unknown_reason(const char *file)
 {
-    if (begins(file, "hr/proposals/") || begins(file, "hr_proposals/"))
-        return "proposals are not imported yet; propose the change again";
+    if (ends(file, ".approved"))
+        return "an approval made by hand; approve the proposal again (proposal_approve)";
+    if (!strcmp(file, "scheduler.json") || !strcmp(file, "mcp.json"))
+        return "settings of the earlier system; add its schedules with schedule_add";
+    if (!strcmp(file, "scheduler_state.json"))
+        return "work that was going on when the earlier system stopped; begin it again";
+    if (begins(file, "logs/") || ends(file, ".log") || !strcmp(file, "brain/sop_logs.json"))
+        return "a log; nothing here reads it, keep the old folder if you need it";
     if (strstr(file, "episodic/") || strstr(file, ".lance"))
-        return "a LanceDB table; write its rows as JSON lines to brain/COMPANY/episodes.jsonl";
+        return "a LanceDB table, which is not read; write its rows as JSON lines to "
+               "brain/COMPANY/episodes.jsonl and import again";
     return "not one of the kinds of files that are known";
 }
 
@@ -348,7 +426,13 @@ static void bring_file(import_t *self, const char *file, const char *text, size_
         leave(self, file, "", "its folder is no name that a company can have");
     else if (begins(file, "sops/") && ends(file, ".md"))
         bring_procedure(self, file, text, size);
-    else if (!strcmp(base, "graph.json")) {
+    else if (begins(file, "souls/") && ends(file, ".md"))
+        bring_soul(self, file, text, size);
+    else if ((begins(file, "hr/proposals/") || begins(file, "hr_proposals/")) &&
+             ends(base, ".json")) {
+        import_proposal(&read, text, size);
+        finish_file(self, file, &read);
+    } else if (!strcmp(base, "graph.json")) {
         import_graph(&read, text, size);
         finish_file(self, file, &read);
     } else if (memories && (ends(base, ".jsonl") || ends(base, ".ndjson"))) {
@@ -383,7 +467,9 @@ static void visit_dir(import_t *self, const char *dir, int depth)
             const char *path = arena_printf(self->cli->arena, "%s%s%s", dir, *dir ? "/" : "", name);
             struct stat stat;
             const char *full = arena_printf(self->cli->arena, "%s/%s", self->root, path);
-            if (lstat(full, &stat))
+            if (!*dir && (!strcmp(name, "hr") || !strcmp(name, "hr_proposals")) && !self->last)
+                self->wait[self->wait_count++] = path; /* behind the procedures they change */
+            else if (lstat(full, &stat))
                 leave(self, path, "", strerror(errno));
             else if (S_ISDIR(stat.st_mode) && (!strcmp(name, "episodic") || ends(name, ".lance")))
                 leave(self, path, "", unknown_reason("episodic/")); /* thousands of fragments */
@@ -440,7 +526,7 @@ static void print_summary(import_t *self)
     for (int i = 0; i < COUNTS; i++)
         buf_printf(&text, "%-11s %zu %s, %zu already there\n", count_names[i], self->brought[i],
                    self->client ? "brought over" : "to bring over", self->already[i]);
-    buf_printf(&text, "%-11s %zu not brought over", "left", self->left);
+    buf_printf(&text, "%-11s %zu not brought over, or not wholly", "left", self->left);
     cli_print(self->cli, text.data, buf_bytes(&out));
 }
 
@@ -477,6 +563,9 @@ int cli_import(cli_t *cli)
     self.call = arena_new();
     buf_open(&self.left_rows, cli->arena);
     visit_dir(&self, "", 0);
+    self.last = true;
+    for (size_t i = 0; i < self.wait_count && !err_is(self.broken); i++)
+        visit_dir(&self, self.wait[i], 1);
     print_summary(&self);
     if (self.client)
         client_close(&self.client);

@@ -34,7 +34,7 @@ static void problem(import_read_t *read, const char *where, const char *why)
 static void item(import_read_t *read, import_kind_t kind, const char *id, const char *where,
                  const buf_t *args)
 {
-    import_item_t row = {kind, id, where, buf_bytes(args)};
+    import_item_t row = {.kind = kind, .id = id, .where = where, .args = buf_bytes(args)};
     buf_put(&read->items, &row, sizeof(row));
     read->item_count++;
 }
@@ -484,4 +484,142 @@ void import_ghost_log(import_read_t *read, const char *text, size_t size)
     }
     put_pairs(&args, "metadata", count, &facts);
     item(read, IMPORT_MEMORY, id, "", &args);
+}
+
+/* ---- Proposals ---- */
+
+static const char *field_text(import_read_t *read, bytes_t map, const char *names)
+{
+    bytes_t value;
+    return find(map, names, &value) ? mp_text(read->arena, value) : NULL;
+}
+
+/* The earlier system named files from its own folder. */
+static const char *without_folder(const char *path)
+{
+    if (!strncmp(path, "./", 2))
+        path += 2;
+    return strncmp(path, ".agent/", 7) ? path : path + 7;
+}
+
+static const char *without_folders(arena_t *arena, const char *patch)
+{
+    buf_t out;
+    buf_open(&out, arena);
+    for (const char *at = patch; *at;) {
+        size_t size = strcspn(at, "\n");
+        bool head = !strncmp(at, "--- ", 4) || !strncmp(at, "+++ ", 4);
+        size_t skip = head ? 4 : 0;
+        buf_put(&out, at, skip);
+        if (head && (!strncmp(at + 4, "a/", 2) || !strncmp(at + 4, "b/", 2))) {
+            buf_put(&out, at + 4, 2);
+            skip += 2;
+        }
+        if (head)
+            skip = (size_t)(without_folder(at + skip) - at);
+        buf_put(&out, at + skip, size > skip ? size - skip : 0);
+        at += size;
+        if (*at)
+            buf_put(&out, at++, 1);
+    }
+    return out.size ? out.data : "";
+}
+
+static void put_pair(buf_t *out, const char *name, const char *text)
+{
+    mp_put_str(out, name);
+    mp_put_str(out, text);
+}
+
+/* propose_change(title, description, affectedFiles, patch) */
+static bytes_t change_args(import_read_t *read, bytes_t proposal, const char *title,
+                           const char *description, const char *patch)
+{
+    buf_t args;
+    bytes_t files = {0}, file;
+    buf_open(&args, read->arena);
+    find(proposal, "affectedFiles", &files);
+    mp_put_map(&args, 4);
+    put_pair(&args, "title", title);
+    put_pair(&args, "description", description);
+    mp_put_str(&args, "affectedFiles");
+    mp_put_array(&args, count_of(files, MP_ARRAY));
+    for (uint32_t i = 0; mp_at(files, i, &file); i++) {
+        const char *path = mp_text(read->arena, file);
+        mp_put_str(&args, path ? without_folder(path) : "");
+    }
+    put_pair(&args, "patch", without_folders(read->arena, patch));
+    return buf_bytes(&args);
+}
+
+/* suggest_agent_improvement(agent_name, title, description, changes) */
+static bytes_t soul_args(import_read_t *read, const char *agent, const char *title,
+                         const char *description, const char *changes)
+{
+    buf_t args;
+    buf_open(&args, read->arena);
+    mp_put_map(&args, 4);
+    put_pair(&args, "agent_name", agent);
+    put_pair(&args, "title", title);
+    put_pair(&args, "description", description);
+    put_pair(&args, "changes", changes);
+    return buf_bytes(&args);
+}
+
+static bytes_t proposal_memory(import_read_t *read, bytes_t proposal, const char *id,
+                               const char *title, const char *solution)
+{
+    buf_t args, facts;
+    bytes_t when;
+    bool timed = find(proposal, "createdAt|created_at|timestamp", &when);
+    buf_open(&args, read->arena);
+    buf_open(&facts, read->arena);
+    uint32_t count = put_others(proposal, "patch|changes", &facts);
+    mp_put_map(&args, 6 + timed);
+    put_pair(&args, "id", id);
+    put_pair(&args, "type", "hr_proposal");
+    put_pair(&args, "taskId", id);
+    put_pair(&args, "request", title);
+    put_pair(&args, "solution", solution);
+    if (timed) {
+        mp_put_str(&args, "timestamp");
+        mp_put_raw(&args, when);
+    }
+    put_pairs(&args, "metadata", count, &facts);
+    return buf_bytes(&args);
+}
+
+void import_proposal(import_read_t *read, const char *text, size_t size)
+{
+    bytes_t proposal;
+    arena_t *arena = read->arena;
+    if (!parse(read, "", text, size, &proposal))
+        return;
+    const char *title = is_a(proposal, MP_MAP) ? field_text(read, proposal, "title") : NULL;
+    const char *patch = title ? field_text(read, proposal, "patch|changes") : NULL;
+    if (!title || !*title || !patch) {
+        problem(read, "", "no proposal: it needs title, and patch or changes, as text");
+        return;
+    }
+    const char *given = field_text(read, proposal, "id");
+    const char *id = given && *given ? arena_printf(arena, "import-proposal-%.200s", given)
+                                     : content_id(arena, proposal);
+    const char *description = field_text(read, proposal, "description");
+    const char *status = field_text(read, proposal, "status");
+    const char *agent = field_text(read, proposal, "agent_name|agentName|agent");
+    bool open = !status || !strcmp(status, "pending") || !strcmp(status, "approved");
+    description = description && *description ? description : title;
+    import_item_t row = {.kind = IMPORT_PROPOSAL, .id = id, .where = ""};
+    row.args = proposal_memory(
+        read, proposal, id, title,
+        arena_printf(arena, "%s: %s\n\n%s", status ? status : "pending", description, patch));
+    if (open && find(proposal, "affectedFiles", &(bytes_t){0})) {
+        row.tool = "propose_change";
+        row.propose = change_args(read, proposal, title, description, patch);
+    } else if (open && agent) {
+        row.tool = "suggest_agent_improvement";
+        row.propose = soul_args(read, agent, title, description, patch);
+    }
+    buf_put(&read->items, &row, sizeof(row));
+    read->item_count++;
 }

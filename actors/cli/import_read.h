@@ -12,13 +12,22 @@
 #include "proto/arena.h"
 #include "proto/err.h"
 
-typedef enum import_kind { IMPORT_MEMORY, IMPORT_NODE, IMPORT_EDGE, IMPORT_KINDS } import_kind_t;
+typedef enum import_kind {
+    IMPORT_MEMORY,
+    IMPORT_NODE,
+    IMPORT_EDGE,
+    IMPORT_PROPOSAL,
+    IMPORT_KINDS
+} import_kind_t;
 
 typedef struct import_item {
     import_kind_t kind;
-    const char *id;    /* memory: its id; else NULL */
+    const char *id;    /* memory, proposal: the id of its memory; else NULL */
     const char *where; /* "line 7", "nodes[3]" */
     bytes_t args;      /* msgpack map for brain_store or brain_update_graph */
+    /* Of a proposal that nobody has decided on: the tool that makes it anew, and its arguments. */
+    const char *tool;
+    bytes_t propose;
 } import_item_t;
 
 typedef struct import_problem {
@@ -45,6 +54,9 @@ void import_memories(import_read_t *read, const char *text, size_t size);
 void import_memory_lines(import_read_t *read, const char *text, size_t size);
 /* ghost_logs/…json: how a background task went. */
 void import_ghost_log(import_read_t *read, const char *text, size_t size);
+/* hr/proposals/…json and hr_proposals/…json. Each becomes a memory; a pending or approved one is
+ * proposed anew, since nobody can tell who approved it. */
+void import_proposal(import_read_t *read, const char *text, size_t size);
 /* metrics/…ndjson: appends the sound lines to `out` as they are and returns how many. */
 size_t import_metric_lines(import_read_t *read, const char *text, size_t size, buf_t *out);
 

@@ -20,12 +20,30 @@ test('a folder comes over, and a second time nothing does', async () => {
     const first = await agency.cli('import', folder, '-o', 'json');
     assert.equal(first.code, 1, 'something was left');
     const told = JSON.parse(first.stdout);
-    assert.deepEqual(told.brought, { memories: 4, nodes: 2, edges: 1, procedures: 1, metrics: 2 });
+    assert.deepEqual(told.brought, { memories: 4, nodes: 2, edges: 1, proposals: 4, procedures: 1, souls: 1, metrics: 2 });
     assert.deepEqual(told.brought, dry.brought);
+
+    // What was pending is pending here, fits what came over, and may be approved by a person.
+    const { proposals } = JSON.parse((await agency.cli('call', 'list_pending_proposals', '-o', 'json')).stdout);
+    assert.deepEqual(proposals.map(({ title, maker }) => [title, maker]), [['Check twice', 'import'], ['Be brief', 'import']]);
+    for (const { id } of proposals) {
+      assert.equal((await agency.cli('call', 'proposal_approve', `proposal_id=${id}`)).code, 0);
+      assert.equal((await agency.cli('call', 'update_agent_soul', `proposal_id=${id}`)).code, 0);
+    }
+    assert.match(await readFile(join(agency.data, 'sops', 'release.md'), 'utf8'), /see twice/);
+    assert.equal(await readFile(join(agency.data, 'souls', 'writer.md'), 'utf8'), 'You write letters.\n\nWrite at most five sentences.\n');
+    const rejected = JSON.parse((await agency.cli('brain', 'get', 'import-proposal-8f14e45f-0003', '-o', 'json')).stdout).memory;
+    assert.match(rejected.solution, /^rejected: Answers were long/);
     assert.deepEqual(told.left.map(({ file, where }) => [file, where]), [
       ['brain/acme/episodes.json', '[1]'], ['brain/episodes.jsonl', 'line 3'],
-      ['brain/graph.json', 'nodes[2]'], ['hr/proposals/p1.json', ''],
-      ['metrics/2026-01-02.ndjson', 'line 2']]);
+      ['brain/episodic', ''], ['brain/graph.json', 'nodes[2]'], ['metrics/2026-01-02.ndjson', 'line 2'],
+      ['scheduler.json', ''], ['hr/proposals/p1.json', ''], ['hr/proposals/p3.json', ''],
+      ['hr_proposals/prop-1735900000000.approved', '']]);
+    const why = (file) => told.left.find((row) => row.file === file).why;
+    assert.match(why('brain/episodic'), /LanceDB/);
+    assert.match(why('scheduler.json'), /schedule_add/);
+    assert.match(why('hr/proposals/p3.json'), /config\/model.json.*only souls.*kept as a memory/);
+    assert.match(why('hr_proposals/prop-1735900000000.approved'), /approve the proposal again/);
 
     const memory = JSON.parse((await agency.cli('brain', 'get', 'e1', '-o', 'json')).stdout).memory;
     assert.equal(memory.request, 'Why was the invoice late?');
@@ -40,8 +58,9 @@ test('a folder comes over, and a second time nothing does', async () => {
     assert.equal(lines.trim().split('\n').length, 2);
 
     const again = JSON.parse((await agency.cli('import', folder, '-o', 'json')).stdout);
-    assert.equal(again.brought.memories + again.brought.procedures + again.brought.metrics, 0);
-    assert.deepEqual([again.already.memories, again.already.procedures, again.already.metrics], [4, 1, 2]);
+    assert.equal(again.brought.memories + again.brought.proposals + again.brought.metrics, 0);
+    assert.deepEqual([again.already.memories, again.already.proposals, again.already.metrics], [4, 4, 2]);
+    assert.match((await agency.cli('call', 'list_pending_proposals')).stdout, /No pending proposals/);
   } finally {
     await agency.stop();
   }
