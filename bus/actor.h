@@ -38,16 +38,17 @@ typedef struct call call_t;
 
 /* Method flags. */
 enum {
-    TOOL = 1,          /* listed as an MCP tool; without it: bus only */
-    READS = 2,         /* sees a snapshot of the last commit */
-    WRITES = 4,        /* runs inside the group commit; a repeated id gets the first outcome */
-    DESTRUCTIVE = 8,   /* may delete or overwrite */
-    IDEMPOTENT = 16,   /* again with the same arguments changes nothing more */
-    OPEN_WORLD = 32,   /* reaches beyond this agency */
-    ADMIN = 64,        /* needs the role admin */
-    PARKS = 128,       /* READS that may park: never on a reader thread */
-    ANY_COMPANY = 256, /* needs no company: acts on the process or over companies */
-    UNREMEMBERED = 512 /* WRITES whose outcome is not kept for retries: again is harmless */
+    TOOL = 1,           /* listed as an MCP tool; without it: bus only */
+    READS = 2,          /* sees a snapshot of the last commit */
+    WRITES = 4,         /* runs inside the group commit; a repeated id gets the first outcome */
+    DESTRUCTIVE = 8,    /* may delete or overwrite */
+    IDEMPOTENT = 16,    /* again with the same arguments changes nothing more */
+    OPEN_WORLD = 32,    /* reaches beyond this agency */
+    ADMIN = 64,         /* needs the role admin */
+    PARKS = 128,        /* READS that may park: never on a reader thread */
+    ANY_COMPANY = 256,  /* needs no company: acts on the process or over companies */
+    UNREMEMBERED = 512, /* WRITES whose outcome is not kept for retries: again is harmless */
+    LONG = 1024         /* may take minutes: clients that have tasks may begin it as one */
 };
 
 typedef err_t method_fn_t(void *self, call_t *call, const void *args, void *reply);

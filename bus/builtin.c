@@ -16,6 +16,7 @@
     F(BOOL, idempotent, must, 0, 0, "Again with the same arguments changes nothing more.")         \
     F(BOOL, open_world, must, 0, 0, "Reaches beyond this agency.")                                 \
     F(BOOL, admin, must, 0, 0, "Needs the role admin.")                                            \
+    F(BOOL, may_be_long, must, 0, 0, "May take minutes: clients may begin it as a task.")          \
     F(ANY, input, must, 0, 0, "JSON Schema of the arguments.")                                     \
     F(ANY, output, must, 0, 0, "JSON Schema of the reply.")                                        \
     F(STR, input_doc, must, 0, 0, "The arguments as a Markdown table.")                            \
@@ -118,6 +119,7 @@ static void describe_method(call_t *call, const method_t *method, bool docs, met
                           .idempotent = method->flags & IDEMPOTENT,
                           .open_world = method->flags & OPEN_WORLD,
                           .admin = method->flags & ADMIN,
+                          .may_be_long = method->flags & LONG,
                           .input = schema_of(call, method->args),
                           .output = schema_of(call, method->reply),
                           .input_doc = docs ? table_of(call, method->args) : "",

@@ -425,6 +425,38 @@ void tasks_on_settled(tasks_t *tasks, call_t *waiting, const char *id, resume_fn
     call_on_gone(waiting, watcher_gone, tasks);
 }
 
+void tasks_off_settled(tasks_t *tasks, call_t *waiting)
+{
+    watcher_gone(NULL, waiting, tasks);
+    call_on_gone(waiting, NULL, NULL);
+}
+
+typedef struct telling {
+    int64_t done, total;
+    const char *words;
+} telling_t;
+
+static err_t tell_progress(void *self, call_t *call, void *reply, void *ctx)
+{
+    const telling_t *telling = ctx;
+    (void)self;
+    (void)reply;
+    call_progress(call, (double)telling->done, (double)telling->total, telling->words);
+    return call_park(call);
+}
+
+void tasks_tell_waiting(tasks_t *tasks, call_t *by, const char *company, const char *id,
+                        int64_t done, int64_t total, const char *words)
+{
+    for (const watcher_t *at = tasks->watchers; at; at = at->next) {
+        if (strcmp(at->id, id) != 0 || strcmp(at->company, company) != 0)
+            continue;
+        telling_t *telling = ARENA_NEW(call_arena(at->call), telling_t);
+        *telling = (telling_t){done, total, arena_strdup(call_arena(at->call), words)};
+        call_resume(by, at->call, tell_progress, telling);
+    }
+}
+
 static void tell_watchers(queue_t *queue, uint64_t number)
 {
     char id[24];

@@ -132,6 +132,9 @@ err_t run_log_step(run_t *run, size_t index, const step_row_t *row)
                           .has_duration_ms = true};
     counts_step(run->call, row->state, row->duration_ms);
     call_publish(run->call, "run.step", &step_event_record, &event);
+    tasks_tell_waiting(run->agent->tasks, run->call, call_company(run->call), run->id, event.number,
+                       (int64_t)run->sop->step_count,
+                       arena_printf(run->arena, "%s: %s", step->name, event.state));
     if (!run->row.simulate) /* the file is a record of real work */
         log_line(run, step, good, words ? words : "");
     return err_ok();
@@ -297,6 +300,8 @@ err_t run_log_finish(run_t *run)
     if (row->simulate) /* no experience, good or bad, comes of what was not done */
         return err_ok();
     counts_run(run->call, good, row->tokens);
+    if (run_is_tool(row)) /* housekeeping, nothing that a procedure could be better for */
+        return err_ok();
     /* A run that was retried by a person is told once more: it is another experience. */
     const char *id = row->finishes > 1
                          ? arena_printf(run->arena, "%s.%d", run->id, (int)row->finishes)

@@ -2,6 +2,8 @@
 #ifndef AGENT_RUN_STATE_H
 #define AGENT_RUN_STATE_H
 
+#include <string.h>
+
 #include "actors/agent/agent.h"
 
 #define run_step_state_VALUES(V)                                                                   \
@@ -80,6 +82,12 @@ RECORD_STRUCT(effect_row, effect_row_FIELDS)
 
 /* Receivers remember keys for a day; an effect older than this is not repeated by key. */
 #define RUN_KEY_TRUSTED_MS (INT64_C(23) * 3600 * 1000)
+
+/* Begun with tool_run: one call of one tool; no name of a procedure has a colon. */
+static inline bool run_is_tool(const run_row_t *row)
+{
+    return strchr(row->sop, ':') != NULL;
+}
 
 /* A run in the hands of one entry; all memory is the call's. */
 typedef struct run {

@@ -28,6 +28,18 @@
 #define run_get_ARGS(F) RUN_ID_ROW(F) COMPANY_ROW(F)
 #define run_get_REPLY(F) RUN_VIEW_ROWS(F)
 
+#define run_wait_ARGS(F)                                                                           \
+    RUN_ID_ROW(F)                                                                                  \
+    F(INT, wait_ms, opt(), 0, 3600000, "How long; absent: as the setting sop_wait_ms says.")       \
+    COMPANY_ROW(F)
+#define run_wait_REPLY(F) RUN_VIEW_ROWS(F)
+
+#define tool_run_ARGS(F)                                                                           \
+    F(STR, tool, must, 1, 64, "Name of the tool.")                                                 \
+    F(ANY, args, opt(), 0, 0, "Its arguments.")                                                    \
+    COMPANY_ROW(F)
+#define tool_run_REPLY(F) RUN_VIEW_ROWS(F)
+
 #define run_retry_from_ARGS(F)                                                                     \
     RUN_ID_ROW(F)                                                                                  \
     F(STR, step, must, 1, 80, "Name or number of the step; it and all behind it are done again.")  \
@@ -61,9 +73,12 @@
 #define step_fail_REPLY(F) RUN_VIEW_ROWS(F)
 
 #define RUN_TOOLS_METHODS(M)                                                                       \
-    M(agent_t, sop_execute, TOOL | WRITES | OPEN_WORLD,                                            \
+    M(agent_t, sop_execute, TOOL | WRITES | OPEN_WORLD | LONG,                                     \
       "Run a procedure durably; waits for the end, or answers with the id of the run.")            \
     M(agent_t, run_get, TOOL | READS, "A run: every step with state, attempt, input, result.")     \
+    M(agent_t, run_wait, READS | PARKS, "The same, when it has ended or waits for somebody.")      \
+    M(agent_t, tool_run, WRITES | OPEN_WORLD,                                                      \
+      "Call one tool durably: a run of one step, for gateways whose clients have tasks.")          \
     M(agent_t, run_retry_from, TOOL | WRITES | OPEN_WORLD,                                         \
       "Go on with a run that failed or waits, from a step that is done again.")                    \
     M(agent_t, approve, TOOL | WRITES, "Approve what a run waits for.")                            \
@@ -148,6 +163,7 @@ static err_t answer(run_t *run, void *reply)
 }
 _Static_assert(sizeof(run_view_t) == sizeof(sop_execute_reply_t), "the same rows");
 _Static_assert(sizeof(run_view_t) == sizeof(approve_reply_t), "the same rows");
+_Static_assert(sizeof(run_view_t) == sizeof(run_wait_reply_t), "the same rows");
 
 /* After a change: the task is in another state now. */
 static err_t answer_anew(agent_t *self, call_t *call, const char *id, void *reply)
@@ -159,21 +175,40 @@ static err_t answer_anew(agent_t *self, call_t *call, const char *id, void *repl
 
 /* ---- sop_execute -------------------------------------------------------------------------- */
 
-static err_t on_settled(void *self, call_t *call, void *reply, void *ctx)
+static err_t on_settled(void *state, call_t *call, void *reply, void *ctx)
 {
+    agent_t *self = state;
     run_t run;
+    tasks_off_settled(self->tasks, call); /* when the time was up, it still waits */
     err_t err = run_load(self, call, ctx, false, &run);
     return err_is(err) ? err : answer(&run, reply);
 }
 
-static int64_t patience_ms(const agent_t *self, call_t *call, const sop_execute_args_t *args)
+/* `wanted` below 0: as the setting says. */
+static int64_t patience_ms(const agent_t *self, call_t *call, int64_t wanted)
 {
-    int64_t wait = args->has_wait_ms ? args->wait_ms : self->settings->sop_wait_ms;
+    int64_t wait = wanted >= 0 ? wanted : self->settings->sop_wait_ms;
     int64_t left = call_left_ms(call);
     if (left == INT64_MAX)
         return wait;
     left -= left > 2 * ANSWER_MARGIN_MS ? ANSWER_MARGIN_MS : left / 2;
     return wait < left ? wait : left;
+}
+
+/* Answers when the run has ended, waits for somebody, or the time is up. */
+static err_t wait_for(run_t *run, int64_t wait_ms, void *reply)
+{
+    call_t *call = run->call;
+    task_state_t state = (task_state_t)run->task.state;
+    int64_t patience = patience_ms(run->agent, call, wait_ms);
+    bool settled = state == TASK_INPUT_REQUIRED || state == TASK_FAILED ||
+                   state == TASK_CANCELLED || state == TASK_BURIED || run->row.outcome;
+    if (patience <= 0 || settled)
+        return answer(run, reply);
+    char *copy = arena_strdup(call_arena(call), run->id);
+    tasks_on_settled(run->agent->tasks, call, copy, on_settled, copy);
+    call_resume_after(call, patience, on_settled, copy);
+    return call_park(call);
 }
 
 /* A simulated run must not pass for a real one because of its key, nor the other way round. */
@@ -199,7 +234,8 @@ static err_t submit(agent_t *self, call_t *call, const sop_execute_args_t *args,
                        .priority = args->priority,
                        .max_attempts = MAX_ATTEMPTS,
                        .timeout_ms = sop->max_wall_ms ? sop->max_wall_ms : RUN_TIMEOUT_MS,
-                       .idempotency_key = args->idempotency_key};
+                       .idempotency_key = args->idempotency_key,
+                       .by = call_principal(call)};
     /* It waits for the end, so a crash meanwhile makes the caller send it again. */
     if (!task.idempotency_key)
         task.idempotency_key = call_identity(call);
@@ -216,6 +252,7 @@ static err_t submit(agent_t *self, call_t *call, const sop_execute_args_t *args,
                           .simulate = args->simulate,
                           .soul = args->soul,
                           .created_ms = call_now_ms(call)};
+    run.row.asked = run_is_tool(&run.row); /* needs no experience */
     err = call_write(call, call_company(call), &run.txn);
     return err_is(err) ? err : run_save(&run);
 }
@@ -259,15 +296,76 @@ static err_t sop_execute(agent_t *self, call_t *call, const sop_execute_args_t *
         err = run_load(self, call, id, true, &run);
     if (err_is(err))
         return err;
-    int64_t patience = patience_ms(self, call, args);
-    bool settled = run.task.state == TASK_INPUT_REQUIRED || run.row.outcome;
-    if (patience <= 0 || settled)
-        return answer(&run, reply);
-    char *copy = arena_strdup(call_arena(call), id);
-    tasks_on_settled(self->tasks, call, copy, on_settled, copy);
-    call_resume_after(call, patience, on_settled, copy);
-    return call_park(call);
+    return wait_for(&run, args->has_wait_ms ? args->wait_ms : -1, reply);
 }
+
+static err_t run_wait(agent_t *self, call_t *call, const run_wait_args_t *args,
+                      run_wait_reply_t *reply)
+{
+    run_t run;
+    err_t err = run_load(self, call, args->id, false, &run);
+    return err_is(err) ? err : wait_for(&run, args->has_wait_ms ? args->wait_ms : -1, reply);
+}
+
+/* ---- tool_run ----------------------------------------------------------------------------- */
+
+/* The procedure of one step that calls the tool. It depends only on which arguments there are, so
+ * few versions are kept. Tools that may be long can be called again, or know the key. */
+static err_t one_step(call_t *call, const char *tool, bytes_t args, const char **content)
+{
+    arena_t *arena = call_arena(call);
+    buf_t inputs, values, out;
+    bytes_t key, value;
+    mp_value_t head = {.count = 0};
+    mp_reader_t reader = mp_reader(args);
+    static const char fine[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_";
+    if (!mp_read(&reader, &head) || head.type != MP_MAP || head.count > 64)
+        return err_of(ERR_ARGUMENT, "args must be an object of at most 64 members");
+    buf_open(&inputs, arena);
+    buf_open(&values, arena);
+    for (uint32_t i = 0; i < head.count && mp_slice(&reader, &key); i++) {
+        const char *name = mp_text(arena, key);
+        if (!name || !*name || strlen(name) > 64 || name[strspn(name, fine)] ||
+            !mp_slice(&reader, &value))
+            return err_of(ERR_ARGUMENT, "args has a member that no tool has");
+        buf_printf(&inputs, "%s%s", i ? ", " : "", name);
+        buf_printf(&values, "%s\n     \"%s\": \"{{input.%s}}\"", i ? "," : "", name, name);
+    }
+    buf_open(&out, arena);
+    if (head.count)
+        buf_printf(&out, "---\ninputs: %s\n---\n", inputs.data);
+    buf_printf(
+        &out,
+        "# %s\n\n1. **Call**\n\n   ```tool replay=keyed timeout=24h\n   %s {%s\n   }\n   ```\n",
+        tool, tool, values.data ? values.data : "");
+    *content = out.data;
+    return err_ok();
+}
+
+static err_t tool_run(agent_t *self, call_t *call, const tool_run_args_t *args,
+                      tool_run_reply_t *reply)
+{
+    const char *content, *id;
+    sops_version_t version;
+    bytes_t input;
+    run_t run;
+    bytes_t given = args->args.size ? args->args : (bytes_t){(const uint8_t *)"\x80", 1};
+    if (args->tool[strspn(args->tool, "abcdefghijklmnopqrstuvwxyz0123456789_")])
+        return err_make(call_arena(call), ERR_ARGUMENT, "'%s' is no name of a tool", args->tool);
+    err_t err = one_step(call, args->tool, given, &content);
+    if (!err_is(err))
+        err = sops_keep(call, arena_printf(call_arena(call), "tool:%s", args->tool), content,
+                        &version);
+    if (!err_is(err))
+        err = sop_input(call_arena(call), version.sop, given, &input);
+    if (!err_is(err))
+        err = submit(self, call, &(sop_execute_args_t){.priority = 5}, &version, input, &id);
+    if (!err_is(err))
+        err = run_load(self, call, id, true, &run);
+    return err_is(err) ? err : answer(&run, reply);
+}
+
+/* ---- looking ------------------------------------------------------------------------------ */
 
 static err_t run_get(agent_t *self, call_t *call, const run_get_args_t *args,
                      run_get_reply_t *reply)

@@ -493,13 +493,37 @@ static void push_version(arena_t *arena, sop_row_t *row, const char *hash, int64
     row->versions = (sop_version_ref_list_t){items, count};
 }
 
+static err_t put_content(call_t *call, store_txn_t *txn, paper_t paper,
+                         const sops_version_t *version)
+{
+    store_key_t key = key_of(version->hash);
+    sop_content_t content = {.name = version->name, .content = version->content};
+    return rows_put(txn, shelves[paper].versions, &key, &sop_content_record, call_arena(call),
+                    &content);
+}
+
+err_t sops_keep(call_t *call, const char *name, const char *content, sops_version_t *out)
+{
+    store_txn_t *txn;
+    size_t size = strlen(content);
+    *out = (sops_version_t){
+        .name = name,
+        .content = content,
+        .size = size,
+        .hash = digest_hex(call_arena(call), (bytes_t){(const uint8_t *)content, size})};
+    parse_version(call_arena(call), out);
+    if (!out->sop)
+        return out->err;
+    err_t err = call_write(call, call_company(call), &txn);
+    return err_is(err) ? err : put_content(call, txn, PAPER_SOP, out);
+}
+
 static err_t put_version(call_t *call, store_txn_t *txn, paper_t paper,
                          const sops_version_t *version, sop_row_t *row, const char *author)
 {
     arena_t *arena = call_arena(call);
-    store_key_t key = key_of(version->hash);
-    sop_content_t content = {.name = version->name, .content = version->content};
-    err_t err = rows_put(txn, shelves[paper].versions, &key, &sop_content_record, arena, &content);
+    store_key_t key;
+    err_t err = put_content(call, txn, paper, version);
     if (err_is(err))
         return err;
     push_version(arena, row, version->hash, call_now_ms(call), author);

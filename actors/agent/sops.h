@@ -56,6 +56,10 @@ void papers_write(call_t *call, const char *folder, const char *path, const char
 /* Files that are older than the store, or absent, are written anew after the commit. */
 err_t papers_repair(call_t *call, store_txn_t *txn);
 
+/* Keeps a procedure as a version without making it the current one of any name. From a WRITES
+ * entry. ERR_ARGUMENT when it has errors. */
+err_t sops_keep(call_t *call, const char *name, const char *content, sops_version_t *out);
+
 /* A version that was imported before, by its hash. ERR_NOT_FOUND. */
 err_t sops_by_hash(call_t *call, store_txn_t *txn, const char *hash, sops_version_t *out);
 

@@ -25,7 +25,8 @@ RECORD_DEFINE(task, task_FIELDS)
     F(INT, created_ms, must, 0, 0, "When it was submitted.")                                       \
     F(INT, run_at_ms, must, 0, 0, "Not before; 0: at once.")                                       \
     F(INT, rank, must, 0, 0, "Its place among the ready.")                                         \
-    F(STR, idempotency_key, opt(), 0, 0, "Key of the submitter.")
+    F(STR, idempotency_key, opt(), 0, 0, "Key of the submitter.")                                  \
+    F(STR, by, opt(), 0, 0, "Who submitted it.")
 RECORD(task_row, task_row_FIELDS)
 
 /* Table task_states, key: number. Absent until the first change: then it is fresh, scheduled while
@@ -171,7 +172,8 @@ static void show(call_t *call, const item_t *item, task_t *task)
                      .worker = live->worker,
                      .error = live->error,
                      .why = live->why,
-                     .idempotency_key = row->idempotency_key};
+                     .idempotency_key = row->idempotency_key,
+                     .by = row->by};
     if (lease && !final_state(live->state)) {
         if (live->state == TASK_READY)
             task->state = TASK_LEASED;
@@ -356,7 +358,8 @@ static void fill_row(tasks_t *tasks, call_t *call, const task_new_t *task, task_
                         .timeout_ms = task->timeout_ms,
                         .created_ms = now,
                         .run_at_ms = task->run_at_ms > now ? task->run_at_ms : 0,
-                        .idempotency_key = task->idempotency_key};
+                        .idempotency_key = task->idempotency_key,
+                        .by = task->by};
     int64_t from = row->run_at_ms ? row->run_at_ms : now;
     row->rank = from - task->priority * aging;
 }

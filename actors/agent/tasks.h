@@ -63,6 +63,7 @@ RECORD_ENUM(task_state, task_state_VALUES)
     F(STR, error, opt(), 0, 0, "Why it failed, or why the last attempt did.")                      \
     F(STR, why, opt(), 0, 0, "What it waits for, in one line.")                                    \
     F(STR, idempotency_key, opt(), 0, 0, "Key of the submitter.")                                  \
+    F(STR, by, opt(), 0, 0, "Who began the run, for kind sop.")                                    \
     F(ANY, progress, opt(), 0, 0, "Last word of the worker.")
 RECORD_STRUCT(task, task_FIELDS)
 extern const record_t task_record;
@@ -78,6 +79,7 @@ typedef struct task_new {
     int64_t timeout_ms;
     strs_t labels;
     const char *idempotency_key; /* NULL: none */
+    const char *by;              /* NULL: not kept */
 } task_new_t;
 
 /* Submits; a known idempotency key gives the first task and *existed. ERR_QUOTA. */
@@ -114,5 +116,10 @@ err_t tasks_cancel(tasks_t *tasks, call_t *call, const task_t *task, const char 
 /* Runs fn(self…) in an entry after the commit when a task of this company reaches a final state or
  * input_required: sop_execute waits with it. */
 void tasks_on_settled(tasks_t *tasks, call_t *waiting, const char *id, resume_fn_t *fn, void *ctx);
+/* The call waits no longer. Must be called before it is answered otherwise. */
+void tasks_off_settled(tasks_t *tasks, call_t *waiting);
+/* What whoever waits for it so is to hear meanwhile. `by` is the present entry. */
+void tasks_tell_waiting(tasks_t *tasks, call_t *by, const char *company, const char *id,
+                        int64_t done, int64_t total, const char *words);
 
 #endif

@@ -268,12 +268,12 @@ RECORD_ENUM(brain_action, brain_action_VALUES)
     M(brain_t, brain_index_build, READS, "Build the company's vector index anew if that pays.")    \
     M(brain_t, brain_check, TOOL | READS,                                                          \
       "Prove that memories, words, vectors and graph agree; reads everything.")                    \
-    M(brain_t, brain_maintenance, TOOL | WRITES | IDEMPOTENT | UNREMEMBERED,                       \
+    M(brain_t, brain_maintenance, TOOL | WRITES | IDEMPOTENT | UNREMEMBERED | LONG,                       \
       "Rebuild, optimize, vacuum or verify a company's memory; others are served meanwhile.")      \
     M(brain_t, brain_export, TOOL | READS, "A page of everything remembered, as lines of JSON.")   \
-    M(brain_t, brain_import, TOOL | WRITES | DESTRUCTIVE | IDEMPOTENT,                             \
+    M(brain_t, brain_import, TOOL | WRITES | DESTRUCTIVE | IDEMPOTENT | LONG,                             \
       "Take lines that brain_export gave, from here or elsewhere.")                                \
-    M(brain_t, brain_forget, TOOL | WRITES | DESTRUCTIVE | IDEMPOTENT | UNREMEMBERED,              \
+    M(brain_t, brain_forget, TOOL | WRITES | DESTRUCTIVE | IDEMPOTENT | UNREMEMBERED | LONG,              \
       "Delete all memories that match, or everything.")                                            \
     M(brain_t, brain_reembed, TOOL | WRITES | IDEMPOTENT,                                          \
       "Move to the vectors of the model that is set, in the background; searches go on.")          \

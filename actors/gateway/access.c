@@ -202,7 +202,8 @@ err_t access_open(gateway_t *self, arena_t *arena)
     const gateway_settings_t *settings = self->settings;
     err_t err = open_jwt(self, arena);
     if (!err_is(err) && settings->tokens)
-        err = tokens_open(settings->tokens, arena, &self->tokens);
+        err = tokens_open(settings->tokens, gateway_all_pillars, gateway_all_pillar_count, arena,
+                          &self->tokens);
     if (err_is(err) || self->tokens || self->jwt || is_loopback(settings->bind) ||
         settings->behind_proxy)
         return err;

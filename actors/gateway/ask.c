@@ -145,6 +145,11 @@ static bool legacy_can(const session_claims_t *claims, const char *method)
                                                      : false;
 }
 
+bool ask_can(const exchange_t *exchange, const char *method)
+{
+    return exchange_may_stream(exchange) && legacy_can(&exchange->session, method);
+}
+
 static void send_question(pending_t *pending, question_t *question, const char *method,
                           bytes_t params)
 {
@@ -166,7 +171,7 @@ static const char *ask_one(pending_t *pending, bytes_t key, bytes_t request)
     exchange_t *exchange = pending->exchange;
     gateway_t *self = exchange->gateway;
     const char *method = mp_member_text(exchange->arena, request, "method");
-    if (!method || !exchange_may_stream(exchange) || !legacy_can(&exchange->session, method))
+    if (!method || !ask_can(exchange, method))
         return arena_printf(exchange->arena,
                             "this needs an answer to '%s', which this client did not offer when "
                             "its session began",
@@ -185,9 +190,11 @@ static const char *ask_one(pending_t *pending, bytes_t key, bytes_t request)
 static err_t on_silence(void *self, call_t *call, void *reply, void *ctx)
 {
     pending_t *pending = ctx;
-    (void)self;
     (void)reply;
-    if (!pending->open_questions)
+    const gateway_t *gateway = self;
+    int64_t left_us = pending->asked_us + gateway->settings->call_timeout_ms * 1000 -
+                      actor_mono_us(gateway->actor);
+    if (!pending->open_questions || left_us > 0) /* of an earlier question */
         return call_park(call);
     forget_asking(pending);
     return pending_fail(pending, call, err_of(ERR_TIMEOUT, "the client gave no answer in time"));
@@ -207,6 +214,7 @@ err_t ask_legacy(pending_t *pending, call_t *call, bytes_t inputs)
         return pending_fail(pending, call, err_of(ERR_INTERNAL, "the tool asks nonsense"));
     pending->next_asking = self->asking;
     self->asking = pending;
+    pending->asked_us = actor_mono_us(self->actor);
     for (uint32_t i = 0; i < head.count && mp_slice(&reader, &key); i++) {
         if (!mp_slice(&reader, &request))
             break;
@@ -269,7 +277,7 @@ bool ask_on_response(exchange_t *exchange, const mcp_message_t *message, bytes_t
     if (--pending->open_questions == 0) {
         forget_asking(pending);
         pending->responses = gather(pending);
-        actor_resume(self->actor, pending->call, get_again, pending);
+        actor_resume(self->actor, pending->call, pending->again, pending);
     }
     return true;
 }

@@ -3,6 +3,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "bus/digest.h"
 #include "proto/json.h"
 #include "proto/mp.h"
 
@@ -10,7 +11,9 @@ typedef struct pillar {
     char *name;
     arena_t *arena;     /* NULL: never heard */
     const char **tools; /* ends with NULL */
-    const char *json;   /* its tools, with commas between */
+    bool *may_be_long;  /* of each */
+    const char *json;   /* its tools, with commas between; NULL: not listed */
+    char digest[65];    /* of the description that it was made of */
     bool is_rich;
     arena_t *rich_arena;     /* NULL: never heard */
     const char **rich_tools; /* ends with NULL */
@@ -23,6 +26,7 @@ struct catalogue {
     size_t count;
     arena_t *arena; /* of `json` */
     const char *json;
+    bool given; /* somebody has been given a list */
 };
 
 catalogue_t *catalogue_new(const char *const *pillars, size_t count)
@@ -99,7 +103,8 @@ static void put_tool(buf_t *out, bytes_t row)
     put_flag(out, "idempotentHint", flag(row, "idempotent") || flag(row, "reads"));
     buf_puts(out, ",");
     put_flag(out, "openWorldHint", flag(row, "open_world"));
-    buf_puts(out, "}}");
+    buf_puts(out,
+             flag(row, "may_be_long") ? "},\"execution\":{\"taskSupport\":\"optional\"}}" : "}}");
 }
 
 static bool has_method(bytes_t methods, const char *name)
@@ -127,23 +132,33 @@ bool catalogue_learn(catalogue_t *catalogue, const char *name, bytes_t descripti
     if (!mp_read(&reader, &head) || head.type != MP_ARRAY)
         return false;
     arena_t *arena = arena_new();
+    const char *digest = digest_hex(arena, methods);
+    if (pillar->json && !strcmp(pillar->digest, digest)) { /* the usual case */
+        arena_destroy(&arena);
+        return false;
+    }
     buf_t json;
     buf_open(&json, arena);
     const char **tools = ARENA_ARRAY(arena, const char *, head.count + 1);
+    bool *may_be_long = ARENA_ARRAY(arena, bool, head.count + 1);
     size_t count = 0;
     for (uint32_t i = 0; i < head.count && mp_slice(&reader, &row); i++) {
         if (!flag(row, "tool") || !mp_get(row, "name", &field))
             continue;
         if (count)
             buf_puts(&json, ",");
+        may_be_long[count] = flag(row, "may_be_long");
         tools[count++] = mp_text(arena, field);
         put_tool(&json, row);
     }
-    bool changed = pillar->json && strcmp(pillar->json, json.data) != 0;
+    bool changed =
+        pillar->json ? strcmp(pillar->json, json.data) != 0 : catalogue->given && count > 0;
+    memcpy(pillar->digest, digest, sizeof(pillar->digest));
     pillar->is_rich = has_method(methods, arena_printf(arena, "%s_mcp_list", name));
     arena_destroy(&pillar->arena);
     pillar->arena = arena;
     pillar->tools = tools;
+    pillar->may_be_long = may_be_long;
     pillar->json = json.data;
     catalogue->json = NULL;
     return changed;
@@ -183,7 +198,8 @@ bool catalogue_learn_rich(catalogue_t *catalogue, const char *name, bytes_t repl
         json_from_msgpack(item, JSON_COMPACT, &json);
     }
     tools[count] = NULL;
-    bool changed = pillar->rich_json && strcmp(pillar->rich_json, json.data) != 0;
+    bool changed = pillar->rich_json ? strcmp(pillar->rich_json, json.data) != 0
+                                     : catalogue->given && count > 0;
     arena_destroy(&pillar->rich_arena);
     pillar->rich_arena = arena;
     pillar->rich_tools = tools;
@@ -207,7 +223,7 @@ bytes_t catalogue_schema(const catalogue_t *catalogue, const char *tool)
 bool catalogue_knows(const catalogue_t *catalogue, const char *name)
 {
     const pillar_t *pillar = find(catalogue, name);
-    return pillar && pillar->arena;
+    return pillar && pillar->json;
 }
 
 bool catalogue_complete(const catalogue_t *catalogue)
@@ -252,15 +268,42 @@ static void put_pillar(buf_t *out, const pillar_t *pillar, bool *any)
         }
 }
 
-const char *catalogue_json_of(const catalogue_t *catalogue, const char *name, arena_t *arena)
+bool catalogue_is_long(const catalogue_t *catalogue, const char *tool)
 {
-    const pillar_t *pillar = find(catalogue, name);
+    for (size_t i = 0; i < catalogue->count; i++) {
+        const pillar_t *pillar = &catalogue->pillars[i];
+        for (size_t j = 0; pillar->tools && pillar->tools[j]; j++)
+            if (!strcmp(pillar->tools[j], tool))
+                return pillar->may_be_long[j];
+    }
+    return false;
+}
+
+bool catalogue_forget(catalogue_t *catalogue, const char *name)
+{
+    pillar_t *pillar = find(catalogue, name);
+    if (!pillar || (!pillar->json && !pillar->rich_json))
+        return false;
+    bool any = (pillar->json && *pillar->json) || (pillar->rich_json && *pillar->rich_json);
+    pillar->json = pillar->rich_json = NULL;
+    pillar->tools = pillar->rich_tools = NULL;
+    pillar->is_rich = false;
+    catalogue->json = NULL;
+    return any;
+}
+
+const char *catalogue_json_of(catalogue_t *catalogue,
+                              bool (*offers)(const void *ctx, const char *pillar), const void *ctx,
+                              arena_t *arena)
+{
     bool any = false;
     buf_t out;
+    catalogue->given = true;
     buf_open(&out, arena);
     buf_puts(&out, "\"tools\":[");
-    if (pillar)
-        put_pillar(&out, pillar, &any);
+    for (size_t i = 0; i < catalogue->count; i++)
+        if (offers(ctx, catalogue->pillars[i].name))
+            put_pillar(&out, &catalogue->pillars[i], &any);
     buf_puts(&out, "]");
     return out.data;
 }
@@ -268,6 +311,7 @@ const char *catalogue_json_of(const catalogue_t *catalogue, const char *name, ar
 const char *catalogue_json(catalogue_t *catalogue)
 {
     bool any = false;
+    catalogue->given = true;
     if (catalogue->json)
         return catalogue->json;
     arena_reset(catalogue->arena);

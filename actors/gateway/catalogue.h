@@ -1,5 +1,5 @@
 /* catalogue: the tools of the pillars behind one gateway, as their describe gave them. A pillar
- * that is away keeps its tools listed. Thread: the gateway's. */
+ * that is away keeps its tools listed until catalogue_forget. Thread: the gateway's. */
 #ifndef ACTORS_GATEWAY_CATALOGUE_H
 #define ACTORS_GATEWAY_CATALOGUE_H
 
@@ -12,7 +12,7 @@ typedef struct catalogue catalogue_t;
 catalogue_t *catalogue_new(const char *const *pillars, size_t count);
 void catalogue_destroy(catalogue_t **catalogue);
 
-/* The reply of <pillar>.describe. True when the tools that were known before changed. */
+/* The reply of <pillar>.describe. True when a list that somebody was given is no longer right. */
 bool catalogue_learn(catalogue_t *catalogue, const char *pillar, bytes_t description);
 /* Does the pillar also speak MCP's own words: has it a method <pillar>_mcp_list? */
 bool catalogue_is_rich(const catalogue_t *catalogue, const char *pillar);
@@ -27,7 +27,13 @@ bool catalogue_complete(const catalogue_t *catalogue);
 const char *catalogue_find(const catalogue_t *catalogue, const char *tool, bool *rich);
 /* `"tools":[…]` as MCP lists them: by pillar, then in the order of the rows. */
 const char *catalogue_json(catalogue_t *catalogue);
-/* The same of one pillar. */
-const char *catalogue_json_of(const catalogue_t *catalogue, const char *pillar, arena_t *arena);
+/* The same of those pillars for which `offers` is true. */
+const char *catalogue_json_of(catalogue_t *catalogue,
+                              bool (*offers)(const void *ctx, const char *pillar), const void *ctx,
+                              arena_t *arena);
+/* May the tool take minutes, as its row says? */
+bool catalogue_is_long(const catalogue_t *catalogue, const char *tool);
+/* The pillar is away for long: its tools are listed no more. True when there were some. */
+bool catalogue_forget(catalogue_t *catalogue, const char *pillar);
 
 #endif

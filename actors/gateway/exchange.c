@@ -43,14 +43,10 @@ exchange_t *exchange_new(gateway_t *self, http_request_t *request, const princip
                      .request = request,
                      .refs = 1,
                      .arena = arena,
-                     .principal = *principal,
-                     .traceparent = arena_strdup(arena, http_header(request, "traceparent"))};
+                     .traceparent = mcp_traceparent(arena, http_header(request, "traceparent"))};
     /* The list of tokens may be read anew while a call is under way. */
-    exchange->principal.name = arena_strdup(arena, principal->name);
-    const char **companies = ARENA_ARRAY(arena, const char *, principal->companies.count + 1);
-    for (size_t i = 0; i < principal->companies.count; i++)
-        companies[i] = arena_strdup(arena, principal->companies.items[i]);
-    exchange->principal.companies.items = companies;
+    exchange->principal = principal_copy(arena, principal);
+    http_log_who(request, exchange->principal.name, exchange->traceparent);
     http_set_user(request, exchange);
     self->exchanges++;
     exchange->next = self->live;
@@ -76,6 +72,35 @@ void exchange_unref(exchange_t *exchange)
         replay_end(self, exchange);
     arena_t *arena = exchange->arena;
     arena_destroy(&arena);
+}
+
+static bool has(const strs_t *list, const char *name)
+{
+    for (size_t i = 0; i < list->count; i++)
+        if (!strcmp(list->items[i], name))
+            return true;
+    return false;
+}
+
+bool exchange_offers(const exchange_t *exchange, const char *pillar)
+{
+    return (!exchange->only || !strcmp(exchange->only, pillar)) &&
+           (!exchange->principal.has_toolsets || has(&exchange->principal.toolsets, pillar));
+}
+
+const char *exchange_company(const exchange_t *exchange, const char *named)
+{
+    const principal_t *principal = &exchange->principal;
+    if (named || (!principal->any_company && principal->companies.count != 1))
+        return named;
+    return principal->any_company ? actor_default_company(exchange->gateway->actor)
+                                  : principal->companies.items[0];
+}
+
+void exchange_names(exchange_t *exchange, const char *name, const char *company)
+{
+    if (exchange->request)
+        http_log_name(exchange->request, name, company);
 }
 
 /* ---- Answers ---- */
@@ -206,6 +231,8 @@ pending_t *pending_new(exchange_t *exchange, const mcp_message_t *message)
     pending_t *pending = ARENA_NEW(exchange->arena, pending_t);
     pending->exchange = exchange;
     pending->message = *message;
+    pending->progress = -1;
+    pending->began_us = actor_mono_us(exchange->gateway->actor);
     pending->next = exchange->calls;
     exchange->calls = pending;
     exchange->refs++;
@@ -220,6 +247,9 @@ void pending_begin(pending_t *pending, work_fn_t *fn)
 void pending_over(pending_t *pending)
 {
     pending->call = NULL;
+    if (pending->counted)
+        tools_count(pending->exchange->gateway, pending->tool, pending->failed,
+                    actor_mono_us(pending->exchange->gateway->actor) - pending->began_us);
     ask_forget(pending);
     exchange_unref(pending->exchange);
 }
@@ -227,9 +257,11 @@ void pending_over(pending_t *pending)
 /* The call ended without an answer: cancelled, or the gateway stops. */
 void pending_lost(void *self, call_t *call, void *ctx)
 {
+    pending_t *pending = ctx;
     (void)self;
     (void)call;
-    pending_over(ctx);
+    pending->failed = true;
+    pending_over(pending);
 }
 
 peer_call_t pending_request(const pending_t *pending, const char *pillar, const char *method,
@@ -269,6 +301,7 @@ err_t pending_fail(pending_t *pending, call_t *call, err_t err)
         buf_open(&out, exchange->arena);
         mcp_put_tool_result(&out, &pending->message, AGENCY_VERSION, err_what(err), (bytes_t){0},
                             true);
+        pending->failed = true;
         exchange_answer(exchange, 200, out.data);
         return pending_done(pending, call);
     }
@@ -314,6 +347,16 @@ bool exchange_may_stream(const exchange_t *exchange)
     return exchange->streams && !exchange->batch;
 }
 
+bool exchange_hears_notes(const exchange_t *exchange, const mcp_message_t *message)
+{
+    bytes_t field;
+    if (!exchange_may_stream(exchange))
+        return false;
+    if (message->progress_token.size)
+        return true;
+    return message->modern ? mcp_meta(message, "logLevel", &field) : exchange->session.id != NULL;
+}
+
 static bool wants_log(const pending_t *pending, const char *level)
 {
     const exchange_t *exchange = pending->exchange;
@@ -325,6 +368,16 @@ static bool wants_log(const pending_t *pending, const char *level)
     else if (mcp_meta(message, "logLevel", &field))
         least = mp_text(exchange->arena, field);
     return least && mcp_level(level) >= mcp_level(least);
+}
+
+/* It only ever grows. */
+static bool moves_on(pending_t *pending, bytes_t note)
+{
+    double progress;
+    if (!mp_real(mp_member(note, "progress"), &progress) || progress <= pending->progress)
+        return false;
+    pending->progress = progress;
+    return true;
 }
 
 void pending_note(pending_t *pending, bytes_t note)
@@ -342,7 +395,7 @@ void pending_note(pending_t *pending, bytes_t note)
     }
     if (level && exchange_may_stream(exchange) && wants_log(pending, level))
         mcp_put_log(&out, level, pending->pillar, mp_member_text(exchange->arena, note, "text"));
-    else if (!level && pending->message.progress_token.size)
+    else if (!level && pending->message.progress_token.size && moves_on(pending, note))
         mcp_put_progress(&out, pending->message.progress_token, note);
     if (!out.size)
         return;
@@ -358,8 +411,8 @@ void exchange_gone(exchange_t *exchange)
     exchange->refs++; /* the last call may let go of it */
     exchange->request = NULL;
     for (pending_t *at = exchange->calls; at; at = at->next)
-        if (at->call && (at->message.modern ||
-                         at->open_questions)) /* leaving cancels; in the legacy era it does not */
+        /* leaving cancels; in the legacy era it does not */
+        if (at->call && (at->message.modern ? !follow_cancel(at) : at->open_questions > 0))
             actor_cancel(self->actor, at->call);
     exchange_unref(exchange);
 }
@@ -369,7 +422,7 @@ void exchange_cancel(exchange_t *exchange)
 {
     exchange->refs++; /* the last call may let go of it */
     for (pending_t *at = exchange->calls; at; at = at->next)
-        if (at->call)
+        if (at->call && !follow_cancel(at))
             actor_cancel(exchange->gateway->actor, at->call);
     if (exchange->replay)
         replay_end(exchange->gateway, exchange);

@@ -11,10 +11,11 @@
 RECORD_ROWS_(gateway_settings, gateway_settings_FIELDS)
 static const record_t gateway_settings_record = {"gateway_settings", gateway_settings_rows,
                                                  sizeof(gateway_settings_t)};
-enum { ASK_AGAIN_MS = 200, LOOK_AGAIN_MS = 30000, TEND_MS = 2000 };
+enum { ASK_AGAIN_MS = 200, AWAY_MS = 3000, LOOK_AGAIN_MS = 30000, TEND_MS = 2000 };
 
-static const char *const all_pillars[] = {"agent", "brain",   "health",
-                                          "swarm", "elastic", "outside"};
+const char *const gateway_all_pillars[] = {"agent", "brain",   "health",
+                                           "swarm", "elastic", "outside"};
+const size_t gateway_all_pillar_count = sizeof(gateway_all_pillars) / sizeof(*gateway_all_pillars);
 
 static void on_delete(gateway_t *self, http_request_t *request, const principal_t *principal)
 {
@@ -98,6 +99,12 @@ static void on_gone(void *ctx, http_request_t *request)
         pages_gone(self, (probe_t *)visitor);
 }
 
+static void on_done(void *ctx, const http_done_t *done)
+{
+    const gateway_t *self = ctx;
+    access_log_write(self->access_log, done);
+}
+
 /* ---- Asking the pillars ---- */
 
 static err_t ask(void *state, call_t *call, void *ctx);
@@ -145,16 +152,35 @@ static void learn(gateway_t *self, call_t *call, const char *pillar, bytes_t des
         call_work(call, 0, ask_rich_tools, (void *)pillar);
 }
 
+static size_t pillar_index(const gateway_t *self, const char *pillar)
+{
+    size_t i = 0;
+    while (i + 1 < self->pillar_count && strcmp(self->pillars[i], pillar) != 0)
+        i++;
+    return i;
+}
+
 static err_t on_description(void *state, call_t *call, void *reply, const peer_answer_t *got,
                             void *ctx)
 {
     gateway_t *self = state;
     const char *pillar = ctx;
     (void)reply;
-    if (!err_is(got->err))
+    int64_t *away = &self->away_since_ms[pillar_index(self, pillar)];
+    if (!err_is(got->err)) {
+        *away = 0;
         learn(self, call, pillar, got->body);
-    call_work(call, catalogue_knows(self->catalogue, pillar) ? LOOK_AGAIN_MS : ASK_AGAIN_MS, ask,
-              ctx);
+        call_work(call, LOOK_AGAIN_MS, ask, ctx);
+        return err_ok();
+    }
+    int64_t now = call_now_ms(call), limit = self->settings->forget_pillar_ms;
+    if (!*away)
+        *away = now;
+    if (limit && now - *away >= limit && catalogue_forget(self->catalogue, pillar)) {
+        call_log(call, LOG_WARN, "%s is away for long: its tools are listed no more", pillar);
+        streams_changed(self, "tools");
+    }
+    call_work(call, now - *away > AWAY_MS ? AWAY_MS : ASK_AGAIN_MS, ask, ctx);
     return err_ok();
 }
 
@@ -171,20 +197,26 @@ static err_t ask(void *state, call_t *call, void *ctx)
 
 /* ---- What pillars tell ---- */
 
-static err_t on_run_event(void *state, call_t *call, const char *topic, bytes_t body)
+/* A task changed its state, or a run ended a step: whoever watches it hears. */
+static err_t on_task_event(void *state, call_t *call, const char *topic, bytes_t body)
 {
-    bytes_t field;
-    const char *id;
+    arena_t *arena = call_arena(call);
     gateway_t *self = state;
-    (void)topic;
-    if (self->streams && mp_get(body, "run", &field) && (id = mp_text(call_arena(call), field))) {
-        streams_changed(self, arena_printf(call_arena(call), "agency://run/%s", id));
-        streams_changed(self, arena_printf(call_arena(call), "agency://task/%s", id));
-    }
+    const char *id = mp_member_text(arena, body, "run");
+    if (!id)
+        id = mp_member_text(arena, body, "id");
+    const char *company = mp_member_text(arena, body, "company");
+    if (!self->streams || !id || !company)
+        return err_ok();
+    kept_changed(self, arena, "run", company, id);
+    kept_changed(self, arena, "task", company, id);
+    if (!strncmp(topic, "task.", 5) && mp_equals(mp_member(body, "kind"), "sop"))
+        task_status_changed(self, company, id);
     return err_ok();
 }
 
-static const hear_t gateway_hears[] = {{"agent", "run.", on_run_event}, {NULL, NULL, NULL}};
+static const hear_t gateway_hears[] = {
+    {"agent", "run.", on_task_event}, {"agent", "task.", on_task_event}, {NULL, NULL, NULL}};
 
 /* ---- Life ---- */
 
@@ -224,6 +256,7 @@ static err_t open_http(gateway_t *self, arena_t *arena)
                               .idle_timeout_s = (unsigned)settings->idle_timeout_s,
                               .on_request = on_request,
                               .on_gone = on_gone,
+                              .on_done = self->access_log ? on_done : NULL,
                               .ctx = self};
     return http_server_open(&options, arena, &self->http);
 }
@@ -239,8 +272,8 @@ static err_t gateway_open(void *state, call_t *call)
         self->pillars = settings->pillars.items;
         self->pillar_count = settings->pillars.count;
     } else if (!strcmp(settings->pillar, "agent")) {
-        self->pillars = all_pillars;
-        self->pillar_count = sizeof(all_pillars) / sizeof(all_pillars[0]);
+        self->pillars = gateway_all_pillars;
+        self->pillar_count = gateway_all_pillar_count;
     }
     uint8_t fresh[SEAL_KEY];
     call_random(call, fresh, sizeof(fresh));
@@ -251,9 +284,15 @@ static err_t gateway_open(void *state, call_t *call)
                           fresh, call_arena(call), &self->seal);
     if (err_is(err))
         return err;
+    if (!(self->away_since_ms = calloc(self->pillar_count, sizeof(int64_t))))
+        abort();
     self->catalogue = catalogue_new(self->pillars, self->pillar_count);
     self->born_us = actor_mono_us(self->actor);
     err = access_open(self, call_arena(call));
+    if (!err_is(err))
+        err = tools_check_settings(settings, call_arena(call));
+    if (!err_is(err))
+        err = access_log_open(settings, call_arena(call), &self->access_log);
     if (!err_is(err))
         err = open_http(self, call_arena(call));
     if (err_is(err))
@@ -273,7 +312,11 @@ static void gateway_close(void *state)
     http_server_close(&self->http);
     tokens_close(&self->tokens);
     jwt_close(&self->jwt);
+    task_status_close(self);
     catalogue_destroy(&self->catalogue);
+    access_log_close(&self->access_log);
+    free(self->tool_counts);
+    free(self->away_since_ms);
 }
 
 /* ---- What the bus may ask ---- */
@@ -307,6 +350,7 @@ static void gateway_measure(void *state, call_t *call, metrics_t *out)
     metrics_family(out, "agency_http_sessions_known", METRIC_GAUGE,
                    "Sessions of which something is remembered.");
     metrics_put(out, (double)self->session_count, labels);
+    tools_measure(self, out);
     metrics_family(out, "agency_http_answers", METRIC_COUNTER,
                    "Answers, by class of their status.");
     labels[2] = "status";

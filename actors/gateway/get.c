@@ -125,6 +125,7 @@ static err_t on_own(void *state, call_t *call, void *unused, const peer_answer_t
     if (pending->message.modern)
         return ask_modern(pending, call, body);
     pending->state = mp_member_text(arena, body, "state");
+    pending->again = get_again;
     return ask_legacy(pending, call, mp_member(body, "inputs"));
 }
 
@@ -246,6 +247,7 @@ mcp_refusal_t get_begin(exchange_t *exchange, const mcp_message_t *message, cons
     bool shelf = !tool && !get_next_pillar(self, &at);
     pending_t *pending = pending_new(exchange, message);
     pending->kind = kind;
+    pending->counted = tool;
     pending->tool = name;
     pending->arguments = arguments;
     pending->responses = message->modern ? probe.responses : (bytes_t){0};

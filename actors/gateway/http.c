@@ -10,6 +10,7 @@
 #include <strings.h>
 #include <sys/epoll.h>
 #include <sys/socket.h>
+#include <time.h>
 #include <unistd.h>
 
 enum {
@@ -48,6 +49,10 @@ struct http_request {
     bool streaming, stream_queued, ended;
     buf_t pending;
     size_t pending_at;
+    /* For the log: */
+    int64_t began_us;
+    uint64_t sent;
+    const char *rpc_method, *name, *principal, *company, *trace;
 };
 
 struct http_server {
@@ -78,6 +83,13 @@ void http_server_stats(http_server_t *server, http_stats_t *out)
     memcpy(out->answers, server->answers, sizeof(out->answers));
 }
 
+static int64_t now_us(clockid_t clock)
+{
+    struct timespec now;
+    clock_gettime(clock, &now);
+    return (int64_t)now.tv_sec * 1000000 + now.tv_nsec / 1000;
+}
+
 static http_request_t *request_new(http_server_t *server, struct MHD_Connection *connection,
                                    const char *method, const char *path)
 {
@@ -89,6 +101,7 @@ static http_request_t *request_new(http_server_t *server, struct MHD_Connection 
     request->method = arena_strdup(arena, method);
     request->path = arena_strdup(arena, path);
     request->fd = -1;
+    request->began_us = now_us(CLOCK_MONOTONIC);
     buf_open(&request->body, arena);
     const union MHD_ConnectionInfo *info =
         MHD_get_connection_info(connection, MHD_CONNECTION_INFO_CLIENT_ADDRESS);
@@ -198,6 +211,53 @@ void http_set_user(http_request_t *request, void *user)
     request->user = user;
 }
 
+/* ---- For the log ---- */
+
+static void keep(http_request_t *request, const char **place, const char *text)
+{
+    if (text)
+        *place = arena_strdup(request->arena, text);
+}
+
+void http_log_who(http_request_t *request, const char *principal, const char *trace)
+{
+    keep(request, &request->principal, principal);
+    keep(request, &request->trace, trace);
+}
+
+void http_log_method(http_request_t *request, const char *rpc_method)
+{
+    keep(request, &request->rpc_method, rpc_method);
+}
+
+void http_log_name(http_request_t *request, const char *name, const char *company)
+{
+    keep(request, &request->name, name);
+    keep(request, &request->company, company);
+}
+
+static void tell_done(const http_request_t *request, bool cut)
+{
+    const http_options_t *options = &request->server->options;
+    if (!options->on_done)
+        return;
+    http_done_t done = {.ended_ms = now_us(CLOCK_REALTIME) / 1000,
+                        .took_us = now_us(CLOCK_MONOTONIC) - request->began_us,
+                        .peer = request->peer,
+                        .method = request->method,
+                        .path = request->path,
+                        .status = request->status,
+                        .cut = cut,
+                        .bytes_in = request->body.size,
+                        .bytes_out = request->sent,
+                        .rpc_method = request->rpc_method,
+                        .name = request->name,
+                        .principal = request->principal,
+                        .company = request->company,
+                        .trace = request->trace};
+    options->on_done(options->ctx, &done);
+}
+
 /* ---- Parking and resuming ---- */
 
 /* Half-closed counts as gone: an MCP client that waits for an answer keeps its side open. */
@@ -284,6 +344,7 @@ void http_reply(http_request_t *request, int status, const char *type, bytes_t b
     request->status = status;
     request->type = type ? arena_strdup(request->arena, type) : NULL;
     request->reply = (bytes_t){arena_copy(request->arena, body.data, body.size), body.size};
+    request->sent = body.size;
     make_ready(request);
 }
 
@@ -304,6 +365,7 @@ static ssize_t read_stream(void *ctx, uint64_t at, char *out, size_t room)
         size = room;
     memcpy(out, request->pending.data + request->pending_at, size);
     request->pending_at += size;
+    request->sent += size;
     if (request->pending_at == request->pending.size)
         request->pending_at = request->pending.size = 0;
     return (ssize_t)size;
@@ -405,6 +467,7 @@ static void on_completed(void *ctx, struct MHD_Connection *connection, void **st
     *state = NULL;
     if (code != MHD_REQUEST_TERMINATED_COMPLETED_OK)
         tell_gone(request);
+    tell_done(request, code != MHD_REQUEST_TERMINATED_COMPLETED_OK);
     request_free(request);
 }
 

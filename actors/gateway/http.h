@@ -17,6 +17,16 @@
 typedef struct http_server http_server_t;
 typedef struct http_request http_request_t;
 
+/* A request that is over, for a log. Texts may be NULL and live during the call only. */
+typedef struct http_done {
+    int64_t ended_ms, took_us;
+    const char *peer, *method, *path; /* without the query: it may hold a session */
+    int status;                       /* 0: the client went before there was one */
+    bool cut;                         /* the client went before the end */
+    uint64_t bytes_in, bytes_out;     /* bodies */
+    const char *rpc_method, *name, *principal, *company, *trace;
+} http_done_t;
+
 typedef struct http_options {
     const char *bind; /* numeric address */
     int port;         /* 0: any; see http_server_port */
@@ -26,6 +36,8 @@ typedef struct http_options {
     void (*on_request)(void *ctx, http_request_t *request);
     /* The client went away before the answer was complete; do not answer any more. */
     void (*on_gone)(void *ctx, http_request_t *request);
+    /* NULL: nobody wants to know. */
+    void (*on_done)(void *ctx, const http_done_t *done);
     void *ctx;
 } http_options_t;
 
@@ -66,6 +78,11 @@ bool http_peer_is_loopback(const http_request_t *request);
 arena_t *http_arena(http_request_t *request);
 void *http_user(const http_request_t *request);
 void http_set_user(http_request_t *request, void *user);
+
+/* What the log says about the request; copied. NULL leaves what is there. */
+void http_log_who(http_request_t *request, const char *principal, const char *trace);
+void http_log_method(http_request_t *request, const char *rpc_method);
+void http_log_name(http_request_t *request, const char *name, const char *company);
 
 /* Adds a header to the answer that follows. */
 void http_set_header(http_request_t *request, const char *name, const char *value);

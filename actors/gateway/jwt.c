@@ -189,19 +189,31 @@ static bool role_of(const char *scopes, role_t *out)
     return false;
 }
 
-static void read_companies(arena_t *arena, bytes_t claims, principal_t *out)
+/* A claim that is a list of names, or a single one. */
+static strs_t names_of(arena_t *arena, bytes_t list)
 {
     enum { MOST = 256 };
-    bytes_t list = mp_member(claims, "companies"), item;
-    out->any_company = list.size && mp_equals(list, "*");
+    bytes_t item;
     const char **names = ARENA_ARRAY(arena, const char *, MOST);
-    size_t count = 0;
-    if (list.size && !out->any_company && (names[0] = mp_text(arena, list)))
-        count = 1; /* a single name */
-    for (uint32_t i = 0; list.size && !count && i < MOST && mp_at(list, i, &item); i++)
-        if ((names[out->companies.count] = mp_text(arena, item)))
-            out->companies.count++;
-    out->companies = (strs_t){names, count ? count : out->companies.count};
+    strs_t out = {names, 0};
+    if (!list.size)
+        return out;
+    if ((names[0] = mp_text(arena, list)))
+        return (strs_t){names, 1};
+    for (uint32_t i = 0; i < MOST && mp_at(list, i, &item); i++)
+        if ((names[out.count] = mp_text(arena, item)))
+            out.count++;
+    return out;
+}
+
+static void read_companies(arena_t *arena, bytes_t claims, principal_t *out)
+{
+    bytes_t list = mp_member(claims, "companies"), toolsets = mp_member(claims, "toolsets");
+    out->any_company = list.size && mp_equals(list, "*");
+    if (!out->any_company)
+        out->companies = names_of(arena, list);
+    out->has_toolsets = toolsets.size > 0;
+    out->toolsets = names_of(arena, toolsets);
 }
 
 /* ---- Checking ---- */

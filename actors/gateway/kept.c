@@ -70,10 +70,11 @@ static const kept_row_t *row_of(const gateway_t *self, const char *kind, size_t 
 
 /* ---- Lists ---- */
 
-bool kept_lists(const gateway_t *self, const char *kind, size_t index)
+bool kept_lists(const exchange_t *exchange, const char *kind, size_t index)
 {
     bool prompts = !strcmp(kind, "prompts");
-    return index < ROWS && is_open(self, &rows[index]) &&
+    return index < ROWS && is_open(exchange->gateway, &rows[index]) &&
+           exchange_offers(exchange, rows[index].pillar) &&
            (!prompts || !strcmp(rows[index].kind, "sop"));
 }
 
@@ -347,4 +348,18 @@ uint32_t kept_put_values(arena_t *arena, size_t index, bytes_t body, const char 
         json_put_string(out, id, strlen(id));
     }
     return count;
+}
+
+/* ---- Changes ---- */
+
+void kept_changed(gateway_t *self, arena_t *arena, const char *kind, const char *company,
+                  const char *id)
+{
+    buf_t uri;
+    if (!self->streams)
+        return;
+    buf_open(&uri, arena);
+    buf_printf(&uri, SCHEME "%s/", kind);
+    put_path(&uri, id);
+    streams_changed_of(self, uri.data, company);
 }

@@ -18,6 +18,38 @@ static const char *member_of_list(const char *kind)
     return !strcmp(kind, "templates") ? "resourceTemplates" : kind;
 }
 
+const char *list_cursor(gateway_t *self, arena_t *arena, const char *kind, size_t at,
+                        const char *inner)
+{
+    buf_t cursor;
+    buf_open(&cursor, arena);
+    mp_put_array(&cursor, 3);
+    mp_put_str(&cursor, kind);
+    mp_put_int(&cursor, (int64_t)at);
+    mp_put_str(&cursor, inner);
+    return seal_put(&self->seal, arena, "cursor", buf_bytes(&cursor));
+}
+
+mcp_refusal_t list_read_cursor(exchange_t *exchange, const mcp_message_t *message, const char *kind,
+                               size_t *at, const char **inner)
+{
+    arena_t *arena = exchange->arena;
+    bytes_t cursor = mcp_param(message, "cursor"), payload, field;
+    int64_t place = 0;
+    *inner = NULL;
+    *at = 0;
+    if (!cursor.size)
+        return (mcp_refusal_t){0};
+    const char *text = mp_text(arena, cursor);
+    if (!text || !seal_get(&exchange->gateway->seal, arena, "cursor", text, &payload) ||
+        !mp_at(payload, 0, &field) || !mp_equals(field, kind) || !mp_at(payload, 1, &field) ||
+        !mp_int(field, &place) || !mp_at(payload, 2, &field) || !(*inner = mp_text(arena, field)))
+        return mcp_refuse(message, 200, MCP_PARAMS,
+                          "params.cursor is no nextCursor of this list: begin without one");
+    *at = (size_t)place;
+    return (mcp_refusal_t){0};
+}
+
 static err_t list_done(pending_t *pending, call_t *call, const char *next)
 {
     exchange_t *exchange = pending->exchange;
@@ -30,15 +62,10 @@ static err_t list_done(pending_t *pending, call_t *call, const char *next)
         buf_puts(&out, pending->list->items.data);
     buf_puts(&out, "]");
     if (next) {
-        buf_t cursor;
-        buf_open(&cursor, exchange->arena);
-        mp_put_array(&cursor, 3);
-        mp_put_str(&cursor, pending->kind);
-        mp_put_int(&cursor, (int64_t)pending->at);
-        mp_put_str(&cursor, next);
-        buf_printf(
-            &out, ",\"nextCursor\":\"%s\"",
-            seal_put(&exchange->gateway->seal, exchange->arena, "cursor", buf_bytes(&cursor)));
+        buf_puts(&out, ",");
+        mcp_put_text(
+            &out, "nextCursor",
+            list_cursor(exchange->gateway, exchange->arena, pending->kind, pending->at, next));
     }
     mcp_put_cache(&out, &pending->message);
     mcp_close_result(&out);
@@ -95,7 +122,7 @@ static err_t begin_kept_list(gateway_t *self, call_t *call, pending_t *pending)
     peer_call_t request;
     for (; pending->at < self->pillar_count + kept_count(); pending->at++) {
         size_t index = pending->at - self->pillar_count;
-        if (!kept_lists(self, pending->kind, index))
+        if (!kept_lists(pending->exchange, pending->kind, index))
             continue;
         if (!strcmp(pending->kind, "templates")) {
             buf_puts(&pending->list->items, pending->list->any ? "," : "");
@@ -134,24 +161,17 @@ static err_t begin_list(void *state, call_t *call, void *ctx)
 
 mcp_refusal_t list_begin(exchange_t *exchange, const mcp_message_t *message, const char *kind)
 {
-    arena_t *arena = exchange->arena;
-    bytes_t cursor = mcp_param(message, "cursor"), payload, field;
-    int64_t at = 0;
-    const char *inner = NULL;
-    if (cursor.size) {
-        const char *text = mp_text(arena, cursor);
-        if (!text || !seal_get(&exchange->gateway->seal, arena, "cursor", text, &payload) ||
-            !mp_at(payload, 0, &field) || !mp_equals(field, kind) || !mp_at(payload, 1, &field) ||
-            !mp_int(field, &at) || !mp_at(payload, 2, &field) || !(inner = mp_text(arena, field)))
-            return mcp_refuse(message, 200, MCP_PARAMS,
-                              "params.cursor is no nextCursor of this list: begin without one");
-    }
+    size_t at;
+    const char *inner;
+    mcp_refusal_t refusal = list_read_cursor(exchange, message, kind, &at, &inner);
+    if (refusal.status)
+        return refusal;
     pending_t *pending = pending_new(exchange, message);
     pending->kind = kind;
-    pending->at = (size_t)at;
+    pending->at = at;
     pending->cursor = inner;
-    pending->list = ARENA_NEW(arena, pending_list_t);
-    buf_open(&pending->list->items, arena);
+    pending->list = ARENA_NEW(exchange->arena, pending_list_t);
+    buf_open(&pending->list->items, exchange->arena);
     pending_begin(pending, begin_list);
     return (mcp_refusal_t){0};
 }

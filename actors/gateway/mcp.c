@@ -49,6 +49,23 @@ bool mcp_declares(const mcp_message_t *message, const char *one, const char *two
            (!two || mp_get(field, two, &field));
 }
 
+bool mcp_has_tasks(const mcp_message_t *message)
+{
+    return !message->modern && !strcmp(message->version, "2025-11-25");
+}
+
+const char *mcp_traceparent(arena_t *arena, const char *text)
+{
+    static const char digits[] = "0123456789abcdef";
+    static const char zeros[] = "00000000000000000000000000000000";
+    if (!text || strlen(text) != 55 || strncmp(text, "00-", 3) != 0 || text[35] != '-' ||
+        text[52] != '-' || strspn(text + 3, digits) != 32 || strspn(text + 36, digits) != 16 ||
+        strspn(text + 53, digits) != 2 || !strncmp(text + 3, zeros, 32) ||
+        !strncmp(text + 36, zeros, 16))
+        return NULL;
+    return arena_strdup(arena, text);
+}
+
 /* ---- Headers ---- */
 
 static int base64_digit(char c)
@@ -280,6 +297,11 @@ static mcp_refusal_t read_legacy(arena_t *arena, const mcp_headers_t *headers, m
     if (!out->version)
         out->version = "2025-03-26";
     return fine;
+}
+
+const char *mcp_trace_of(arena_t *arena, const mcp_message_t *message)
+{
+    return mp_member_text(arena, meta_of(message), "traceparent");
 }
 
 mcp_refusal_t mcp_read(arena_t *arena, bytes_t value, const mcp_headers_t *headers,

@@ -16,6 +16,7 @@
 
 #define MCP_MODERN "2026-07-28"
 #define MCP_TASKS "io.modelcontextprotocol/tasks"
+#define MCP_RELATED_TASK "io.modelcontextprotocol/related-task"
 
 enum {
     MCP_PARSE = -32700,
@@ -73,6 +74,9 @@ const char *mcp_text_param(arena_t *arena, const mcp_message_t *message, const c
 /* Is capabilities.<one>[.<two>] declared in this modern message? */
 bool mcp_declares(const mcp_message_t *message, const char *one, const char *two);
 
+/* Is this of the one legacy version that has tasks? */
+bool mcp_has_tasks(const mcp_message_t *message);
+
 /* The tool that tools/call names and its arguments (size 0: none). */
 mcp_refusal_t mcp_read_call(arena_t *arena, const mcp_message_t *message, const char **name,
                             bytes_t *arguments);
@@ -115,6 +119,11 @@ const char *mcp_json(arena_t *arena, bytes_t value);
 const char *mcp_pretty(arena_t *arena, bytes_t value);
 /* "name":"text" */
 void mcp_put_text(buf_t *out, const char *name, const char *text);
+
+/* _meta.traceparent of a message; NULL when absent. */
+const char *mcp_trace_of(arena_t *arena, const mcp_message_t *message);
+/* A traceparent of W3C Trace Context, version 00; NULL when it is not one (or NULL). */
+const char *mcp_traceparent(arena_t *arena, const char *text);
 
 /* Decodes =?base64?…?= ; a value of another form is literal. NULL: bad padding or alphabet. */
 const char *mcp_header_value(arena_t *arena, const char *value);

@@ -7,13 +7,16 @@
 
 /* ---- Beginning ---- */
 
-static void put_capabilities(buf_t *out, const mcp_message_t *message)
+static void put_capabilities(buf_t *out, const mcp_message_t *message, bool has_tasks)
 {
     buf_puts(out, "\"capabilities\":{\"tools\":{\"listChanged\":true},"
                   "\"resources\":{\"listChanged\":true,\"subscribe\":true},"
                   "\"prompts\":{\"listChanged\":true},\"completions\":{},\"logging\":{}");
     if (message->modern)
-        buf_puts(out, ",\"extensions\":{\"io.modelcontextprotocol/tasks\":{}}");
+        buf_puts(out, ",\"extensions\":{\"" MCP_TASKS "\":{}}");
+    else if (has_tasks)
+        buf_puts(out,
+                 ",\"tasks\":{\"list\":{},\"cancel\":{},\"requests\":{\"tools\":{\"call\":{}}}}");
     buf_puts(out, "},\"instructions\":\"A team's desk (task_*), procedures (sop_*, run_*) and "
                   "memory (brain_*). Every tool takes an optional company.\"");
 }
@@ -39,7 +42,8 @@ static const char *initialize(exchange_t *exchange, const mcp_message_t *message
                "\"protocolVersion\":\"%s\",\"serverInfo\":{\"name\":\"agency\",\"title\":"
                "\"Agency\",\"version\":\"%s\"},",
                wanted, AGENCY_VERSION);
-    put_capabilities(&out, message);
+    put_capabilities(&out, message,
+                     !strcmp(wanted, "2025-11-25") && run_task_fits(exchange->gateway, RUN_TOOL));
     mcp_close_result(&out);
     return out.data;
 }
@@ -50,13 +54,18 @@ static const char *discover(exchange_t *exchange, const mcp_message_t *message)
     buf_open(&out, exchange->arena);
     mcp_open_result(&out, message, AGENCY_VERSION);
     buf_puts(&out, ",\"supportedVersions\":[\"" MCP_MODERN "\"],");
-    put_capabilities(&out, message);
+    put_capabilities(&out, message, false);
     mcp_put_cache(&out, message);
     mcp_close_result(&out);
     return out.data;
 }
 
 /* ---- Tools ---- */
+
+static bool offers(const void *exchange, const char *pillar)
+{
+    return exchange_offers(exchange, pillar);
+}
 
 static const char *list_tools(exchange_t *exchange, const mcp_message_t *message)
 {
@@ -65,9 +74,10 @@ static const char *list_tools(exchange_t *exchange, const mcp_message_t *message
     mcp_open_result(&out, message, AGENCY_VERSION);
     if (message->modern)
         buf_puts(&out, ",");
-    buf_puts(&out, exchange->only
-                       ? catalogue_json_of(exchange->gateway->catalogue, exchange->only, out.arena)
-                       : catalogue_json(exchange->gateway->catalogue));
+    bool all = !exchange->only && !exchange->principal.has_toolsets;
+    buf_puts(&out,
+             all ? catalogue_json(exchange->gateway->catalogue)
+                 : catalogue_json_of(exchange->gateway->catalogue, offers, exchange, out.arena));
     mcp_put_cache(&out, message);
     mcp_close_result(&out);
     return out.data;
@@ -119,7 +129,8 @@ static mcp_refusal_t subscribe(exchange_t *exchange, const mcp_message_t *messag
     if (!exchange->session.id)
         return bad_params(message, "a subscription needs a session: send the Mcp-Session-Id that "
                                    "initialize gave you");
-    session_subscribe(exchange->gateway, exchange->session.id, uri, on);
+    if (!session_subscribe(exchange, uri, on))
+        return bad_params(message, "params.uri names a company that is not yours");
     exchange_answer(exchange, 200, empty_result(exchange, message));
     return (mcp_refusal_t){0};
 }
@@ -188,6 +199,12 @@ mcp_refusal_t methods_handle(exchange_t *exchange, const mcp_message_t *message)
         return stream_listen(exchange, message);
     if (message->modern && (!strcmp(method, "tasks/get") || !strcmp(method, "tasks/update") ||
                             !strcmp(method, "tasks/cancel")))
+        return tasks_request(exchange, message);
+    if (mcp_has_tasks(message) && !strcmp(method, "tasks/list"))
+        return tasks_list(exchange, message);
+    if (mcp_has_tasks(message) &&
+        (!strcmp(method, "tasks/get") || !strcmp(method, "tasks/result") ||
+         !strcmp(method, "tasks/cancel")))
         return tasks_request(exchange, message);
     if (!message->modern && !strcmp(method, "logging/setLevel"))
         return set_level(exchange, message);

@@ -31,7 +31,17 @@
     F(INT, max_connections, opt(2000), 1, 100000, "Connections at once.")                          \
     F(INT, max_per_address, opt(2000), 1, 100000, "Connections of one address at once.")           \
     F(INT, idle_timeout_s, opt(120), 1, 86400, "A quiet connection is closed after this time.")    \
-    F(INT, call_timeout_ms, opt(120000), 100, 3600000, "Longest time a tool may take.")            \
+    F(INT, call_timeout_ms, opt(120000), 100, 3600000,                                             \
+      "Longest time a tool may take, or be silent when its client hears progress.")                \
+    F(STRS, tool_timeouts, opt(), 0, 256, "The same of single tools: TOOL=MS, ...")                \
+    F(INT, progress_timeout_ms, opt(3600000), 100, 86400000,                                       \
+      "Longest time of a call whose client hears progress.")                                       \
+    F(STR, access_log, opt(off), 1, 4096,                                                          \
+      "A line for each request: off, stderr, or the path of a file.")                              \
+    F(INT, access_log_bytes, opt(67108864), 4096, 10737418240,                                     \
+      "The file is set aside as FILE.1 when it is larger.")                                        \
+    F(INT, forget_pillar_ms, opt(300000), 0, 86400000,                                             \
+      "The tools of a pillar that was away so long are not listed; 0: they stay.")                 \
     F(INT, away_ms, opt(15000), 100, 3600000,                                                      \
       "A pillar that has answered nothing for so long, not even a ping, is away: calls end.")      \
     F(BOOL, forwards, opt(false), 0, 0,                                                            \
@@ -45,6 +55,13 @@
     F(INT, keep_alive_ms, opt(15000), 1000, 600000, "Time between comments on a quiet stream.")
 RECORD_STRUCT(gateway_settings, gateway_settings_FIELDS)
 
+/* The tool that begins a run and waits for it. */
+#define RUN_TOOL "sop_execute"
+enum { RUN_POLL_MS = 1000 };
+
+typedef struct tool_count tool_count_t;
+typedef struct access_log access_log_t;
+typedef struct task_watch task_watch_t;
 typedef struct stream stream_t;
 typedef struct session session_t;
 typedef struct replay replay_t;
@@ -70,6 +87,11 @@ typedef struct gateway {
     replay_t *replays;          /* answers that can be fetched later */
     struct pending *asking;     /* waiting for a client's answers */
     uint64_t next_number, salt; /* together never the same twice */
+    tool_count_t *tool_counts;  /* tools.c; NULL: none yet */
+    size_t tool_counts_count;
+    task_watch_t *task_watches;
+    access_log_t *access_log; /* NULL: off */
+    int64_t *away_since_ms;   /* of each pillar; 0: it is there */
 } gateway_t;
 
 /* What http_user of a parked request points to. */
@@ -99,10 +121,10 @@ typedef struct exchange {
     arena_t *arena;
     principal_t principal;
     session_claims_t session;
-    replay_t *replay;     /* NULL: the answer cannot be fetched later */
-    const char *old_door; /* answers go to this session's GET /sse; NULL: not that door */
-    const char *only;     /* the pillar whose tools are offered; NULL: all */
-    const char *traceparent;
+    replay_t *replay;        /* NULL: the answer cannot be fetched later */
+    const char *old_door;    /* answers go to this session's GET /sse; NULL: not that door */
+    const char *only;        /* the pillar whose tools are offered; NULL: all */
+    const char *traceparent; /* NULL: none */
     struct pending *calls;
 } exchange_t;
 
@@ -115,20 +137,36 @@ typedef struct pending {
     bytes_t arguments;
     call_t *call; /* NULL: not begun, or over */
     /* In MCP's own words (get.c, ask.c): */
-    const char *kind;  /* "tool", "prompt", "resource" */
+    const char *kind;  /* "tool", "prompt", "resource", "task" */
     const char *state; /* of the pillar, from the last round */
     bytes_t responses;
     const char *log_level;
     struct pending *next_asking;
     struct question *questions; /* open ones of a legacy client */
     int open_questions, rounds;
+    resume_fn_t *again; /* when the questions are answered */
+    int64_t asked_us;
     const char *company; /* NULL: the client's own */
     size_t at;           /* lists: which pillar, then which row of what is kept */
     const char *cursor;
     struct pending_list *list;
+    int64_t began_us, heard_us; /* the last sign of life */
+    bool counted, failed;       /* for the metrics of its tool */
+    bool wants_notes;           /* its client hears progress or a log */
+    double progress;            /* last one that was told; below 0: none */
+    /* A run (follow.c, tasks.c): */
+    const char *run, *task;    /* its id, and the sealed one of its task */
+    int64_t until_us;          /* how long it is waited for; -1: as the agent thinks */
+    bool beginning;            /* the run is being submitted: its id is not known */
+    bool called_off, owns_run; /* leaving calls it off */
+    int alone;
 } pending_t;
 
 /* ---- gateway.c ---- */
+
+/* Every pillar that there may be, listed here or not. */
+extern const char *const gateway_all_pillars[];
+extern const size_t gateway_all_pillar_count;
 
 /* Learns the tools of a pillar that serves some in MCP's own words anew. */
 void gateway_ask_tools(gateway_t *self, const char *pillar);
@@ -167,6 +205,15 @@ void exchange_let_go(exchange_t *exchange);
 void exchange_cancel(exchange_t *exchange);
 /* The client went away. */
 void exchange_gone(exchange_t *exchange);
+/* Are the tools of this pillar for this client, by its path and its token? */
+bool exchange_offers(const exchange_t *exchange, const char *pillar);
+/* Will the answer of this message be a stream on which somebody hears progress or a log? */
+bool exchange_hears_notes(const exchange_t *exchange, const mcp_message_t *message);
+/* Whose resource or task is meant: `named`, or the only one that the client has; NULL: it must say.
+ */
+const char *exchange_company(const exchange_t *exchange, const char *named);
+/* For the access log: what is asked for, and of which company; either may be NULL. */
+void exchange_names(exchange_t *exchange, const char *name, const char *company);
 bool exchange_may_stream(const exchange_t *exchange);
 /* Where the client may lose its stream and fetch the rest later, the stream says how. */
 void exchange_fetchable(exchange_t *exchange, const mcp_message_t *message);
@@ -199,6 +246,14 @@ mcp_refusal_t methods_handle(exchange_t *exchange, const mcp_message_t *message)
 
 /* ---- tools.c, get.c, list.c, complete.c: by method ---- */
 
+/* ERR_ARGUMENT: gateway.tool_timeouts makes no sense. */
+err_t tools_check_settings(const gateway_settings_t *settings, arena_t *arena);
+int64_t tools_timeout_ms(const gateway_t *self, const char *tool);
+/* The result of a tool that failed. */
+err_t tools_failed(pending_t *pending, call_t *call, err_t err);
+void tools_count(gateway_t *self, const char *tool, bool failed, int64_t took_us);
+void tools_measure(const gateway_t *self, metrics_t *out);
+
 mcp_refusal_t tools_call(exchange_t *exchange, const mcp_message_t *message);
 /* tools/call of a tool that is not made of rows, prompts/get, resources/read; kind: "tool",
  * "prompt", "resource". */
@@ -208,13 +263,21 @@ err_t get_again(void *self, call_t *call, void *reply, void *ctx);
 err_t get_missing(pending_t *pending, call_t *call);
 /* The next pillar with words of its own, from `at` on; NULL: none. */
 const char *get_next_pillar(const gateway_t *self, size_t *at);
+/* Cursors of lists: which list, where in it, and the cursor of whoever keeps it. */
+const char *list_cursor(gateway_t *self, arena_t *arena, const char *kind, size_t at,
+                        const char *inner);
+mcp_refusal_t list_read_cursor(exchange_t *exchange, const mcp_message_t *message, const char *kind,
+                               size_t *at, const char **inner);
 mcp_refusal_t list_begin(exchange_t *exchange, const mcp_message_t *message, const char *kind);
 mcp_refusal_t complete_begin(exchange_t *exchange, const mcp_message_t *message);
 
 /* ---- ask.c: a pillar wants input from the client ---- */
 
 err_t ask_modern(pending_t *pending, call_t *call, bytes_t reply);
+/* pending->again runs when all is answered. */
 err_t ask_legacy(pending_t *pending, call_t *call, bytes_t inputs);
+/* Can this legacy client answer such a question? */
+bool ask_can(const exchange_t *exchange, const char *method);
 /* pending->state from params.requestState; false: it is not ours, or not for this. */
 bool ask_unseal(pending_t *pending, const char *text);
 /* A legacy client answers a question. False: nobody asked. */
@@ -222,29 +285,51 @@ bool ask_on_response(exchange_t *exchange, const mcp_message_t *message, bytes_t
 /* Its client has gone for good: nobody will answer. */
 void ask_forget(pending_t *pending);
 
-/* ---- tasks.c, run_task.c ---- */
+/* ---- follow.c: waiting for a run ---- */
 
-/* A tool of rows that becomes a task. */
-mcp_refusal_t tasks_begin(exchange_t *exchange, const mcp_message_t *message, const char *pillar,
-                          const char *tool, bytes_t arguments);
+/* Work: tools/call of sop_execute, and tasks/result of pending->run. */
+err_t follow_tool(void *state, call_t *call, void *ctx);
+err_t follow_result(void *state, call_t *call, void *ctx);
+/* Its client cancels: the run is called off. True: leave the call alone, it ends by itself. */
+bool follow_cancel(pending_t *pending);
+
+/* ---- tasks.c ---- */
+
+/* The tool of the pending becomes a task. */
+mcp_refusal_t tasks_begin(pending_t *pending);
+/* tasks/get, /update, /cancel, /result. */
 mcp_refusal_t tasks_request(exchange_t *exchange, const mcp_message_t *message);
+mcp_refusal_t tasks_list(exchange_t *exchange, const mcp_message_t *message);
+mcp_refusal_t tasks_unknown(const mcp_message_t *message);
 /* A pillar with words of its own made one. */
 err_t tasks_created(pending_t *pending, call_t *call, const char *id, bytes_t detail);
 
-/* A tool that becomes a task for clients that have them. */
+/* ---- run_task.c: how a run looks as a task ---- */
+
+/* Can this tool be a task? */
 bool run_task_fits(const gateway_t *self, const char *tool);
-bytes_t run_task_args(arena_t *arena, bytes_t arguments);
-void run_task_put(arena_t *arena, bytes_t run, const char *text, int64_t now_ms, bool full,
+/* The call that puts it into the queue. */
+peer_call_t run_task_start(const pending_t *pending);
+bool run_task_over(arena_t *arena, bytes_t run);
+bool run_task_asks(arena_t *arena, bytes_t run);
+/* {"step":{method, params}} as JSON; `task`: the sealed id, or NULL. */
+const char *run_task_question(arena_t *arena, bytes_t run, const char *task);
+/* Members of a task of the extension, behind others; of version 2025-11-25; and of what
+ * tasks/result answers. `first`: it has only just begun. */
+void run_task_put(arena_t *arena, bytes_t run, const char *text, int64_t now_ms, bool first,
                   buf_t *out);
-/* The next call for pending->message, a tasks/…; `run` empty: read it first. False: nothing to do.
- */
-bool run_task_call(const pending_t *pending, const char *id, bytes_t run, peer_call_t *out);
+void run_task_put_legacy(arena_t *arena, bytes_t run, const char *task, int64_t now_ms, bool first,
+                         buf_t *out);
+void run_task_put_result(arena_t *arena, bytes_t run, const char *text, const char *task,
+                         buf_t *out);
+/* The call that says pending->responses to the step that waits. False: nothing to say. */
+bool run_task_answer(const pending_t *pending, bytes_t run, const char *id, peer_call_t *out);
 
 /* ---- kept.c: what pillars keep, by their tools ---- */
 
 size_t kept_count(void);
 /* Does this row have something in a list of the kind? */
-bool kept_lists(const gateway_t *self, const char *kind, size_t index);
+bool kept_lists(const exchange_t *exchange, const char *kind, size_t index);
 const char *kept_template(arena_t *arena, size_t index);
 /* The call that lists; false: such are only read by id. */
 bool kept_list_call(const pending_t *pending, size_t index, peer_call_t *out);
@@ -255,8 +340,27 @@ bool kept_get_call(pending_t *pending, peer_call_t *out);
 void kept_put_result(const pending_t *pending, bytes_t body, buf_t *out);
 bool kept_complete_call(const pending_t *pending, size_t *index, peer_call_t *out);
 uint32_t kept_put_values(arena_t *arena, size_t index, bytes_t body, const char *begin, buf_t *out);
+/* Something kept changed: whoever subscribed to its URI hears. */
+void kept_changed(gateway_t *self, arena_t *arena, const char *kind, const char *company,
+                  const char *id);
 /* A tool of rows succeeded: whoever listens hears what it changed. */
 void kept_on_success(gateway_t *self, const char *tool);
+
+/* ---- task_status.c: hints about tasks on the stream of their session ---- */
+
+void task_status_watch(const exchange_t *exchange, const char *run, const char *company,
+                       const char *task);
+/* The session has ended. */
+void task_status_forget(gateway_t *self, const char *session);
+void task_status_changed(gateway_t *self, const char *company, const char *run);
+void task_status_close(gateway_t *self);
+
+/* ---- access_log.c ---- */
+
+/* ERR_IO when the file cannot be written. */
+err_t access_log_open(const gateway_settings_t *settings, arena_t *arena, access_log_t **out);
+void access_log_close(access_log_t **log);
+void access_log_write(access_log_t *log, const http_done_t *done);
 
 /* ---- pages.c: probes, metrics and the scale, without JSON-RPC ---- */
 
@@ -274,7 +378,8 @@ mcp_refusal_t session_read(gateway_t *self, arena_t *arena, const principal_t *p
 void session_end(gateway_t *self, const char *id);
 void session_set_level(gateway_t *self, const char *id, const char *level);
 const char *session_level(const gateway_t *self, const char *id);
-void session_subscribe(gateway_t *self, const char *id, const char *uri, bool on);
+/* False: it is a resource of a company that the client may not see. */
+bool session_subscribe(exchange_t *exchange, const char *uri, bool on);
 
 /* GET /mcp and GET /sse. */
 void stream_get(gateway_t *self, http_request_t *request, const principal_t *principal, bool old);
@@ -284,6 +389,8 @@ void stream_gone(gateway_t *self, stream_t *stream);
 bool stream_send(gateway_t *self, const char *session, const char *json);
 /* "tools", "prompts", "resources", or the URI of a resource that changed. */
 void streams_changed(gateway_t *self, const char *what);
+/* The same of what belongs to a company: only its own clients hear. */
+void streams_changed_of(gateway_t *self, const char *what, const char *company);
 void streams_tend(gateway_t *self);
 void streams_close(gateway_t *self);
 

@@ -51,6 +51,11 @@ static void on_message(exchange_t *exchange, bytes_t value)
     }
     if (exchange->session.id && !http_header(exchange->request, "MCP-Protocol-Version"))
         message.version = exchange->session.version;
+    if (exchange->request && !refusal.status)
+        http_log_method(exchange->request, exchange->batch ? "batch" : message.method);
+    if (!exchange->traceparent && (exchange->traceparent = mcp_traceparent(
+                                       exchange->arena, mcp_trace_of(exchange->arena, &message))))
+        http_log_who(exchange->request, NULL, exchange->traceparent);
     if (refusal.status && exchange->batch)
         refusal.status = 200;
     if (!refusal.status && message.kind == MCP_REQUEST)

@@ -1,4 +1,5 @@
-/* run_task: a run of a procedure, as a task of MCP. */
+/* run_task: a run in the durable queue, as a task of MCP: how it looks in the extension and in
+ * version 2025-11-25, what it asks, and what is said to it. No calls but those it names. */
 #include "actors/gateway/parts.h"
 
 #include <string.h>
@@ -6,20 +7,20 @@
 #include "proto/json.h"
 #include "proto/mp.h"
 
+/* ---- Which tools, and how they begin ---- */
+
 bool run_task_fits(const gateway_t *self, const char *tool)
 {
-    return !strcmp(tool, "sop_execute") && catalogue_find(self->catalogue, "run_get", NULL);
+    return catalogue_is_long(self->catalogue, tool) &&
+           catalogue_find(self->catalogue, "run_get", NULL);
 }
 
-/* The same arguments, but it is not waited for: the run is on disk when the answer comes. */
-bytes_t run_task_args(arena_t *arena, bytes_t arguments)
+/* The same arguments without wait_ms. */
+static uint32_t put_arguments(buf_t *out, bytes_t arguments)
 {
-    buf_t out;
     bytes_t key, value;
     mp_value_t head = {.count = 0};
     uint32_t kept = 0;
-    buf_t pairs;
-    buf_open(&pairs, arena);
     mp_reader_t reader = mp_reader(arguments);
     if (arguments.size)
         mp_read(&reader, &head);
@@ -28,31 +29,82 @@ bytes_t run_task_args(arena_t *arena, bytes_t arguments)
             break;
         if (mp_equals(key, "wait_ms"))
             continue;
-        mp_put_raw(&pairs, key);
-        mp_put_raw(&pairs, value);
+        mp_put_raw(out, key);
+        mp_put_raw(out, value);
         kept++;
     }
+    return kept;
+}
+
+static bytes_t map_of(arena_t *arena, const buf_t *pairs, uint32_t count)
+{
+    buf_t out;
     buf_open(&out, arena);
-    mp_put_map(&out, kept + 1);
-    buf_put(&out, pairs.data, pairs.size);
-    mp_put_str(&out, "wait_ms");
-    mp_put_int(&out, 0);
+    mp_put_map(&out, count);
+    buf_put(&out, pairs->data, pairs->size);
     return buf_bytes(&out);
+}
+
+/* A procedure is a run already; any other tool becomes a run of one step. Neither is waited for:
+ * the run is on disk when the answer comes. */
+peer_call_t run_task_start(const pending_t *pending)
+{
+    arena_t *arena = pending->exchange->arena;
+    buf_t pairs;
+    buf_open(&pairs, arena);
+    bool sop = !strcmp(pending->tool, RUN_TOOL);
+    uint32_t count = put_arguments(&pairs, pending->arguments);
+    if (sop) {
+        mp_put_str(&pairs, "wait_ms");
+        mp_put_int(&pairs, 0);
+        return pending_request(pending, "agent", RUN_TOOL, map_of(arena, &pairs, count + 1));
+    }
+    bytes_t args = map_of(arena, &pairs, count);
+    buf_open(&pairs, arena);
+    mp_put_str(&pairs, "tool");
+    mp_put_str(&pairs, pending->tool);
+    mp_put_str(&pairs, "args");
+    mp_put_raw(&pairs, args);
+    if (pending->company) {
+        mp_put_str(&pairs, "company");
+        mp_put_str(&pairs, pending->company);
+    }
+    return pending_request(pending, "agent", "tool_run",
+                           map_of(arena, &pairs, pending->company ? 3 : 2));
 }
 
 /* ---- What it looks like ---- */
 
-static const char *status_of(const char *state)
+typedef struct look {
+    const char *state, *extension, *legacy;
+    bool over;
+} look_t;
+
+/* To the extension a tool that failed is a completed task; to 2025-11-25 a failed one. */
+static const look_t looks[] = {{"completed", "completed", "completed", true},
+                               {"failed", "completed", "failed", true},
+                               {"buried", "completed", "failed", true},
+                               {"cancelled", "cancelled", "cancelled", true},
+                               {"input_required", "input_required", "input_required", false},
+                               {NULL, "working", "working", false}};
+
+static const look_t *look_of(arena_t *arena, bytes_t run)
 {
-    static const char *const names[][2] = {{"completed", "completed"},
-                                           {"failed", "completed"}, /* the tool failed */
-                                           {"buried", "completed"},
-                                           {"cancelled", "cancelled"},
-                                           {"input_required", "input_required"}};
-    for (size_t i = 0; state && i < sizeof(names) / sizeof(names[0]); i++)
-        if (!strcmp(names[i][0], state))
-            return names[i][1];
-    return "working";
+    const char *state = mp_member_text(arena, run, "state");
+    const look_t *look = looks;
+    while (look->state && (!state || strcmp(look->state, state) != 0))
+        look++;
+    return look;
+}
+
+bool run_task_over(arena_t *arena, bytes_t run)
+{
+    return look_of(arena, run)->over;
+}
+
+bool run_task_asks(arena_t *arena, bytes_t run)
+{
+    return !strcmp(look_of(arena, run)->legacy, "input_required");
 }
 
 /* The step that somebody has to say something about; size 0: none. */
@@ -71,108 +123,139 @@ static bool is_approval(bytes_t step)
     return step.size && mp_equals(mp_member(step, "kind"), "approve");
 }
 
-static void put_question(arena_t *arena, bytes_t run, buf_t *out)
+const char *run_task_question(arena_t *arena, bytes_t run, const char *task)
 {
     bytes_t step = waiting_step(run);
     const char *why = mp_member_text(arena, run, "why"),
                *title = mp_member_text(arena, step, "title");
-    buf_puts(out, ",\"inputRequests\":{\"step\":{\"method\":\"elicitation/create\",\"params\":{");
-    mcp_put_text(out, "message",
+    buf_t out;
+    buf_open(&out, arena);
+    buf_puts(&out, "{\"step\":{\"method\":\"elicitation/create\",\"params\":{");
+    if (task) {
+        buf_puts(&out, "\"_meta\":{\"" MCP_RELATED_TASK "\":{");
+        mcp_put_text(&out, "taskId", task);
+        buf_puts(&out, "}},");
+    }
+    mcp_put_text(&out, "message",
                  arena_printf(arena, "%s%s%s", title ? title : "The run waits", why ? ": " : "",
                               why ? why : ""));
-    buf_puts(out, is_approval(step)
-                      ? ",\"requestedSchema\":{\"type\":\"object\",\"properties\":{\"approve\":{"
-                        "\"type\":\"boolean\",\"description\":\"May it go on?\"},\"note\":{"
-                        "\"type\":\"string\",\"description\":\"A remark, or why not.\"}},"
-                        "\"required\":[\"approve\"]}}}}"
-                      : ",\"requestedSchema\":{\"type\":\"object\",\"properties\":{\"result\":{"
-                        "\"type\":\"string\",\"description\":\"What came of this step.\"}},"
-                        "\"required\":[\"result\"]}}}}");
+    buf_puts(&out, is_approval(step)
+                       ? ",\"requestedSchema\":{\"type\":\"object\",\"properties\":{\"approve\":{"
+                         "\"type\":\"boolean\",\"description\":\"May it go on?\"},\"note\":{"
+                         "\"type\":\"string\",\"description\":\"A remark, or why not.\"}},"
+                         "\"required\":[\"approve\"]}}}}"
+                       : ",\"requestedSchema\":{\"type\":\"object\",\"properties\":{\"result\":{"
+                         "\"type\":\"string\",\"description\":\"What came of this step.\"}},"
+                         "\"required\":[\"result\"]}}}}");
+    return out.data;
 }
 
-void run_task_put(arena_t *arena, bytes_t run, const char *text, int64_t now_ms, bool full,
-                  buf_t *out)
+/* What the tool answered: of a run that is one, the run; of one step, the result of the step. */
+static void put_result(arena_t *arena, bytes_t run, const char *text, buf_t *out)
 {
-    const char *state = mp_member_text(arena, run, "state"), *status = status_of(state);
-    const char *why = mp_member_text(arena, run, "why");
+    bytes_t body = run;
+    bool fine = !strcmp(look_of(arena, run)->legacy, "completed");
+    const char *sop = mp_member_text(arena, run, "sop");
+    if (sop && strchr(sop, ':')) {
+        body = mp_member(run, "result");
+        text = fine ? NULL : mp_member_text(arena, run, "error");
+    }
+    buf_puts(out, "\"content\":[{\"type\":\"text\",");
+    mcp_put_text(out, "text", text && *text ? text : mcp_pretty(arena, body));
+    buf_puts(out, "}]");
+    if (!fine) {
+        buf_puts(out, ",\"isError\":true");
+    } else {
+        buf_puts(out, ",\"structuredContent\":");
+        buf_puts(out, mcp_json(arena, body));
+    }
+}
+
+static void put_times(arena_t *arena, bytes_t run, bool first, int64_t now_ms, buf_t *out)
+{
     int64_t created = 0, finished = 0;
     mp_int(mp_member(run, "created_ms"), &created);
     if (!mp_member(run, "finished_ms").size || !mp_int(mp_member(run, "finished_ms"), &finished))
         finished = now_ms;
-    buf_printf(out,
-               ",\"status\":\"%s\",\"createdAt\":\"%s\",\"lastUpdatedAt\":\"%s\",\"ttlMs\":null,"
-               "\"pollIntervalMs\":1000",
-               full ? status : "working", record_time_text(arena, created),
-               record_time_text(arena, full ? finished : created));
-    if (why) {
-        buf_puts(out, ",");
-        mcp_put_text(out, "statusMessage", why);
-    }
-    if (full && !strcmp(status, "completed")) {
-        buf_puts(out, ",\"result\":{\"content\":[{\"type\":\"text\",");
-        mcp_put_text(out, "text", text && *text ? text : mcp_pretty(arena, run));
-        buf_puts(out, "}]");
-        if (strcmp(state, "completed") != 0) {
-            buf_puts(out, ",\"isError\":true");
-        } else {
-            buf_puts(out, ",\"structuredContent\":");
-            json_from_msgpack(run, JSON_COMPACT, out);
-        }
+    buf_printf(out, "\"createdAt\":\"%s\",\"lastUpdatedAt\":\"%s\"",
+               record_time_text(arena, created),
+               record_time_text(arena, first ? created : finished));
+}
+
+static void put_why(arena_t *arena, bytes_t run, buf_t *out)
+{
+    const char *why = mp_member_text(arena, run, "why");
+    if (!why)
+        why = mp_member_text(arena, run, "error");
+    if (!why)
+        return;
+    buf_puts(out, ",");
+    mcp_put_text(out, "statusMessage", why);
+}
+
+void run_task_put(arena_t *arena, bytes_t run, const char *text, int64_t now_ms, bool first,
+                  buf_t *out)
+{
+    const look_t *look = look_of(arena, run);
+    buf_printf(out, ",\"status\":\"%s\",", first ? "working" : look->extension);
+    put_times(arena, run, first, now_ms, out);
+    buf_printf(out, ",\"ttlMs\":null,\"pollIntervalMs\":%d", RUN_POLL_MS);
+    put_why(arena, run, out);
+    if (!first && !strcmp(look->extension, "completed")) {
+        buf_puts(out, ",\"result\":{");
+        put_result(arena, run, text, out);
         buf_puts(out, "}");
     }
-    if (full && !strcmp(status, "input_required"))
-        put_question(arena, run, out);
+    if (!first && run_task_asks(arena, run))
+        buf_printf(out, ",\"inputRequests\":%s", run_task_question(arena, run, NULL));
+}
+
+void run_task_put_legacy(arena_t *arena, bytes_t run, const char *task, int64_t now_ms, bool first,
+                         buf_t *out)
+{
+    mcp_put_text(out, "taskId", task);
+    buf_printf(out, ",\"status\":\"%s\",", first ? "working" : look_of(arena, run)->legacy);
+    put_times(arena, run, first, now_ms, out);
+    buf_printf(out, ",\"ttl\":null,\"pollInterval\":%d", RUN_POLL_MS);
+    put_why(arena, run, out);
+}
+
+void run_task_put_result(arena_t *arena, bytes_t run, const char *text, const char *task,
+                         buf_t *out)
+{
+    buf_puts(out, "\"_meta\":{\"" MCP_RELATED_TASK "\":{");
+    mcp_put_text(out, "taskId", task);
+    buf_puts(out, "}},");
+    put_result(arena, run, text, out);
 }
 
 /* ---- What the client says to it ---- */
 
-/* What tasks/update says to a run; NULL: nothing that it waits for. */
-static const char *update_call(const pending_t *pending, bytes_t run, const char *id, bytes_t *args)
+bool run_task_answer(const pending_t *pending, bytes_t run, const char *id, peer_call_t *out)
 {
     arena_t *arena = pending->exchange->arena;
     bytes_t answer = mp_member(pending->responses, "step"), content = mp_member(answer, "content");
     bytes_t step = waiting_step(run);
-    bool accepted = mp_equals(mp_member(answer, "action"), "accept"), approve = false;
+    bool accepted = mp_equals(mp_member(answer, "action"), "accept");
     const char *note = mp_member_text(arena, content, "note"),
                *result = mp_member_text(arena, content, "result");
     if (!answer.size || !step.size)
-        return NULL;
-    if (is_approval(step) && accepted && mp_bool(mp_member(content, "approve"), &approve) &&
-        approve) {
-        *args = pending_args(pending, "id", id, "note", note);
-        return "approve";
+        return false;
+    if (is_approval(step) && accepted && mp_member_true(content, "approve")) {
+        *out = pending_request(pending, "agent", "approve",
+                               pending_args(pending, "id", id, "note", note));
+        return true;
     }
     if (is_approval(step)) {
-        *args = pending_args(pending, "id", id, "why", note && *note ? note : "declined");
-        return "reject";
+        *out = pending_request(
+            pending, "agent", "reject",
+            pending_args(pending, "id", id, "why", note && *note ? note : "declined"));
+        return true;
     }
     if (accepted && !result)
-        return NULL;
-    *args = pending_args(pending, "id", id, accepted ? "result" : "error",
-                         accepted ? result : "declined by the client");
-    return accepted ? "step_complete" : "step_fail";
-}
-
-bool run_task_call(const pending_t *pending, const char *id, bytes_t run, peer_call_t *out)
-{
-    const char *operation = pending->message.method + strlen("tasks/");
-    bytes_t args;
-    if (!run.size) {
-        *out = pending_request(pending, "agent", "run_get",
-                               pending_args(pending, "id", id, NULL, NULL));
-        return true;
-    }
-    if (!strcmp(operation, "cancel")) {
-        const char *status = status_of(mp_member_text(pending->exchange->arena, run, "state"));
-        if (!strcmp(status, "completed") || !strcmp(status, "cancelled"))
-            return false;
-        *out = pending_request(pending, "agent", "task_cancel",
-                               pending_args(pending, "id", id, NULL, NULL));
-        return true;
-    }
-    const char *method = !strcmp(operation, "update") ? update_call(pending, run, id, &args) : NULL;
-    if (!method)
         return false;
-    *out = pending_request(pending, "agent", method, args);
+    bytes_t args = pending_args(pending, "id", id, accepted ? "result" : "error",
+                                accepted ? result : "declined by the client");
+    *out = pending_request(pending, "agent", accepted ? "step_complete" : "step_fail", args);
     return true;
 }

@@ -9,6 +9,12 @@
 
 enum { REPLAY_BYTES_MOST = 8 << 20, REPLAYS_MOST = 1024, URIS_MOST = 256, RETRY_MS = 500 };
 
+/* agency://memory/ID?company=NAME: what changes is told by path and company. */
+typedef struct subject {
+    const char *uri, *path;
+    const char *company; /* NULL: of none, such a path is enough */
+} subject_t;
+
 typedef enum stream_kind { STREAM_GET, STREAM_SSE, STREAM_LISTEN } stream_kind_t;
 
 struct stream {
@@ -22,14 +28,16 @@ struct stream {
     const char *subscription; /* of STREAM_LISTEN: the request id as JSON */
     bytes_t id;
     bool tools, prompts, resources;
-    strs_t uris;
+    subject_t *subjects;
+    size_t subject_count;
     replay_t *replay; /* whose rest it carries */
     int64_t sent_us;
 };
 
 typedef struct watch {
     struct watch *next;
-    char *uri;
+    arena_t *arena;
+    subject_t subject;
 } watch_t;
 
 /* What is remembered of a session beside its id. */
@@ -126,15 +134,42 @@ mcp_refusal_t session_read(gateway_t *self, arena_t *arena, const principal_t *p
     return (mcp_refusal_t){0};
 }
 
+/* ---- What is subscribed to ---- */
+
+/* False: the client may not see that company. */
+static bool read_subject(const exchange_t *exchange, arena_t *arena, const char *uri,
+                         subject_t *out)
+{
+    static const char mark[] = "?company=";
+    const char *at = strstr(uri, mark), *named = at ? at + strlen(mark) : NULL;
+    const char *company = exchange_company(exchange, named);
+    if (named && !principal_may(&exchange->principal, named))
+        return false;
+    out->uri = arena_strdup(arena, uri);
+    out->path = at ? arena_strndup(arena, uri, (size_t)(at - uri)) : out->uri;
+    out->company = arena_strdup(arena, company ? company : "");
+    return true;
+}
+
+static bool is_about(const subject_t *subject, const char *path, const char *company)
+{
+    return !strcmp(subject->path, path) && (!company || !strcmp(subject->company, company));
+}
+
 /* ---- What is remembered ---- */
+
+static void watch_free(watch_t *watch)
+{
+    arena_t *arena = watch->arena;
+    arena_destroy(&arena);
+}
 
 static void session_free(session_t *session)
 {
     while (session->watches) {
         watch_t *watch = session->watches;
         session->watches = watch->next;
-        free(watch->uri);
-        free(watch);
+        watch_free(watch);
     }
     free(session->id);
     free(session);
@@ -184,27 +219,32 @@ const char *session_level(const gateway_t *self, const char *id)
     return session && *session->level ? session->level : "info";
 }
 
-void session_subscribe(gateway_t *self, const char *id, const char *uri, bool on)
+bool session_subscribe(exchange_t *exchange, const char *uri, bool on)
 {
-    session_t *session = session_keep(self, id);
+    session_t *session = session_keep(exchange->gateway, exchange->session.id);
     for (watch_t **at = &session->watches; *at; at = &(*at)->next)
-        if (!strcmp((*at)->uri, uri)) {
+        if (!strcmp((*at)->subject.uri, uri)) {
             watch_t *watch = *at;
             if (on)
-                return;
+                return true;
             *at = watch->next;
-            free(watch->uri);
-            free(watch);
+            watch_free(watch);
             session->watch_count--;
-            return;
+            return true;
         }
-    watch_t *watch = on && session->watch_count < URIS_MOST ? calloc(1, sizeof(*watch)) : NULL;
-    if (!watch)
-        return;
-    watch->uri = strdup(uri);
+    if (!on || session->watch_count >= URIS_MOST)
+        return true;
+    arena_t *arena = arena_new();
+    watch_t *watch = ARENA_NEW(arena, watch_t);
+    watch->arena = arena;
+    if (!read_subject(exchange, arena, uri, &watch->subject)) {
+        arena_destroy(&arena);
+        return false;
+    }
     watch->next = session->watches;
     session->watches = watch;
     session->watch_count++;
+    return true;
 }
 
 /* ---- Streams ---- */
@@ -399,7 +439,7 @@ static bool wants(bytes_t filter, const char *name)
     return filter.size && mp_get(filter, name, &field) && mp_bool(field, &value) && value;
 }
 
-static void read_filter(stream_t *stream, bytes_t filter)
+static void read_filter(const exchange_t *exchange, stream_t *stream, bytes_t filter)
 {
     bytes_t list, item;
     mp_value_t head;
@@ -411,11 +451,13 @@ static void read_filter(stream_t *stream, bytes_t filter)
     mp_reader_t reader = mp_reader(list);
     if (!mp_read(&reader, &head) || head.type != MP_ARRAY)
         return;
-    const char **uris = ARENA_ARRAY(stream->arena, const char *, URIS_MOST);
-    for (uint32_t i = 0; i < head.count && i < URIS_MOST && mp_slice(&reader, &item); i++)
-        if ((uris[stream->uris.count] = mp_text(stream->arena, item)))
-            stream->uris.count++;
-    stream->uris.items = uris;
+    stream->subjects = ARENA_ARRAY(stream->arena, subject_t, URIS_MOST);
+    for (uint32_t i = 0; i < head.count && i < URIS_MOST && mp_slice(&reader, &item); i++) {
+        const char *uri = mp_text(stream->arena, item);
+        if (uri &&
+            read_subject(exchange, stream->arena, uri, &stream->subjects[stream->subject_count]))
+            stream->subject_count++; /* the others are not among what is acknowledged */
+    }
 }
 
 static void put_subscription(buf_t *out, const stream_t *stream)
@@ -444,11 +486,12 @@ static void acknowledge(stream_t *stream)
             buf_printf(&out, "%s\"%s\":true", comma, rows[i].name);
             comma = ",";
         }
-    if (stream->uris.count) {
+    if (stream->subject_count) {
         buf_printf(&out, "%s\"resourceSubscriptions\":[", comma);
-        for (size_t i = 0; i < stream->uris.count; i++) {
+        for (size_t i = 0; i < stream->subject_count; i++) {
+            const char *uri = stream->subjects[i].uri;
             buf_puts(&out, i ? "," : "");
-            json_put_string(&out, stream->uris.items[i], strlen(stream->uris.items[i]));
+            json_put_string(&out, uri, strlen(uri));
         }
         buf_puts(&out, "]");
     }
@@ -482,7 +525,7 @@ mcp_refusal_t stream_listen(exchange_t *exchange, const mcp_message_t *message)
     stream->subscription = text ? id.data : arena_printf(stream->arena, "\"%s\"", id.data);
     stream->id =
         (bytes_t){arena_copy(stream->arena, message->id.data, message->id.size), message->id.size};
-    read_filter(stream, filter);
+    read_filter(exchange, stream, filter);
     acknowledge(stream);
     return (mcp_refusal_t){0};
 }
@@ -513,40 +556,57 @@ static void notify(stream_t *stream, const char *what, bool is_list)
     arena_destroy(&arena);
 }
 
-static bool listens(const gateway_t *self, const stream_t *stream, const char *what, bool is_list)
+static bool wants_list(const stream_t *stream, const char *what)
 {
-    if (stream->replay)
-        return false;
-    if (stream->kind != STREAM_LISTEN && is_list)
+    if (stream->kind != STREAM_LISTEN)
         return true;
+    return !strcmp(what, "tools")     ? stream->tools
+           : !strcmp(what, "prompts") ? stream->prompts
+                                      : stream->resources;
+}
+
+/* The URI as the client gave it; NULL: it did not ask for this. */
+static const char *subscribed(const gateway_t *self, const stream_t *stream, const char *path,
+                              const char *company)
+{
     if (stream->kind != STREAM_LISTEN) {
         const session_t *session = session_find(self, stream->session);
         for (const watch_t *at = session ? session->watches : NULL; at; at = at->next)
-            if (!strcmp(at->uri, what))
-                return true;
-        return false;
+            if (is_about(&at->subject, path, company))
+                return at->subject.uri;
+        return NULL;
     }
-    if (is_list)
-        return !strcmp(what, "tools")     ? stream->tools
-               : !strcmp(what, "prompts") ? stream->prompts
-                                          : stream->resources;
-    for (size_t i = 0; i < stream->uris.count; i++)
-        if (!strcmp(stream->uris.items[i], what))
-            return true;
-    return false;
+    for (size_t i = 0; i < stream->subject_count; i++)
+        if (is_about(&stream->subjects[i], path, company))
+            return stream->subjects[i].uri;
+    return NULL;
+}
+
+void streams_changed_of(gateway_t *self, const char *what, const char *company)
+{
+    for (stream_t *at = self->streams; at; at = at->next) {
+        const char *uri = at->replay ? NULL : subscribed(self, at, what, company);
+        if (uri)
+            notify(at, uri, false);
+    }
 }
 
 void streams_changed(gateway_t *self, const char *what)
 {
-    bool is_list = !strcmp(what, "tools") || !strcmp(what, "prompts") || !strcmp(what, "resources");
+    if (strcmp(what, "tools") != 0 && strcmp(what, "prompts") != 0 &&
+        strcmp(what, "resources") != 0) {
+        streams_changed_of(self, what, NULL);
+        return;
+    }
     for (stream_t *at = self->streams; at; at = at->next)
-        if (listens(self, at, what, is_list))
-            notify(at, what, is_list);
+        if (!at->replay && wants_list(at, what))
+            notify(at, what, true);
 }
 
 void session_end(gateway_t *self, const char *id)
 {
     session_keep(self, id)->ended = true;
+    task_status_forget(self, id);
     for (stream_t *at = self->streams, *next; at; at = next) {
         next = at->next;
         if (at->session && !strcmp(at->session, id))

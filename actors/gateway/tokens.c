@@ -21,13 +21,42 @@ struct tokens {
     token_t *list;
     size_t count, capacity;
     struct timespec changed;
+    const char *const *pillars;
+    size_t pillar_count;
 };
+
+static strs_t copy_list(arena_t *arena, strs_t list)
+{
+    const char **items = ARENA_ARRAY(arena, const char *, list.count + 1);
+    for (size_t i = 0; i < list.count; i++)
+        items[i] = arena_strdup(arena, list.items[i]);
+    return (strs_t){items, list.count};
+}
+
+principal_t principal_copy(arena_t *arena, const principal_t *principal)
+{
+    principal_t copy = *principal;
+    copy.name = arena_strdup(arena, principal->name);
+    copy.companies = copy_list(arena, principal->companies);
+    copy.toolsets = copy_list(arena, principal->toolsets);
+    return copy;
+}
+
+bool principal_may(const principal_t *principal, const char *company)
+{
+    if (principal->any_company)
+        return frame_company_name(company);
+    for (size_t i = 0; i < principal->companies.count; i++)
+        if (!strcmp(principal->companies.items[i], company))
+            return true;
+    return false;
+}
 
 static err_t bad(arena_t *arena, const tokens_t *tokens, int line, const char *what)
 {
     return err_make(arena, ERR_ARGUMENT,
                     "%s, line %d: %s; write: sha256:<64 hex digits> companies=a,b|* "
-                    "role=reader|operator|admin name=NAME",
+                    "role=reader|operator|admin name=NAME, and perhaps toolsets=PILLAR,...",
                     tokens->path, line, what);
 }
 
@@ -62,6 +91,31 @@ static const char *parse_companies(tokens_t *tokens, char *text, principal_t *pr
     return count ? NULL : "companies= names none";
 }
 
+static bool is_pillar(const tokens_t *tokens, const char *name)
+{
+    for (size_t i = 0; i < tokens->pillar_count; i++)
+        if (!strcmp(tokens->pillars[i], name))
+            return true;
+    return false;
+}
+
+static const char *parse_toolsets(tokens_t *tokens, char *text, principal_t *principal)
+{
+    char *state;
+    const char **items = ARENA_ARRAY(tokens->arena, const char *, tokens->pillar_count + 1);
+    size_t count = 0;
+    for (char *name = strtok_r(text, ",", &state); name; name = strtok_r(NULL, ",", &state)) {
+        if (!is_pillar(tokens, name))
+            return arena_printf(tokens->arena, "toolsets= names '%.40s', which is no pillar", name);
+        if (count == tokens->pillar_count)
+            return "toolsets= names one twice";
+        items[count++] = arena_strdup(tokens->arena, name);
+    }
+    principal->has_toolsets = true;
+    principal->toolsets = (strs_t){items, count};
+    return count ? NULL : "toolsets= names none";
+}
+
 static const char *parse_word(tokens_t *tokens, char *word, token_t *token)
 {
     principal_t *principal = &token->principal;
@@ -73,6 +127,8 @@ static const char *parse_word(tokens_t *tokens, char *word, token_t *token)
     }
     if (!strncmp(word, "companies=", 10))
         return parse_companies(tokens, word + 10, principal);
+    if (!strncmp(word, "toolsets=", 9))
+        return parse_toolsets(tokens, word + 9, principal);
     if (!strncmp(word, "role=", 5))
         return parse_role(word + 5, &principal->role) ? NULL
                                                       : "role= must be reader, operator or admin";
@@ -134,12 +190,15 @@ static err_t load(tokens_t *tokens, arena_t *arena)
     return err;
 }
 
-err_t tokens_open(const char *path, arena_t *arena, tokens_t **out)
+err_t tokens_open(const char *path, const char *const *pillars, size_t pillar_count, arena_t *arena,
+                  tokens_t **out)
 {
     tokens_t *tokens = calloc(1, sizeof(*tokens));
     if (!tokens || !(tokens->path = strdup(path)))
         abort();
     tokens->arena = arena_new();
+    tokens->pillars = pillars;
+    tokens->pillar_count = pillar_count;
     *out = tokens;
     err_t err = load(tokens, arena);
     if (err_is(err))

@@ -186,6 +186,7 @@ static err_t tell_leaving(void *state, call_t *call, void *ctx)
 typedef struct extension {
     slot_t *slot;
     uint64_t lease;
+    bool once; /* a question between the regular signs of life */
 } extension_t;
 
 /* A lost lease ends the step at once: its script is killed, its requests are called off. */
@@ -210,19 +211,17 @@ static err_t on_extended(void *self, call_t *call, void *reply, const peer_answe
         return err_ok();
     if (got->err.code == ERR_FENCED || got->err.code == ERR_NOT_FOUND)
         drop_work(slot);
-    else
+    else if (!extension->once)
         call_work(call, slot->lease_ms / 3, extend, slot);
     return err_ok();
 }
 
-static err_t extend(void *self, call_t *call, void *ctx)
+static err_t extend_lease(call_t *call, slot_t *slot, bool once)
 {
-    slot_t *slot = ctx;
-    (void)self;
     if (!slot->busy)
         return err_ok();
     extension_t *extension = ARENA_NEW(call_arena(call), extension_t);
-    *extension = (extension_t){slot, slot->lease};
+    *extension = (extension_t){slot, slot->lease, once};
     buf_t args;
     buf_open(&args, call_arena(call));
     mp_put_map(&args, 3);
@@ -234,6 +233,37 @@ static err_t extend(void *self, call_t *call, void *ctx)
     call_peer(call, &request, on_extended, extension);
     return call_park(call);
 }
+
+static err_t extend(void *self, call_t *call, void *ctx)
+{
+    (void)self;
+    return extend_lease(call, ctx, false);
+}
+
+static err_t extend_once(void *self, call_t *call, void *ctx)
+{
+    (void)self;
+    return extend_lease(call, ctx, true);
+}
+
+/* Somebody called the task off, or set it aside: whether the lease is really lost the agent says.
+ */
+static err_t on_called_off(void *state, call_t *call, const char *topic, bytes_t body)
+{
+    worker_t *self = state;
+    bytes_t id = mp_member(body, "id"), company = mp_member(body, "company");
+    (void)topic;
+    for (int i = 0; i < self->settings->slots; i++) {
+        slot_t *slot = &self->slots[i];
+        if (slot->busy && id.size && mp_equals(id, slot->id) && mp_equals(company, slot->company))
+            call_work(call, 0, extend_once, slot);
+    }
+    return err_ok();
+}
+
+static const hear_t worker_hears[] = {{"agent", "task.cancelled", on_called_off},
+                                      {"agent", "task.buried", on_called_off},
+                                      {NULL, NULL, NULL}};
 
 /* ---- Steps ---- */
 
@@ -559,6 +589,7 @@ const actor_def_t worker_actor = {
     .open = worker_open,
     .close = worker_close,
     .drained = worker_drained,
+    .hears = worker_hears,
     .methods = worker_methods,
     .settings = &worker_settings_record,
 };

@@ -1,0 +1,214 @@
+// Long work: tasks in the form of 2025-11-25, progress and cancellation through to the worker's step,
+// questions on the way, and what is left of it when processes are killed.
+import { test, before, after } from 'node:test';
+import assert from 'node:assert/strict';
+import { readFile, rm, access } from 'node:fs/promises';
+import { join } from 'node:path';
+import { Client } from '@modelcontextprotocol/sdk/client/index.js';
+import { StreamableHTTPClientTransport } from '@modelcontextprotocol/sdk/client/streamableHttp.js';
+import { ElicitRequestSchema, CallToolResultSchema, TaskStatusNotificationSchema } from '@modelcontextprotocol/sdk/types.js';
+import { startAgency, post, modern, legacyCall } from './agency.mjs';
+
+const info = { name: 'test', version: '1' };
+let agency;
+before(async () => { agency = await startAgency(); });
+after(async () => { await agency.stop(); });
+
+async function connect(url = agency.url(), capabilities = {}) {
+  const client = new Client(info, { capabilities });
+  await client.connect(new StreamableHTTPClientTransport(url));
+  return client;
+}
+async function until(ask, want, ms = 30000) {
+  const end = Date.now() + ms;
+  let last;
+  while (Date.now() < end) {
+    last = await ask();
+    if (want(last)) return last;
+    await new Promise((resolve) => setImmediate(resolve));
+  }
+  throw new Error(`in vain: ${JSON.stringify(last)}`);
+}
+const there = (path) => access(path).then(() => true, () => false);
+const sh = (title, ...scripts) => `# ${title}\n\n${scripts.map((script, i) => `${i + 1}. **Step ${i + 1}**\n\n   \`\`\`sh replay=safe\n   ${script}\n   \`\`\`\n`).join('')}`;
+const write = async (name, content) => {
+  const made = await legacyCall(agency.url(), 'sop_create', { name, content });
+  assert.ok(!made.json.result.isError, made.text);
+};
+
+test('the official client: a task is made, followed, listed and fetched', async () => {
+  await write('quick', sh('Quick', 'echo one', 'echo two'));
+  const client = await connect();
+  assert.deepEqual(client.getServerCapabilities().tasks, { list: {}, cancel: {}, requests: { tools: { call: {} } } });
+  const { tools } = await client.listTools();
+  assert.equal(tools.find((tool) => tool.name === 'sop_execute').execution.taskSupport, 'optional');
+  assert.equal(tools.find((tool) => tool.name === 'brain_maintenance').execution.taskSupport, 'optional');
+  assert.equal(tools.find((tool) => tool.name === 'task_get').execution, undefined);
+  const seen = [];
+  for await (const message of client.experimental.tasks.callToolStream({ name: 'sop_execute', arguments: { name: 'quick' } }, CallToolResultSchema, { task: { ttl: 60000 } }))
+    seen.push(message);
+  assert.equal(seen[0].type, 'taskCreated');
+  const { taskId } = seen[0].task;
+  const last = seen.at(-1);
+  assert.equal(last.type, 'result', JSON.stringify(last));
+  assert.match(last.result.content[0].text, /executed successfully/);
+  assert.equal(last.result.structuredContent.state, 'completed');
+  assert.equal(last.result._meta['io.modelcontextprotocol/related-task'].taskId, taskId);
+  const task = await client.experimental.tasks.getTask(taskId);
+  assert.equal(task.status, 'completed');
+  const { tasks } = await client.experimental.tasks.listTasks();
+  assert.ok(tasks.some((one) => one.taskId === taskId), 'the same task has the same id in the list');
+  await assert.rejects(client.experimental.tasks.cancelTask(taskId), (error) => error.code === -32602);
+  await client.close();
+});
+
+test('any tool that may be long can be a task; others cannot', async () => {
+  await legacyCall(agency.url(), 'brain_store', { taskId: 't', request: 'a', solution: 'b' });
+  const headers = { 'mcp-protocol-version': '2025-11-25' };
+  const rpc = (method, params, id = 1) => post(agency.url(), { jsonrpc: '2.0', id, method, params }, headers);
+  const made = await rpc('tools/call', { name: 'brain_maintenance', arguments: { action: 'verify' }, task: {} });
+  const { taskId } = made.json.result.task;
+  assert.equal(made.json.result.task.status, 'working');
+  const result = await rpc('tasks/result', { taskId });
+  assert.ok(!result.json.result.isError, result.text);
+  const direct = await legacyCall(agency.url(), 'brain_maintenance', { action: 'verify' });
+  assert.deepEqual(Object.keys(result.json.result.structuredContent).sort(), Object.keys(direct.json.result.structuredContent).sort());
+  const failing = await rpc('tools/call', { name: 'brain_maintenance', arguments: { action: 'nonsense' }, task: {} });
+  const failed = await rpc('tasks/result', { taskId: failing.json.result.task.taskId });
+  assert.equal(failed.json.result.isError, true);
+  assert.match(failed.json.result.content[0].text, /action/);
+  assert.equal((await rpc('tasks/get', { taskId: failing.json.result.task.taskId })).json.result.status, 'failed');
+  const refused = await rpc('tools/call', { name: 'task_get', arguments: { id: 'x' }, task: {} });
+  assert.equal(refused.json.error.code, -32601);
+  for (const bad of ['x', `${taskId}x`, '', 7])
+    assert.equal((await rpc('tasks/get', { taskId: bad })).json.error.code, -32602);
+  // Where tasks were not yet invented, params.task means nothing.
+  const older = await post(agency.url(), { jsonrpc: '2.0', id: 1, method: 'tools/call', params: { name: 'queue_stats', arguments: {}, task: {} } }, { 'mcp-protocol-version': '2025-06-18' });
+  assert.ok(older.json.result.structuredContent);
+});
+
+test('cancelling reaches the script of the worker, by task and by request', async () => {
+  const begun = join(agency.data, 'begun'), ended = join(agency.data, 'ended');
+  await write('long', sh('Long', `touch ${begun}; sleep 600; touch ${ended}`));
+  const gone = async (id) => {
+    const { json } = await legacyCall(agency.url(), 'run_get', { id });
+    return json.result.structuredContent.state;
+  };
+  const idle = () => until(async () => (await legacyCall(agency.url(), 'queue_stats')).json.result.structuredContent.leased + (await legacyCall(agency.url(), 'queue_stats')).json.result.structuredContent.running, (busy) => busy === 0);
+  const runs = async () => (await legacyCall(agency.url(), 'task_list', { kind: 'sop', limit: 1 })).json.result.structuredContent.tasks[0].id;
+
+  const client = await connect();
+  const status = new Promise((resolve) => client.setNotificationHandler(TaskStatusNotificationSchema, (note) => note.params.status === 'cancelled' && resolve(note.params)));
+  const stream = client.experimental.tasks.callToolStream({ name: 'sop_execute', arguments: { name: 'long' } }, CallToolResultSchema, { task: {} });
+  const { value } = await stream.next();
+  await until(() => there(begun), Boolean);
+  const worker = await workerOf();
+  assert.equal((await client.experimental.tasks.cancelTask(value.task.taskId)).status, 'cancelled');
+  assert.equal((await status).taskId, value.task.taskId);
+  await until(async () => (await children(worker)).length, (count) => count === 0, 20000);
+  assert.equal((await client.experimental.tasks.getTask(value.task.taskId)).status, 'cancelled');
+  await idle();
+  await rm(begun);
+
+  // A call that its client thinks better of.
+  const abort = new AbortController();
+  const call = client.callTool({ name: 'sop_execute', arguments: { name: 'long' } }, undefined, { signal: abort.signal });
+  call.catch(() => {});
+  await until(() => there(begun), Boolean);
+  const id = await runs();
+  abort.abort('enough');
+  await assert.rejects(call);
+  await until(() => gone(id), (state) => state === 'cancelled');
+  await until(async () => (await children(worker)).length, (count) => count === 0, 20000);
+  await rm(begun);
+
+  // In the modern era leaving is cancelling.
+  const leave = new AbortController();
+  const left = fetch(agency.url(), { method: 'POST', signal: leave.signal,
+    headers: { 'content-type': 'application/json', accept: 'application/json, text/event-stream', 'mcp-protocol-version': '2026-07-28', 'mcp-method': 'tools/call', 'mcp-name': 'sop_execute' },
+    body: JSON.stringify({ jsonrpc: '2.0', id: 1, method: 'tools/call', params: { name: 'sop_execute', arguments: { name: 'long' }, _meta: { 'io.modelcontextprotocol/protocolVersion': '2026-07-28', 'io.modelcontextprotocol/clientCapabilities': {} } } }) });
+  left.catch(() => {});
+  await until(() => there(begun), Boolean);
+  const another = await runs();
+  leave.abort();
+  await until(() => gone(another), (state) => state === 'cancelled');
+  await until(async () => (await children(worker)).length, (count) => count === 0, 20000);
+  assert.equal(await there(ended), false);
+  await client.close();
+});
+
+// Processes below the worker: its scripts.
+async function workerOf() {
+  return Number(await readFile(join(agency.data, 'run', 'worker-1.pid'), 'utf8').catch(() => readFile(join(agency.data, 'run', 'worker.pid'), 'utf8')));
+}
+async function children(pid) {
+  return (await readFile(`/proc/${pid}/task/${pid}/children`, 'utf8')).trim().split(' ').filter(Boolean);
+}
+
+test('steps are progress, and a question is asked of the client that waits', async () => {
+  await write('asking', `${sh('Asking', 'echo first')}2. **Decide**\n\n   \`\`\`approve\n   Shall it go out?\n   \`\`\`\n3. **Last**\n\n   \`\`\`sh\n   echo last\n   \`\`\`\n`);
+  const client = await connect(agency.url(), { elicitation: {} });
+  const asked = [];
+  client.setRequestHandler(ElicitRequestSchema, (request) => {
+    asked.push(request.params);
+    return { action: 'accept', content: { approve: true } };
+  });
+  const steps = [];
+  const result = await client.callTool({ name: 'sop_execute', arguments: { name: 'asking' } }, undefined, { onprogress: (note) => steps.push(note) });
+  assert.equal(result.structuredContent.state, 'completed', JSON.stringify(result));
+  assert.equal(asked.length, 1);
+  assert.match(asked[0].message, /Shall it go out/);
+  assert.ok(steps.length >= 2, JSON.stringify(steps));
+  for (let i = 1; i < steps.length; i++) assert.ok(steps[i].progress > steps[i - 1].progress);
+  assert.equal(steps.at(-1).total, 3);
+
+  // The same of a task: the question comes with tasks/result, and says of which task.
+  const seen = [];
+  for await (const message of client.experimental.tasks.callToolStream({ name: 'sop_execute', arguments: { name: 'asking' } }, CallToolResultSchema, { task: {} }))
+    seen.push(message);
+  assert.equal(seen.at(-1).result?.structuredContent.state, 'completed', JSON.stringify(seen.at(-1)));
+  assert.equal(asked[1]._meta['io.modelcontextprotocol/related-task'].taskId, seen[0].task.taskId);
+
+  // Who cannot be asked gets the run as it is.
+  const mute = await connect();
+  const waits = await mute.callTool({ name: 'sop_execute', arguments: { name: 'asking' } });
+  assert.equal(waits.structuredContent.state, 'input_required');
+  await mute.close();
+  await client.close();
+});
+
+test('in the modern era a question is input_required, and its state belongs to the call', async () => {
+  const call = (name, more = {}) => modern(agency.url(), 'tools/call', { name: 'sop_execute', arguments: { name }, ...more }, { more: { 'io.modelcontextprotocol/clientCapabilities': { elicitation: {} } } });
+  const first = await call('asking');
+  assert.equal(first.json.result.resultType, 'input_required', first.text);
+  const { requestState, inputRequests } = first.json.result;
+  assert.match(inputRequests.step.params.message, /Shall it go out/);
+  const answers = { step: { action: 'accept', content: { approve: true } } };
+  const other = await call('quick', { requestState, inputResponses: answers });
+  assert.equal(other.status, 400);
+  const again = await call('asking', { requestState }); // no answer: it asks again
+  assert.equal(again.json.result.resultType, 'input_required', again.text);
+  const done = await call('asking', { requestState, inputResponses: answers });
+  assert.equal(done.json.result.structuredContent.state, 'completed', done.text);
+});
+
+test('a task outlives the death of the agent, its gateway and the worker', async (t) => {
+  const alone = await startAgency();
+  t.after(() => alone.stop());
+  const flag = join(alone.data, 'go');
+  await legacyCall(alone.url(), 'sop_create', { name: 'waits', content: sh('Waits', `while [ ! -e ${flag} ]; do sleep 0.05; done; echo gone on`) });
+  const headers = { 'mcp-protocol-version': '2025-11-25' };
+  const rpc = (method, params) => post(alone.url(), { jsonrpc: '2.0', id: 1, method, params }, headers);
+  const made = await rpc('tools/call', { name: 'sop_execute', arguments: { name: 'waits' }, task: { ttl: 1000 } });
+  const { taskId } = made.json.result.task;
+  const pid = async (name) => Number(await readFile(join(alone.data, 'run', `${name}.pid`), 'utf8'));
+  const agent = await pid('agent');
+  process.kill(agent, 'SIGKILL'); // the gateway lives in the same process
+  await until(() => pid('agent').catch(() => agent), (now) => now !== agent);
+  await until(() => rpc('tasks/get', { taskId }).catch(() => ({})), (got) => got.json?.result?.status === 'working');
+  const waiting = rpc('tasks/result', { taskId });
+  const { writeFile } = await import('node:fs/promises');
+  await writeFile(flag, '');
+  const result = await waiting;
+  assert.match(result.json.result.content[0].text, /gone on/, result.text);
+});
