@@ -11,14 +11,29 @@
 #include "bus/actor.h"
 #include "bus/curve.h"
 #include "house.h"
+#include "support_tcp.h"
 
 #define recall_ARGS(F) F(INT, number, must, 0, 0, "A number.")
 #define recall_REPLY(F) F(INT, number, must, 0, 0, "The same.")
+#define news_FIELDS(F) F(INT, number, must, 0, 0, "A number.")
+RECORD(news, news_FIELDS)
+#define shout_ARGS(F) F(INT, number, must, 0, 0, "A number.")
+#define shout_REPLY(F)
 typedef struct store_room {
     int unused;
 } store_room_t;
-#define ROOM_METHODS(M) M(store_room_t, recall, READS | ANY_COMPANY, "Says it again.")
+#define ROOM_METHODS(M)                                                                            \
+    M(store_room_t, recall, READS | ANY_COMPANY, "Says it again.")                                 \
+    M(store_room_t, shout, READS | PARKS | ANY_COMPANY, "Says it to all.")
 METHODS(room_methods, ROOM_METHODS)
+
+static err_t shout(store_room_t *self, call_t *call, const shout_args_t *args, shout_reply_t *reply)
+{
+    (void)self, (void)reply;
+    news_t news = {.number = args->number, .has_number = true};
+    call_publish(call, "news.number", &news_record, &news);
+    return err_ok();
+}
 
 static err_t recall(store_room_t *self, call_t *call, const recall_args_t *args,
                     recall_reply_t *reply)
@@ -33,13 +48,37 @@ static const actor_def_t room = {
 
 #define relay_ARGS(F)                                                                              \
     F(INT, number, must, 0, 0, "A number.")                                                        \
-    F(INT, wait, opt(15000), 1, 60000, "ms.")
+    F(INT, wait, opt(15000), 1, 60000, "ms.")                                                      \
+    F(INT, away, opt(0), 0, 60000, "ms.")
 #define relay_REPLY(F) F(INT, number, must, 0, 0, "The same.")
+#define heard_ARGS(F)
+#define heard_REPLY(F) F(INT, number, must, 0, 0, "Of the last event; 0: none.")
 typedef struct desk {
-    int unused;
+    int64_t heard;
 } desk_t;
-#define DESK_METHODS(M) M(desk_t, relay, READS | PARKS | ANY_COMPANY, "Asks the other machine.")
+#define DESK_METHODS(M)                                                                            \
+    M(desk_t, relay, READS | PARKS | ANY_COMPANY, "Asks the other machine.")                       \
+    M(desk_t, heard, READS | ANY_COMPANY, "What it heard.")
 METHODS(desk_methods, DESK_METHODS)
+
+static err_t heard(desk_t *self, call_t *call, const heard_args_t *args, heard_reply_t *reply)
+{
+    (void)call, (void)args;
+    *reply = (heard_reply_t){.number = self->heard, .has_number = true};
+    return err_ok();
+}
+
+static err_t on_news(void *state, call_t *call, const char *topic, bytes_t body)
+{
+    desk_t *self = state;
+    news_t news;
+    (void)topic;
+    err_t err = record_decode(&news_record, body, call_arena(call), "field", &news);
+    self->heard = err_is(err) ? self->heard : news.number;
+    return err;
+}
+
+static const hear_t desk_hears[] = {{"brain", "news.", on_news}, {NULL, NULL, NULL}};
 
 static err_t relayed(void *self, call_t *call, void *reply, const peer_answer_t *answer, void *ctx)
 {
@@ -58,13 +97,17 @@ static err_t relay(desk_t *self, call_t *call, const relay_args_t *args, relay_r
     peer_call_t request = {.peer = "brain",
                            .method = "recall",
                            .args = call_encode(call, &recall_args_record, &ask),
-                           .timeout_ms = args->wait};
+                           .timeout_ms = args->wait,
+                           .away_ms = args->away};
     call_peer(call, &request, relayed, (void *)args);
     return call_park(call);
 }
 
-static const actor_def_t desk = {
-    .name = "desk", .doc = "Asks.", .size = sizeof(desk_t), .methods = desk_methods};
+static const actor_def_t desk = {.name = "desk",
+                                 .doc = "Asks.",
+                                 .size = sizeof(desk_t),
+                                 .methods = desk_methods,
+                                 .hears = desk_hears};
 
 /* ---- Two machines ---- */
 
@@ -83,30 +126,7 @@ static const char *in_town(town_t *town, const char *name)
 
 static const char *make_key(town_t *town, const char *name)
 {
-    const char *key;
-    err_t err = curve_keygen(in_town(town, name), town->arena, &key);
-    ck_assert_msg(!err_is(err), "%s", err_what(err));
-    return key;
-}
-
-static bool is_free(void *context, int port)
-{
-    char address[64];
-    void *socket = zmq_socket(context, ZMQ_ROUTER);
-    snprintf(address, sizeof(address), "tcp://127.0.0.1:%d", port);
-    bool good = !zmq_bind(socket, address);
-    zmq_close(socket);
-    return good;
-}
-
-static int free_offset(void)
-{
-    void *context = zmq_ctx_new();
-    int offset = 4500 + (int)getpid() % 400;
-    while (!is_free(context, 5502 + offset) || !is_free(context, 5602 + offset))
-        offset++;
-    zmq_ctx_term(context);
-    return offset;
+    return make_curve_key(in_town(town, name), town->arena);
 }
 
 static void town_open(town_t *town)
@@ -114,7 +134,7 @@ static void town_open(town_t *town)
     memset(town, 0, sizeof(*town));
     town->arena = arena_new();
     scratch_make(town->dir);
-    town->offset = free_offset();
+    town->offset = free_tcp_offset();
     town->server_key = make_key(town, "server");
     town->client_key = make_key(town, "client");
     town->stranger_key = make_key(town, "stranger");
@@ -282,6 +302,131 @@ START_TEST(a_new_server_key_from_the_file)
 }
 END_TEST
 
+/* ---- Events ---- */
+
+/* Events are hints: one may be lost while a connection is made. Sooner or later they come. */
+static void hears(house_t *from, house_t *to, int number)
+{
+    arena_t *arena = arena_new();
+    int64_t end = mono_ms() + 20000;
+    const char *wanted = arena_printf(arena, "{'number':%d}", number);
+    do {
+        ck_assert_int_lt(mono_ms(), end);
+        ck_assert_str_eq(house_call(from, "brain", "shout", wanted), "{}");
+    } while (strcmp(house_call(to, "desk", "heard", "{}"), wanted) != 0);
+    arena_destroy(&arena);
+}
+
+START_TEST(events_come_and_come_back)
+{
+    town_t town;
+    town_open(&town);
+    start_server(&town, "server");
+    start_client(&town, "client");
+    hears(&town.server, &town.client, 1);
+    house_close(&town.server); /* the other machine is started again */
+    start_server(&town, "server");
+    hears(&town.server, &town.client, 2);
+    /* With another key, which the client learns of only now. */
+    write_file(in_town(&town, "servers/brain.pub"), town.next_key);
+    house_close(&town.server);
+    start_server(&town, "next");
+    hears(&town.server, &town.client, 3);
+    town_close(&town);
+}
+END_TEST
+
+START_TEST(events_after_a_refusal)
+{
+    town_t town;
+    town_open(&town);
+    start_server(&town, "server");
+    start_client(&town, "stranger");
+    ck_assert_str_eq(ask(&town, 1, 300), "ERR TIMEOUT");
+    write_file(in_town(&town, "allow/more.pub"), town.stranger_key);
+    hears(&town.server, &town.client, 1);
+    town_close(&town);
+}
+END_TEST
+
+START_TEST(a_subscriber_inside_finds_its_publisher_again)
+{
+    house_t house;
+    house_open(&house, TRANSPORT_INPROC);
+    house_start(&house, &room);
+    house_start(&house, &desk);
+    hears(&house, &house, 1);
+    house_restart(&house, &room);
+    hears(&house, &house, 2);
+    house_close(&house);
+}
+END_TEST
+
+/* ---- Keys that are taken off the list; peers that are away ---- */
+
+START_TEST(a_key_that_is_taken_off_ends_its_connection)
+{
+    town_t town;
+    town_open(&town);
+    start_server(&town, "server");
+    start_client(&town, "client");
+    ck_assert_str_eq(ask(&town, 1, 15000), "{'number':1}");
+    unlink(in_town(&town, "allow/client.pub"));
+    int64_t end = mono_ms() + 30000;
+    while (strcmp(ask(&town, 2, 300), "ERR TIMEOUT") != 0)
+        ck_assert_int_lt(mono_ms(), end);
+    /* And back on it: the doors are still there. */
+    write_file(in_town(&town, "allow/client.pub"), town.client_key);
+    ck_assert_str_eq(ask(&town, 3, 30000), "{'number':3}");
+    hears(&town.server, &town.client, 3);
+    town_close(&town);
+}
+END_TEST
+
+START_TEST(others_stay_when_a_key_is_taken_off)
+{
+    town_t town;
+    town_open(&town);
+    write_file(in_town(&town, "allow/more.pub"), town.stranger_key);
+    start_server(&town, "server");
+    start_client(&town, "stranger");
+    ck_assert_str_eq(ask(&town, 1, 15000), "{'number':1}");
+    house_close(&town.client); /* it has been there: it will be noticed */
+    start_client(&town, "client");
+    ck_assert_str_eq(ask(&town, 2, 15000), "{'number':2}");
+    unlink(in_town(&town, "allow/more.pub"));
+    for (int64_t end = mono_ms() + 3000; mono_ms() < end;) /* longer than it takes to notice */
+        ck_assert_str_eq(ask(&town, 3, 15000), "{'number':3}");
+    town_close(&town);
+}
+END_TEST
+
+START_TEST(a_peer_that_is_away_is_said_to_be)
+{
+    town_t town;
+    town_open(&town);
+    start_client(&town, "client");
+    ck_assert_str_eq(
+        house_call(&town.client, "desk", "relay", "{'number':1,'wait':60000,'away':300}"),
+        "ERR UNAVAILABLE");
+    ck_assert_ptr_nonnull(strstr(town.client.text, "'brain' is away"));
+    /* What nobody took then is not done when it comes; it answers what is asked now. */
+    start_server(&town, "server");
+    ck_assert_str_eq(ask(&town, 2, 15000), "{'number':2}");
+    ck_assert_ptr_nonnull(strstr(house_call(&town.server, "brain", "brain.stats", "{}"),
+                                 "'name':'recall','calls':1"));
+    house_close(&town.server);
+    ck_assert_str_eq(
+        house_call(&town.client, "desk", "relay", "{'number':1,'wait':60000,'away':300}"),
+        "ERR UNAVAILABLE");
+    start_server(&town, "server");
+    ck_assert_str_eq(ask(&town, 4, 15000), "{'number':4}");
+    town_close(&town);
+}
+END_TEST
+
+/* ---- Settings ---- */
+
 static const char *refused(town_t *town, const char **settings)
 {
     host_t *host;
@@ -350,6 +495,12 @@ int main(void)
     tcase_add_test(tcase, no_encryption_no_entry);
     tcase_add_test(tcase, a_new_server_key_with_overlap);
     tcase_add_test(tcase, a_new_server_key_from_the_file);
+    tcase_add_test(tcase, events_come_and_come_back);
+    tcase_add_test(tcase, events_after_a_refusal);
+    tcase_add_test(tcase, a_subscriber_inside_finds_its_publisher_again);
+    tcase_add_test(tcase, a_key_that_is_taken_off_ends_its_connection);
+    tcase_add_test(tcase, others_stay_when_a_key_is_taken_off);
+    tcase_add_test(tcase, a_peer_that_is_away_is_said_to_be);
     tcase_add_test(tcase, settings_that_cannot_be);
     tcase_add_test(tcase, new_keys_are_private_and_never_overwritten);
     suite_add_tcase(suite, tcase);

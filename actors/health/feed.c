@@ -127,28 +127,42 @@ typedef struct sent {
     char path[4400];
 } sent_t;
 
-static bool is_same(const char *path, const volume_place_t *place, uint64_t head_least)
+/* Where to go on in the file that is open. */
+static volume_place_t where_to(int fd, const struct stat *stat_now, const known_t *known,
+                               const volume_place_t *by_name)
 {
-    struct stat stat_now;
-    int fd = open(path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK);
-    bool same = fd >= 0 && !fstat(fd, &stat_now) && place->head_size >= head_least &&
-                volume_same(fd, stat_now.st_size, place);
-    if (fd >= 0)
-        close(fd);
-    return same;
+    volume_place_t none = {0};
+    if (known->place.offset && volume_same(fd, stat_now->st_size, &known->place))
+        return known->place;
+    /* Moved or restored: it has another inode now. */
+    if (by_name->offset && by_name->head_size == VOLUME_HEAD_BYTES &&
+        volume_same(fd, stat_now->st_size, by_name))
+        return *by_name;
+    return none; /* new, cut off, or another file */
+}
+
+static void forget(feed_t *self, const known_t *known)
+{
+    self->known[known - self->known] = self->known[--self->known_count];
 }
 
 static void learn(feed_t *self, const sent_t *sent, const metric_feed_reply_t *reply)
 {
+    struct stat stat_now;
     known_t *known = remember(self, sent->inode);
-    volume_place_t by_name = place_of(reply->by_name), none = {0};
+    volume_place_t by_name = place_of(reply->by_name);
     known->place = place_of(reply->by_inode);
-    if (known->place.offset && is_same(sent->path, &known->place, 0))
+    if (reply->taken) {
         known->start = known->place;
-    else if (by_name.offset && is_same(sent->path, &by_name, VOLUME_HEAD_BYTES))
-        known->start = by_name; /* moved or restored: it has another inode now */
+        return;
+    }
+    int fd = open(sent->path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK);
+    if (fd >= 0 && !fstat(fd, &stat_now) && (uint64_t)stat_now.st_ino == sent->inode)
+        known->start = where_to(fd, &stat_now, known, &by_name);
     else
-        known->start = none; /* new, cut off, or another file */
+        forget(self, known); /* renamed meanwhile: asked again under its new name */
+    if (fd >= 0)
+        close(fd);
 }
 
 static err_t on_fed(void *state, call_t *call, void *out, const peer_answer_t *got, void *ctx)
