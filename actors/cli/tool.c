@@ -72,7 +72,7 @@ static err_t load(cli_t *cli, client_t *client, bool docs, catalogue_t *list)
 {
     *list = (catalogue_t){0};
     err_t last = err_of(ERR_UNAVAILABLE, "no pillar answers; is the agency up? Try: agency up");
-    bool any = false, away = client_has_tcp(client);
+    bool any = false, failed = false, away = client_has_tcp(client);
     buf_t args;
     buf_open(&args, cli->arena);
     mp_put_map(&args, 1);
@@ -92,7 +92,8 @@ static err_t load(cli_t *cli, client_t *client, bool docs, catalogue_t *list)
         client_reply_t reply = client_call(client, cli->arena, &call);
         if (err_is(reply.err)) {
             list->missing = at->def->name;
-            last = any ? last : reply.err;
+            last = failed ? last : reply.err;
+            failed = true;
             if (reply.err.code == ERR_UNAVAILABLE && !any && !cli_is_away(cli, at->def->name))
                 return err_make(cli->arena, ERR_UNAVAILABLE,
                                 "nobody answers in %s; is the agency up? Try: agency up",
