@@ -13,11 +13,9 @@ typedef struct pillar {
     bool owned; /* by ordinal 0 */
 } pillar_t;
 
-static const pillar_t pillars[PLACE_PILLARS] = {{"agent", 5500, true},
-                                                {"brain", 5502, false},
-                                                {"health", 5504, true},
-                                                {"swarm", 5505, true},
-                                                {"elastic", 5506, true}};
+static const pillar_t pillars[PLACE_PILLARS] = {{"agent", 5500, true},   {"brain", 5502, false},
+                                                {"health", 5504, true},  {"swarm", 5505, true},
+                                                {"elastic", 5506, true}, {"outside", 5507, true}};
 
 const char *place_pillar(int index)
 {
@@ -125,8 +123,8 @@ err_t place_load(const char *const *settings, const char *const *environment, co
     if (!err_is(err))
         err = check_owner(out, arena);
     const bus_t *set = &out->settings;
-    const char *given[PLACE_PILLARS] = {set->agent, set->brain, set->health, set->swarm,
-                                        set->elastic};
+    const char *given[PLACE_PILLARS] = {set->agent, set->brain,   set->health,
+                                        set->swarm, set->elastic, set->outside};
     bool at_home = set->pod && out->ordinal == 0;
     for (int i = 0; i < PLACE_PILLARS && !err_is(err); i++) {
         if (!given[i] && set->owner && pillars[i].owned && !at_home)

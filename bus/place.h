@@ -23,10 +23,11 @@ enum { PLACE_EVENT_PORT = 100 }; /* from the call door to the event door */
     F(STR, brain, opt(), 1, 300, "tcp://host:port of the brain; absent: on this machine.")         \
     F(STR, health, opt(), 1, 300, "tcp://host:port of health; absent: owner, or here.")            \
     F(STR, swarm, opt(), 1, 300, "tcp://host:port of the swarm; absent: owner, or here.")          \
-    F(STR, elastic, opt(), 1, 300, "tcp://host:port of elastic; absent: owner, or here.")
+    F(STR, elastic, opt(), 1, 300, "tcp://host:port of elastic; absent: owner, or here.")          \
+    F(STR, outside, opt(), 1, 300, "tcp://host:port of outside; absent: owner, or here.")
 RECORD_STRUCT(bus, bus_FIELDS)
 
-enum { PLACE_PILLARS = 5 };
+enum { PLACE_PILLARS = 6 };
 
 typedef struct place {
     bus_t settings;

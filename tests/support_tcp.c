@@ -19,7 +19,7 @@ static bool is_free(void *context, int port)
 
 int free_tcp_offset(void)
 {
-    static const int ports[] = {5500, 5502, 5504, 5505, 5506};
+    static const int ports[] = {5500, 5502, 5504, 5505, 5506, 5507};
     void *context = zmq_ctx_new();
     int offset = 4500 + (int)getpid() % 400 * 7;
     for (size_t i = 0; i < sizeof(ports) / sizeof(*ports); i++)

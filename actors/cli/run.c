@@ -134,8 +134,9 @@ static err_t start_all(const running_t *run, host_t *host)
     if (!err_is(err) && run->actor->port)
         err = host_start(host, run->cli->house->gateway,
                          arena_printf(arena, "gateway-%s", run->instance), arena);
+    /* They are where their pillar is, once in a cluster. */
     for (const cli_actor_t *at = run->cli->house->actors; at->def && !err_is(err); at++)
-        if (at->inside && !strcmp(at->inside, run->actor->def->name))
+        if (!run->forwards && at->inside && !strcmp(at->inside, run->actor->def->name))
             err = host_start(host, at->def, NULL, arena);
     return err;
 }
