@@ -25,6 +25,8 @@
       "Of an endpoint's vectors; they are joined by rank, not by score. 0: words alone.")          \
     F(REAL, neighbour_weight, opt(0.25), 0, 1,                                                     \
       "What a memory gets of the score of those before and after it in its thread.")               \
+    F(INT, upkeep_ms, opt(3600000), 100, 86400000,                                                 \
+      "How often memories whose time is over are deleted; they are not found from then on.")       \
     F(INT, memories_max, opt(20000000), 1, 1000000000, "Most memories of one company.")            \
     F(STR, embed_url, opt(), 1, 2048,                                                              \
       "An OpenAI-compatible endpoint, as http://host/v1/embeddings; absent: built-in vectors.")    \
@@ -81,5 +83,12 @@ typedef struct brain {
 } brain_t;
 
 extern const actor_def_t brain_actor;
+
+/* Further tools of the actor: facts.c and keeping.c. */
+extern const method_t facts_methods[], keeping_methods[];
+
+/* Something was written: builds the company's vector index anew, in the background, if that pays.
+ */
+void brain_build_if_wanted(brain_t *self, call_t *call);
 
 #endif

@@ -4,6 +4,9 @@
 #include <string.h>
 #include <strings.h>
 
+#include "actors/brain/episode.h"
+#include "actors/brain/policy.h"
+
 RECORD_DEFINE(agent_pattern, agent_pattern_FIELDS)
 
 #define experience_row_FIELDS(F)                                                                   \
@@ -215,6 +218,7 @@ err_t experience_patterns(brain_t *self, call_t *call, const char *company, cons
 {
     store_txn_t *txn;
     tallies_t all = {.arena = call_arena(call)};
+    policy_t policy = {.count = 0};
     err_t err = call_read(call, company, &txn);
 
     (void)self;
@@ -222,7 +226,10 @@ err_t experience_patterns(brain_t *self, call_t *call, const char *company, cons
     if (err.code == ERR_NOT_FOUND)
         return err_ok();
     if (!err_is(err))
-        err = read_runs(txn, &all, task_type, since, until);
+        err = policy_read(txn, all.arena, &policy);
+    int64_t oldest = policy_since(&policy, episode_type_hash("experience"), call_now_ms(call));
+    if (!err_is(err))
+        err = read_runs(txn, &all, task_type, since > oldest ? since : oldest, until);
     if (err_is(err))
         return err;
     out->agents.items = ARENA_ARRAY(all.arena, agent_pattern_t, all.count + 1);

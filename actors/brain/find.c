@@ -9,6 +9,7 @@
 #include "actors/brain/episode.h"
 #include "actors/brain/filter.h"
 #include "actors/brain/memory.h"
+#include "actors/brain/policy.h"
 #include "actors/brain/question.h"
 #include "proto/mp.h"
 
@@ -29,6 +30,8 @@ typedef struct search {
     const memory_query_t *query;
     meta_config_t config;
     meta_counts_t counts;
+    policy_t policy;
+    int64_t now_ms;
     const question_t *question;
     uint64_t *having; /* how many memories have each of its terms */
     uint64_t type_hash;
@@ -55,7 +58,8 @@ static bool passes(const void *ctx, uint64_t number)
         return false;
     if ((query->has_since && head.timestamp_ms < query->since) ||
         (query->has_until && head.timestamp_ms >= query->until) ||
-        (query->type && head.type_hash != search->type_hash))
+        (query->type && head.type_hash != search->type_hash) ||
+        policy_gone(&search->policy, head.type_hash, head.timestamp_ms, search->now_ms))
         return false;
     if (!query->filter.size)
         return true;
@@ -406,7 +410,7 @@ static double age_days(search_t *search, uint64_t number)
     if (err_is(store_get(search->txn, TABLE_heads, episode_number_key(&key, number), &value)) ||
         !head_row_read(value, &head))
         return 0;
-    return (double)(call_now_ms(search->call) - head.timestamp_ms) / 86400e3;
+    return (double)(search->now_ms - head.timestamp_ms) / 86400e3;
 }
 
 static rank_fusion_t fusion_of(const search_t *search)
@@ -516,19 +520,22 @@ static err_t search_open(search_t *search, const char *company)
     if (!err_is(err))
         err = meta_config(search->self, search->txn, search->arena, &search->config);
     if (!err_is(err))
+        err = policy_read(search->txn, search->arena, &search->policy);
+    if (!err_is(err))
         err = words_new(&words, search->config.language);
     if (err_is(err))
         return err;
+    search->now_ms = call_now_ms(search->call);
     question_t *question = ARENA_NEW(search->arena, question_t);
-    question_read(words, search->arena, query->text, call_now_ms(search->call), question);
+    question_read(words, search->arena, query->text, search->now_ms, question);
     words_destroy(&words);
     search->question = question;
     search->having = ARENA_ARRAY(search->arena, uint64_t, question->count + 1);
     meta_counts(search->txn, &search->counts);
     search->company = company;
     search->type_hash = episode_type_hash(query->type);
-    search->filtered =
-        query->type || query->has_since || query->has_until || query->filter.size > 0;
+    search->filtered = query->type || query->has_since || query->has_until ||
+                       query->filter.size > 0 || search->policy.count > 0;
     search->pool = query->limit * 2 > POOL ? query->limit * 2 : POOL;
     search->fusion = fusion_of(search);
     return err_ok();

@@ -7,6 +7,7 @@
 #include "actors/brain/episode.h"
 #include "actors/brain/fill.h"
 #include "actors/brain/meta.h"
+#include "actors/brain/policy.h"
 #include "actors/brain/postings.h"
 #include "bus/digest.h"
 #include "proto/mp.h"
@@ -46,22 +47,25 @@ static err_t forget_experience(store_txn_t *txn, arena_t *arena, uint64_t number
     return err.code == ERR_NOT_FOUND ? err_ok() : err;
 }
 
-/* Also from a rebuild that has come past it. */
-static err_t remove_words(store_txn_t *txn, arena_t *arena, const meta_config_t *config,
-                          uint64_t number, const posting_doc_t *doc, bool had_vector)
+/* What a rebuild that may be in another language has of it. */
+static err_t remove_from_rebuild(store_txn_t *txn, arena_t *arena, const meta_config_t *config,
+                                 uint64_t number, const episode_t *episode, bool had_vector)
 {
     meta_rebuild_t rebuild;
-    postings_t in = {txn, (uint8_t)config->generation};
-    err_t err = postings_remove(&in, arena, number, doc);
+    meta_config_t next = *config;
+    episode_words_t words;
 
-    if (err_is(err) || !meta_rebuild(txn, &rebuild) || number > rebuild.done)
+    if (!meta_rebuild(txn, &rebuild) || number > rebuild.done)
+        return err_ok();
+    next.language = rebuild.language;
+    err_t err = episode_analyse(arena, &next, episode, false, &words);
+    if (err_is(err))
         return err;
-    in.generation = rebuild.generation;
     rebuild.memories--;
     rebuild.vectors -= had_vector;
     for (int field = 0; field < EPISODE_FIELDS; field++)
-        rebuild.lengths[field] -= doc->lengths[field];
-    err = postings_remove(&in, arena, number, doc);
+        rebuild.lengths[field] -= words.doc.lengths[field];
+    err = postings_remove(&(postings_t){txn, rebuild.generation}, arena, number, &words.doc);
     return err_is(err) ? err : meta_put_rebuild(txn, &rebuild);
 }
 
@@ -121,7 +125,10 @@ static err_t remove_number(call_t *call, const char *company, store_txn_t *txn,
     if (!err_is(err))
         err = remove_vector(txn, config, number, &had_vector);
     if (!err_is(err))
-        err = remove_words(txn, arena, config, number, &words.doc, had_vector);
+        err = postings_remove(&(postings_t){txn, (uint8_t)config->generation}, arena, number,
+                              &words.doc);
+    if (!err_is(err))
+        err = remove_from_rebuild(txn, arena, config, number, &episode, had_vector);
     if (!err_is(err))
         err = episode_del_rows(txn, number, &episode);
     if (!err_is(err))
@@ -303,6 +310,7 @@ err_t memory_get(brain_t *self, call_t *call, const char *company, const char *i
 {
     store_txn_t *txn;
     uint64_t number;
+    policy_t policy;
     err_t err = call_read(call, company, &txn);
 
     (void)self;
@@ -310,7 +318,14 @@ err_t memory_get(brain_t *self, call_t *call, const char *company, const char *i
         return err_of(ERR_NOT_FOUND, "there is no memory with that id");
     if (!err_is(err))
         err = episode_find(txn, id, &number);
-    return err_is(err) ? err : memory_load(txn, call_arena(call), number, out);
+    if (!err_is(err))
+        err = policy_read(txn, call_arena(call), &policy);
+    if (!err_is(err))
+        err = memory_load(txn, call_arena(call), number, out);
+    if (!err_is(err) &&
+        policy_gone(&policy, episode_type_hash(out->type), out->timestamp, call_now_ms(call)))
+        return err_of(ERR_NOT_FOUND, "there is no memory with that id");
+    return err;
 }
 
 err_t memory_list(brain_t *self, call_t *call, const char *company, const char *type, size_t limit,
@@ -320,7 +335,8 @@ err_t memory_list(brain_t *self, call_t *call, const char *company, const char *
     store_scan_t scan;
     store_key_t from;
     bytes_t key, value;
-    head_row_t head;
+    head_row_t head = {0};
+    policy_t policy;
     uint64_t begin = *cursor, number = 0;
     arena_t *arena = call_arena(call);
     err_t err = call_read(call, company, &txn);
@@ -328,13 +344,16 @@ err_t memory_list(brain_t *self, call_t *call, const char *company, const char *
     (void)self;
     *cursor = 0;
     *out = (memory_list_t){.items = ARENA_ARRAY(arena, memory_t, limit)};
+    if (!err_is(err))
+        err = policy_read(txn, arena, &policy);
     if (err_is(err))
         return err.code == ERR_NOT_FOUND ? err_ok() : err;
     bytes_t start = begin ? episode_number_key(&from, begin) : (bytes_t){0};
     err = store_scan_open(&scan, txn, TABLE_heads, (bytes_t){0}, start, true);
     while (!err_is(err) && store_scan_next(&scan, &key, &value)) {
         key_read_u64(&key, &number);
-        if (type && (!head_row_read(value, &head) || head.type_hash != episode_type_hash(type)))
+        if (!head_row_read(value, &head) || (type && head.type_hash != episode_type_hash(type)) ||
+            policy_gone(&policy, head.type_hash, head.timestamp_ms, call_now_ms(call)))
             continue;
         if (out->count == limit) {
             *cursor = number;

@@ -25,8 +25,8 @@ err_t meta_config(brain_t *self, store_txn_t *txn, arena_t *arena, meta_config_t
     value.data = arena_copy(arena, value.data, value.size);
     err = record_decode(&meta_config_record, value, arena, "stored field", out);
     if (!err_is(err) && out->words_version != WORDS_VERSION)
-        return err_of(ERR_VERSION, "the words index was made by other rules: run "
-                                   "brain_maintenance rebuild_indices");
+        return err_of(ERR_VERSION, "the words index is being made anew by this version's rules: "
+                                   "try again in a while; brain_stat says how far it is");
     return err;
 }
 

@@ -25,8 +25,8 @@ typedef struct meta_counts {
     uint64_t nodes, edges;
 } meta_counts_t;
 
-/* The configuration; ERR_NOT_FOUND while there has been no memory. ERR_VERSION when the terms were
- * made by other rules. */
+/* The configuration; ERR_NOT_FOUND while there has been no memory. ERR_VERSION (and the
+ * configuration) when the terms were made by other rules: a rebuild is on its way. */
 err_t meta_config(brain_t *self, store_txn_t *txn, arena_t *arena, meta_config_t *out);
 /* The same for writers: made from the settings when there is none. */
 err_t meta_open(brain_t *self, store_txn_t *txn, arena_t *arena, meta_config_t *out);
@@ -39,8 +39,10 @@ typedef struct meta_rebuild {
     uint64_t done; /* memories up to this number are in it */
     uint64_t memories, vectors;
     uint64_t lengths[RANK_FIELDS];
+    uint32_t words_version; /* rules it is made by; by others it begins again */
     uint8_t generation;
-    bool cleared; /* leftovers of an earlier one are gone */
+    bool cleared;      /* leftovers of an earlier one are gone */
+    char language[32]; /* of the next generation */
 } meta_rebuild_t;
 
 /* False when there is none. */

@@ -678,6 +678,18 @@ err_t postings_clear(const postings_t *in, size_t most, bool *more)
     return err;
 }
 
+err_t postings_drop_fresh(const postings_t *in)
+{
+    store_scan_t scan;
+    bytes_t key, value;
+    err_t err = store_scan_open(&scan, in->txn, TABLE_fresh, (bytes_t){0}, (bytes_t){0}, false);
+
+    while (!err_is(err) && store_scan_next(&scan, &key, &value))
+        err = store_scan_del(&scan);
+    store_scan_close(&scan);
+    return err;
+}
+
 /* ---- removing ---- */
 
 /* The block without the number; `found` when it was there. */

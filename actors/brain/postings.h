@@ -58,6 +58,9 @@ bool postings_is_full(const postings_t *in);
 err_t postings_merge(const postings_t *in, call_t *call);
 bool postings_is_fresh(const postings_t *in, uint64_t number);
 
+/* Deletes all that is fresh: it was built into this generation. */
+err_t postings_drop_fresh(const postings_t *in);
+
 /* For rebuilding: writes memories of ascending numbers, all larger than those before. */
 err_t postings_build(const postings_t *in, const uint64_t *numbers, const posting_doc_t *docs,
                      size_t count);

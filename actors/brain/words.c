@@ -94,6 +94,17 @@ const char *words_language(const words_t *words)
     return words->language;
 }
 
+const char *words_languages(arena_t *arena)
+{
+    buf_t out;
+
+    buf_open(&out, arena);
+    for (const char **name = sb_stemmer_list(); *name; name++)
+        buf_printf(&out, "%s, ", *name);
+    buf_puts(&out, "none");
+    return out.data;
+}
+
 /* ---- UTF-8 ---- */
 
 /* The least code point that needs a sequence of that many bytes. */

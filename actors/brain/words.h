@@ -66,6 +66,8 @@ err_t words_new(words_t **words, const char *language);
 void words_destroy(words_t **words);
 
 const char *words_language(const words_t *words);
+/* All there are, with commas. */
+const char *words_languages(arena_t *arena);
 
 /* The terms of `size` bytes of text, in order. */
 void words_split(words_t *words, arena_t *arena, const char *text, size_t size, word_list_t *list);

@@ -1,0 +1,24 @@
+/* transfer: a company's memory as lines of JSON, out and in.
+ */
+#ifndef ACTORS_BRAIN_TRANSFER_H
+#define ACTORS_BRAIN_TRANSFER_H
+
+#include "actors/brain/memory.h"
+
+/* Lines of JSON, one a memory, node or edge, in the order of a cursor; "" begins, NULL: the end. A
+ * page ends at `largest` bytes or `limit` lines, but has one line at least. */
+err_t transfer_out(brain_t *self, call_t *call, const char *company, const char *cursor,
+                   size_t limit, size_t largest, buf_t *lines, const char **next, int64_t *count);
+
+#define import_fault_FIELDS(F)                                                                     \
+    F(INT, line, must, 0, 0, "Number of the line in this call, from 1.")                           \
+    F(STR, what, must, 0, 0, "What is wrong with it.")
+RECORD_STRUCT(import_fault, import_fault_FIELDS)
+extern const record_t import_fault_record;
+
+/* Takes lines as transfer_out gives them; what is there under an id is replaced. A line that cannot
+ * be read is skipped and reported. Other errors (FULL, QUOTA) end it with nothing imported. */
+err_t transfer_in(brain_t *self, call_t *call, const char *company, const char *lines,
+                  int64_t *imported, import_fault_list_t *faults);
+
+#endif
