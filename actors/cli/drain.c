@@ -1,5 +1,9 @@
 /* drain: what a preStop hook calls. The gateways here say that they are not ready, the workers
- * here take no new work; then it waits until they hold no lease. Nothing is ended by it. */
+ * here take no new work; then it waits until they hold no lease. Nothing is ended by it.
+ *
+ * The hooks of a pod's containers run side by side. Only that of the agent makes the workers drain;
+ * the others wait for them as well, since the last steps may still need what they serve. When the
+ * workers do not drain, only that one container is to be started again. */
 #include <dirent.h>
 #include <errno.h>
 #include <poll.h>
@@ -11,7 +15,7 @@
 
 #include "actors/cli/cli.h"
 
-enum { ASK_MS = 2000, AGAIN_MS = 100, MOST = 128 };
+enum { ASK_MS = 2000, AGAIN_MS = 100, BESIDE_MS = 3000, MOST = 128 };
 
 typedef struct drained {
     const char *name;
@@ -27,6 +31,7 @@ typedef struct draining {
     drained_t list[MOST]; /* workers */
     int count;
     int gateways, silent;
+    bool beside; /* the workers are told by somebody else, or not at all */
 } draining_t;
 
 static int64_t now_ms(void)
@@ -37,20 +42,21 @@ static int64_t now_ms(void)
 }
 
 /* ERR_TIMEOUT, ERR_UNAVAILABLE: no answer. */
-static err_t ask(draining_t *self, const char *name, bool *idle)
+static err_t ask(draining_t *self, const char *name, const char *what, const char *field_name,
+                 bool *yes)
 {
     bytes_t field;
     int64_t left = self->end_ms - now_ms();
     client_call_t call = {
         .peer = name,
-        .method = arena_printf(self->cli->arena, "%s.drain", cli_kind_of(self->cli, name)),
+        .method = arena_printf(self->cli->arena, "%s.%s", cli_kind_of(self->cli, name), what),
         .role = ROLE_ADMIN,
         .timeout_ms = left < 1        ? 1
                       : left < ASK_MS ? left
                                       : ASK_MS};
     client_reply_t reply = client_call(self->client, self->cli->arena, &call);
-    *idle =
-        !err_is(reply.err) && mp_get(reply.body, "idle", &field) && mp_bool(field, idle) && *idle;
+    *yes =
+        !err_is(reply.err) && mp_get(reply.body, field_name, &field) && mp_bool(field, yes) && *yes;
     return reply.err;
 }
 
@@ -79,7 +85,7 @@ static void close_gateway(draining_t *self, const char *pillar)
     const char *name = strncmp(pillar, "gateway-", 8)
                            ? arena_printf(self->cli->arena, "gateway-%s", pillar)
                            : pillar;
-    if (!err_is(ask(self, name, &idle))) {
+    if (!err_is(ask(self, name, "drain", "idle", &idle))) {
         self->gateways++;
         return;
     }
@@ -98,8 +104,6 @@ static bool is_meant(const draining_t *self, const char *name)
 
 static void find(draining_t *self)
 {
-    const char *only = self->cli->count ? self->cli->words[0] : "agent";
-    bool workers = !strcmp(only, "agent");
     struct dirent **entries;
     int count = scandir(self->run_dir, &entries, NULL, alphasort);
     for (int i = 0; i < count; i++) {
@@ -109,7 +113,7 @@ static void find(draining_t *self)
             continue;
         *dot = '\0';
         if (!strcmp(cli_kind_of(self->cli, name), "worker")) {
-            if (workers && self->count < MOST)
+            if (self->count < MOST)
                 self->list[self->count++] = (drained_t){.name = name};
         } else if (is_meant(self, name)) {
             close_gateway(self, name);
@@ -130,7 +134,7 @@ static bool ask_all(draining_t *self)
         bool idle;
         if (worker->done)
             continue;
-        err_t err = ask(self, worker->name, &idle);
+        err_t err = ask(self, worker->name, "drain", "idle", &idle);
         worker->done = idle || (err_is(err) && is_gone(self, worker));
         if (worker->done)
             printf("%s %s\n", worker->name, idle ? "has drained: it holds no lease" : "is gone");
@@ -139,8 +143,31 @@ static bool ask_all(draining_t *self)
     return all;
 }
 
+/* Takes the workers off the list that were not told to drain within a moment. */
+static void keep_draining(draining_t *self)
+{
+    int64_t until = now_ms() + BESIDE_MS;
+    int kept = 0;
+    bool any = false;
+    while (self->count && !any && now_ms() < until && now_ms() < self->end_ms) {
+        for (int i = 0; i < self->count && !any; i++)
+            ask(self, self->list[i].name, "stats", "draining", &any);
+        if (!any)
+            poll(NULL, 0, AGAIN_MS);
+    }
+    for (int i = 0; i < self->count; i++) {
+        bool draining = false;
+        if (any && !err_is(ask(self, self->list[i].name, "stats", "draining", &draining)) &&
+            draining)
+            self->list[kept++] = self->list[i];
+    }
+    self->count = kept;
+}
+
 static int wait_all(draining_t *self)
 {
+    if (self->beside)
+        keep_draining(self);
     while (!ask_all(self)) {
         if (now_ms() >= self->end_ms) {
             for (int i = 0; i < self->count; i++)
@@ -163,7 +190,9 @@ int cli_drain(cli_t *cli)
         return cli_usage("there is no pillar '%s'", cli->words[0]);
     if (cli->read_only)
         return cli_usage("drain changes what is under way, and --read-only was given");
-    draining_t self = {.cli = cli, .end_ms = now_ms() + cli->timeout_ms};
+    draining_t self = {.cli = cli,
+                       .end_ms = now_ms() + cli->timeout_ms,
+                       .beside = cli->count && strcmp(cli->words[0], "agent") != 0};
     err_t err = cli_run_dir(cli, &self.run_dir);
     if (!err_is(err))
         err = client_open(self.run_dir, cli->arena, &self.client);
@@ -171,7 +200,7 @@ int cli_drain(cli_t *cli)
         return cli_fail(err);
     find(&self);
     int code = EXIT_DONE;
-    if (!self.gateways && !self.count) {
+    if (!self.gateways && (!self.count || self.beside)) {
         fprintf(stderr, "agency: nothing to drain answers in %s\n", self.run_dir);
         code = EXIT_UNREACHABLE;
     } else {

@@ -178,6 +178,10 @@ test('workers are children of the agent on every replica; a drained pod gets no 
   const busy = await house.cli(['drain', 'agent', '--timeout', '700'], local(replica));
   assert.equal(busy.code, 1, busy.stdout);
   assert.match(busy.stderr, /house-agent-1 is still at work after 700 ms/);
+  // The other containers of the pod wait for it, too, when it is the pod that goes.
+  const beside = await house.cli(['drain', 'swarm', '--timeout', '900'], local(replica));
+  assert.equal(beside.code, 1, beside.stdout);
+  assert.equal((await house.probe(replica, 'swarm', '/readyz')).status, 503);
   await writeFile(gate, '');
   const done = await house.cli(['drain', 'agent', '--timeout', '30000'], local(replica));
   assert.equal(done.code, 0, done.stderr);
@@ -197,6 +201,8 @@ test('workers are children of the agent on every replica; a drained pod gets no 
   await house.kill(owner, 'agent'); // and it is not drained any more
   await house.start(owner, 'agent');
   await Promise.all([ready(owner, 'agent'), ready(replica, 'agent')]);
+  const alone = await house.cli(['drain', 'elastic', '--timeout', '30000'], local(replica));
+  assert.equal(alone.code, 0, 'its workers go on: only this container is started again');
   assert.equal((await house.cli(['drain', 'nobody'], local(owner))).code, 2);
   assert.equal((await house.cli(['drain'], { AGENCY_DATA: house.dir })).code, 3);
 });
