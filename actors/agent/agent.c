@@ -784,8 +784,8 @@ static const store_table_t agent_tables[] = {
         {NULL}};
 
 static const method_t *const more_methods[] = {
-    sops_methods, run_tools_methods, runs_methods, schedule_methods,
-    hr_methods,   patterns_methods,  NULL};
+    sops_methods,     run_tools_methods, run_log_methods,  runs_methods,
+    schedule_methods, hr_methods,        patterns_methods, NULL};
 
 RECORD_DEFINE(agent_settings, agent_settings_FIELDS)
 

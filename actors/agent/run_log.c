@@ -4,6 +4,7 @@
 #include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "actors/agent/rows.h"
@@ -83,6 +84,59 @@ static void append_line(void *self, void *ctx)
     ssize_t put = write(fd, line->text, line->size);
     (void)put;
     close(fd);
+}
+
+enum { LOG_TAIL = 1 << 20 };
+
+#define sop_logs_ARGS(F)                                                                           \
+    F(INT, limit, opt(100), 1, 1000, "How many at most.")                                          \
+    COMPANY_ROW(F)
+#define sop_logs_REPLY(F) F(STR, log, must, 0, 0, "Lines of JSON, the newest last.")
+#define RUN_LOG_METHODS(M)                                                                         \
+    M(agent_t, sop_logs, TOOL | READS, "The last steps of runs, from sop_logs.ndjson.")
+RUN_LOG_METHODS(METHOD_DECLARE_)
+const method_t run_log_methods[] = {RUN_LOG_METHODS(METHOD_ROW_){.name = NULL}};
+
+/* Of the file only the end is looked at. */
+static size_t read_tail(const char *path, char *out, size_t most)
+{
+    struct stat info;
+    int fd = open(path, O_RDONLY | O_NOFOLLOW | O_CLOEXEC);
+    ssize_t size = 0;
+    if (fd < 0)
+        return 0;
+    if (!fstat(fd, &info) && S_ISREG(info.st_mode))
+        size = pread(fd, out, most, info.st_size > (off_t)most ? info.st_size - (off_t)most : 0);
+    close(fd);
+    return size > 0 ? (size_t)size : 0;
+}
+
+static err_t sop_logs(agent_t *self, call_t *call, const sop_logs_args_t *args,
+                      sop_logs_reply_t *reply)
+{
+    arena_t *arena = call_arena(call);
+    char *text = arena_alloc(arena, LOG_TAIL + 1);
+    size_t size =
+        read_tail(arena_printf(arena, "%s/sop_logs.ndjson", actor_data_dir(call_actor(call))), text,
+                  LOG_TAIL);
+    const char *mine = arena_printf(arena, ",\"company\":\"%s\",", call_company(call));
+    const char **lines = ARENA_ARRAY(arena, const char *, (size_t)args->limit);
+    size_t seen = 0, most = (size_t)args->limit;
+    buf_t out;
+    (void)self;
+    text[size] = '\0';
+    char *line = size == LOG_TAIL ? strchr(text, '\n') : text; /* not the rest of a line */
+    for (char *end; line && (end = strchr(line, '\n')); line = end + 1) {
+        *end = '\0';
+        if (strstr(line, mine)) /* a quote within a value has a backslash before it */
+            lines[seen++ % most] = line;
+    }
+    buf_open(&out, arena);
+    for (size_t i = seen > most ? seen - most : 0; i < seen; i++)
+        buf_printf(&out, "%s\n", lines[i % most]);
+    reply->log = out.data ? out.data : "";
+    call_say_text(call, reply->log);
+    return err_ok();
 }
 
 static void put_pair(buf_t *out, const char *key, const char *value)

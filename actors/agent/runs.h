@@ -40,6 +40,7 @@ typedef struct agent agent_t;
 /* For workers, and for people and clients. */
 extern const method_t runs_methods[];
 extern const method_t run_tools_methods[];
+extern const method_t run_log_methods[];
 
 /* When the agent opens, after its tasks: takes up experience that was not yet told to the brain.
  * Sets agent->sops, which holds the memory of sops and runs. */

@@ -199,6 +199,17 @@ static episode_t episode_of(call_t *call, const brain_store_args_t *args)
                        .stored_by = call_principal(call)};
 }
 
+#define memory_event_FIELDS(F)                                                                     \
+    F(STR, company, must, 0, 0, "Whose memory.")                                                   \
+    F(STR, id, must, 0, 0, "Id of the memory.")
+RECORD(memory_event, memory_event_FIELDS)
+
+static void publish(call_t *call, const char *topic, const char *id)
+{
+    memory_event_t event = {.company = call_company(call), .id = id};
+    call_publish(call, topic, &memory_event_record, &event);
+}
+
 static err_t brain_store(brain_t *self, call_t *call, const brain_store_args_t *args,
                          brain_store_reply_t *reply)
 {
@@ -223,6 +234,7 @@ static err_t brain_store(brain_t *self, call_t *call, const brain_store_args_t *
         return err;
     reply->id = episode.id;
     reply->stored = true;
+    publish(call, "memory.stored", episode.id);
     brain_build_if_wanted(self, call);
     return err_ok();
 }
@@ -235,8 +247,10 @@ static err_t brain_delete_episode(brain_t *self, call_t *call,
 
     call_say(call, "Episode %s deleted.", args->id);
     reply->deleted = !err_is(err);
-    if (!err_is(err))
+    if (!err_is(err)) {
+        publish(call, "memory.deleted", args->id);
         brain_build_if_wanted(self, call);
+    }
     return err.code == ERR_NOT_FOUND ? err_ok() : err;
 }
 

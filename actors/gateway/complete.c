@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "actors/gateway/args.h"
+#include "proto/json.h"
 #include "proto/mp.h"
 
 /* ---- By a pillar with words of its own ---- */
@@ -67,49 +68,68 @@ static err_t begin_complete(void *state, call_t *call, void *ctx)
 
 /* ---- By what the pillars keep ---- */
 
-static err_t put_completion(pending_t *pending, call_t *call, const char *values, uint32_t count)
+static err_t put_completion(pending_t *pending, call_t *call, const completion_t *completion)
 {
     buf_t out;
     buf_open(&out, pending->exchange->arena);
     mcp_open_result(&out, &pending->message, AGENCY_VERSION);
     buf_printf(&out, "%s\"completion\":{\"values\":[", pending->message.modern ? "," : "");
-    buf_puts(&out, values);
-    buf_printf(&out, "],\"total\":%u,\"hasMore\":false}", (unsigned)count);
+    for (size_t i = 0; i < completion->count; i++) {
+        buf_puts(&out, i ? "," : "");
+        json_put_string(&out, completion->values[i], strlen(completion->values[i]));
+    }
+    buf_puts(&out, "]");
+    if (!completion->more)
+        buf_printf(&out, ",\"total\":%zu", completion->count);
+    buf_printf(&out, ",\"hasMore\":%s}", completion->more ? "true" : "false");
     mcp_close_result(&out);
     exchange_answer(pending->exchange, 200, out.data);
     return pending_done(pending, call);
+}
+
+static const char *argument_of(const pending_t *pending, const char *member)
+{
+    return mp_member_text(pending->exchange->arena, mcp_param(&pending->message, "argument"),
+                          member);
 }
 
 static err_t on_kept_complete(void *state, call_t *call, void *unused, const peer_answer_t *got,
                               void *ctx)
 {
     pending_t *pending = ctx;
-    arena_t *arena = pending->exchange->arena;
     (void)state;
     (void)unused;
     if (err_is(got->err) && got->err.code != ERR_NOT_FOUND)
         return pending_fail(pending, call, got->err);
-    buf_t values;
-    buf_open(&values, arena);
-    const char *begin = mp_member_text(arena, mcp_param(&pending->message, "argument"), "value");
-    uint32_t count = kept_put_values(arena, pending->at, got->body, begin, &values);
-    return put_completion(pending, call, values.size ? values.data : "", count);
+    completion_t *completion = pending->completion;
+    if (!err_is(got->err))
+        kept_complete_from(pending, got->body, argument_of(pending, "name"),
+                           argument_of(pending, "value"), completion);
+    return put_completion(pending, call, completion);
 }
 
-/* Ids of resources are completed; inputs of procedures are free. */
 static err_t begin_kept_complete(void *state, call_t *call, void *ctx)
 {
     pending_t *pending = ctx;
+    arena_t *arena = pending->exchange->arena;
     peer_call_t request;
     (void)state;
     pending->call = call;
-    if (!strcmp(pending->kind, "prompt"))
-        return put_completion(pending, call, "", 0);
-    if (!kept_complete_call(pending, &pending->at, &request))
+    pending->completion = ARENA_NEW(arena, completion_t);
+    pending->completion->arena = arena;
+    pending->company = mp_member_text(
+        arena, mp_member(mcp_param(&pending->message, "context"), "arguments"), "company");
+    switch (kept_complete(pending, argument_of(pending, "name"), argument_of(pending, "value"),
+                          pending->completion, &request)) {
+    case KEPT_NOTHING:
         return get_missing(pending, call);
-    call_peer(call, &request, on_kept_complete, pending);
-    call_on_gone(call, pending_lost, pending);
-    return call_park(call);
+    case KEPT_DONE:
+        return put_completion(pending, call, pending->completion);
+    default:
+        call_peer(call, &request, on_kept_complete, pending);
+        call_on_gone(call, pending_lost, pending);
+        return call_park(call);
+    }
 }
 
 mcp_refusal_t complete_begin(exchange_t *exchange, const mcp_message_t *message)
@@ -126,11 +146,11 @@ mcp_refusal_t complete_begin(exchange_t *exchange, const mcp_message_t *message)
             "params.ref must be {\"type\":\"ref/prompt\",\"name\"} or "
             "{\"type\":\"ref/resource\",\"uri\"}, params.argument {\"name\",\"value\"}");
     size_t at = 0;
-    bool shelf = !get_next_pillar(exchange->gateway, &at);
+    bool kept = !get_next_pillar(exchange->gateway, &at);
     pending_t *pending = pending_new(exchange, message);
     pending->kind = prompt ? "prompt" : "resource";
     pending->tool = name;
     pending->at = at;
-    pending_begin(pending, shelf ? begin_kept_complete : begin_complete);
+    pending_begin(pending, kept ? begin_kept_complete : begin_complete);
     return (mcp_refusal_t){0};
 }

@@ -297,7 +297,7 @@ static err_t on_begun(void *state, call_t *call, void *unused, const peer_answer
         return pending_done(pending, call);
     }
     pending->run = mp_member_text(arena, got->body, "id");
-    kept_on_success(state, pending->tool);
+    kept_on_success(pending);
     if (pending->called_off) {
         call_off(pending);
         return pending_done(pending, call);

@@ -11,7 +11,13 @@
 RECORD_ROWS_(gateway_settings, gateway_settings_FIELDS)
 static const record_t gateway_settings_record = {"gateway_settings", gateway_settings_rows,
                                                  sizeof(gateway_settings_t)};
-enum { ASK_AGAIN_MS = 200, AWAY_MS = 3000, LOOK_AGAIN_MS = 30000, TEND_MS = 2000 };
+enum {
+    ASK_AGAIN_MS = 200,
+    AWAY_MS = 3000,
+    LOOK_AGAIN_MS = 30000,
+    REPORT_MS = 5000,
+    TEND_MS = 2000
+};
 
 const char *const gateway_all_pillars[] = {"agent", "brain",   "health",
                                            "swarm", "elastic", "outside"};
@@ -197,26 +203,58 @@ static err_t ask(void *state, call_t *call, void *ctx)
 
 /* ---- What pillars tell ---- */
 
-/* A task changed its state, or a run ended a step: whoever watches it hears. */
-static err_t on_task_event(void *state, call_t *call, const char *topic, bytes_t body)
+static const struct {
+    const char *begins, *field, *kind, *kind_too;
+} events[] = {{"run.", "run", "run", "task"},
+              {"task.", "id", "task", "run"},
+              {"proposal.", "id", "proposal", NULL},
+              {"memory.", "id", "memory", NULL}};
+
+/* Something that a pillar keeps changed: whoever subscribed to it hears. */
+static err_t on_change(void *state, call_t *call, const char *topic, bytes_t body)
 {
     arena_t *arena = call_arena(call);
     gateway_t *self = state;
-    const char *id = mp_member_text(arena, body, "run");
-    if (!id)
-        id = mp_member_text(arena, body, "id");
     const char *company = mp_member_text(arena, body, "company");
-    if (!self->streams || !id || !company)
-        return err_ok();
-    kept_changed(self, arena, "run", company, id);
-    kept_changed(self, arena, "task", company, id);
-    if (!strncmp(topic, "task.", 5) && mp_equals(mp_member(body, "kind"), "sop"))
-        task_status_changed(self, company, id);
+    for (size_t i = 0; self->streams && company && i < sizeof(events) / sizeof(*events); i++) {
+        const char *id = NULL;
+        if (!strncmp(topic, events[i].begins, strlen(events[i].begins)))
+            id = mp_member_text(arena, body, events[i].field);
+        if (!id)
+            continue;
+        kept_changed(self, arena, events[i].kind, company, id);
+        if (events[i].kind_too)
+            kept_changed(self, arena, events[i].kind_too, company, id);
+        if (!strncmp(topic, "run.step", 8))
+            kept_changed(self, arena, "log", company, "steps");
+        if (!strcmp(events[i].kind, "task") && mp_equals(mp_member(body, "kind"), "sop"))
+            task_status_changed(self, company, id);
+    }
     return err_ok();
 }
 
-static const hear_t gateway_hears[] = {
-    {"agent", "run.", on_task_event}, {"agent", "task.", on_task_event}, {NULL, NULL, NULL}};
+/* Points come by the thousand: the reports are said to have changed every few seconds at most. */
+static err_t on_metric(void *state, call_t *call, const char *topic, bytes_t body)
+{
+    gateway_t *self = state;
+    const char *company = mp_member_text(call_arena(call), body, "company");
+    int64_t now = actor_mono_us(self->actor);
+    (void)topic;
+    if (!self->streams || !company || now - self->reported_us < REPORT_MS * 1000)
+        return err_ok();
+    self->reported_us = now;
+    static const char *const reports[] = {"last_hour", "last_day", "last_week"};
+    for (int i = 0; i < 3; i++)
+        kept_changed(self, call_arena(call), "report", company, reports[i]);
+    return err_ok();
+}
+
+static const hear_t gateway_hears[] = {{"agent", "run.", on_change},
+                                       {"agent", "task.", on_change},
+                                       {"agent", "proposal.", on_change},
+                                       {"brain", "memory.", on_change},
+                                       {"health", "metric.tracked", on_metric},
+                                       {NULL, NULL, NULL}};
 
 /* ---- Life ---- */
 

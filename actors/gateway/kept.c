@@ -2,8 +2,10 @@
  * that: the rows below say which of their tools list and read it. */
 #include "actors/gateway/parts.h"
 
+#include <dirent.h>
 #include <string.h>
 
+#include "actors/gateway/args.h"
 #include "proto/json.h"
 #include "proto/mp.h"
 
@@ -15,37 +17,144 @@ typedef struct kept_row {
     const char *pillar, *kind;     /* agency://<kind>/<id> */
     const char *list, *list_field; /* the tool that lists them; NULL: only read by id */
     const char *id, *title;        /* fields of an item */
-    const char *get, *get_arg;
-    const char *content; /* field with the text; NULL: all of it as JSON */
+    const char *get, *get_arg;     /* get_arg NULL: the tool takes none */
+    const char *content;           /* field with the text; NULL: all of it as JSON */
     const char *mime, *doc;
-    bool pages; /* the list has limit and cursor */
+    bool pages;                      /* the list has limit and cursor */
+    const char *list_arg, *list_all; /* argument of the list, and what gives all */
+    bool finds;                      /* that argument also takes the beginning of an id */
+    const char *const *fixed;        /* ids that there always are, ends with NULL */
 } kept_row_t;
 
-static const kept_row_t rows[] = {
-    {"agent", "sop", "sop_list", "sops", "name", "title", "sop_get", "name", "content",
-     "text/markdown", "A procedure (SOP).", false},
-    {"agent", "task", "task_list", "tasks", "id", "kind", "task_get", "id", NULL,
-     "application/json", "A task with its state and result.", true},
-    {"agent", "run", NULL, NULL, NULL, NULL, "run_get", "id", NULL, "application/json",
-     "A run of a procedure, step by step.", false},
-    {"brain", "memory", "brain_list", "memories", "id", "request", "brain_get", "id", NULL,
-     "application/json", "A memory.", true},
-};
+static const char *const reports[] = {"last_hour", "last_day", "last_week", NULL};
+static const char *const today[] = {"today", NULL};
+static const char *const logs[] = {"steps", NULL};
 
-enum { ROWS = sizeof(rows) / sizeof(rows[0]) };
+static const kept_row_t rows[] = {
+    {.pillar = "agent",
+     .kind = "sop",
+     .list = "sop_list",
+     .list_field = "sops",
+     .id = "name",
+     .title = "title",
+     .get = "sop_get",
+     .get_arg = "name",
+     .content = "content",
+     .mime = "text/markdown",
+     .doc = "A procedure (SOP)."},
+    {.pillar = "agent",
+     .kind = "task",
+     .list = "task_list",
+     .list_field = "tasks",
+     .id = "id",
+     .title = "kind",
+     .get = "task_get",
+     .get_arg = "id",
+     .mime = "application/json",
+     .doc = "A task with its state and result.",
+     .pages = true},
+    {.pillar = "agent",
+     .kind = "run",
+     .list = "task_list",
+     .list_field = "tasks",
+     .id = "id",
+     .title = "sop",
+     .get = "run_get",
+     .get_arg = "id",
+     .mime = "application/json",
+     .doc = "A run of a procedure, step by step.",
+     .pages = true,
+     .list_arg = "kind",
+     .list_all = "sop"},
+    {.pillar = "agent",
+     .kind = "proposal",
+     .list = "list_pending_proposals",
+     .list_field = "proposals",
+     .id = "id",
+     .title = "title",
+     .get = "proposal_get",
+     .get_arg = "proposal_id",
+     .mime = "application/json",
+     .doc = "A proposed change with its diff and evidence."},
+    {.pillar = "agent",
+     .kind = "log",
+     .get = "sop_logs",
+     .content = "log",
+     .mime = "application/x-ndjson",
+     .doc = "The last steps of runs, a line of JSON each.",
+     .fixed = logs},
+    {.pillar = "brain",
+     .kind = "memory",
+     .list = "brain_list",
+     .list_field = "memories",
+     .id = "id",
+     .title = "request",
+     .get = "brain_get",
+     .get_arg = "id",
+     .mime = "application/json",
+     .doc = "A memory.",
+     .pages = true},
+    {.pillar = "brain",
+     .kind = "node",
+     .list = "brain_query_graph",
+     .list_field = "nodes",
+     .id = "id",
+     .title = "type",
+     .get = "graph_neighbors",
+     .get_arg = "id",
+     .mime = "application/json",
+     .doc = "A node of the graph with its edges and neighbours.",
+     .list_arg = "query",
+     .list_all = "",
+     .finds = true},
+    {.pillar = "health",
+     .kind = "report",
+     .get = "get_health_report",
+     .get_arg = "timeframe",
+     .mime = "application/json",
+     .doc = "What was measured, by agent and metric.",
+     .fixed = reports},
+    {.pillar = "health",
+     .kind = "daily",
+     .get = "daily_report",
+     .content = "report",
+     .mime = "text/markdown",
+     .doc = "The last day in a page.",
+     .fixed = today},
+    {.pillar = "swarm",
+     .kind = "agent",
+     .list = "list_agents",
+     .list_field = "agents",
+     .id = "agent_id",
+     .title = "role",
+     .get = "agent_card",
+     .get_arg = "agent_id",
+     .mime = "application/json",
+     .doc = "A subagent: what it is, can do and did."},
+};
+enum { ROWS = sizeof(rows) / sizeof(rows[0]), RUNS_PLACE = 2 };
 
 /* What a tool changes when it succeeds. */
 static const struct {
     const char *tool, *what, *what_too;
-} changes[] = {{"sop_create", "prompts", "resources"},      {"brain_store", "resources", NULL},
-               {"brain_delete_episode", "resources", NULL}, {"brain_forget", "resources", NULL},
-               {"brain_import", "resources", NULL},         {"task_submit", "resources", NULL},
-               {"task_submit_batch", "resources", NULL},    {"sop_execute", "resources", NULL}};
+} changes[] = {{"sop_create", "prompts", "resources"}, {"sop_rollback", "prompts", NULL},
+               {"brain_store", "resources", NULL},     {"brain_delete_episode", "resources", NULL},
+               {"brain_forget", "resources", NULL},    {"brain_import", "resources", NULL},
+               {"task_submit", "resources", NULL},     {"task_submit_batch", "resources", NULL},
+               {"sop_execute", "resources", NULL}};
 
-void kept_on_success(gateway_t *self, const char *tool)
+void kept_on_success(const pending_t *pending)
 {
+    const exchange_t *exchange = pending->exchange;
+    gateway_t *self = exchange->gateway;
+    const char *tool = pending->tool;
     if (!self->streams) /* the usual case costs nothing */
         return;
+    const char *name = mp_member_text(exchange->arena, pending->arguments, "name");
+    const char *company =
+        exchange_company(exchange, mp_member_text(exchange->arena, pending->arguments, "company"));
+    if (name && company && (!strcmp(tool, "sop_create") || !strcmp(tool, "sop_rollback")))
+        kept_changed(self, exchange->arena, "sop", company, name);
     for (size_t i = 0; i < sizeof(changes) / sizeof(changes[0]); i++)
         if (!strcmp(changes[i].tool, tool)) {
             streams_changed(self, changes[i].what);
@@ -70,17 +179,15 @@ static const kept_row_t *row_of(const gateway_t *self, const char *kind, size_t 
 
 /* ---- Lists ---- */
 
-bool kept_lists(const exchange_t *exchange, const char *kind, size_t index)
+bool kept_lists(const exchange_t *exchange, const char *kind, size_t place)
 {
     bool prompts = !strcmp(kind, "prompts");
-    return index < ROWS && is_open(exchange->gateway, &rows[index]) &&
+    size_t index = place % ROWS;
+    if (place >= ROWS && !strcmp(kind, "templates"))
+        return false;
+    return is_open(exchange->gateway, &rows[index]) &&
            exchange_offers(exchange, rows[index].pillar) &&
            (!prompts || !strcmp(rows[index].kind, "sop"));
-}
-
-size_t kept_count(void)
-{
-    return ROWS;
 }
 
 const char *kept_template(arena_t *arena, size_t index)
@@ -88,29 +195,55 @@ const char *kept_template(arena_t *arena, size_t index)
     buf_t out;
     buf_open(&out, arena);
     buf_printf(&out,
-               "{\"uriTemplate\":\"" SCHEME "%s/{id}\",\"name\":\"%s\",\"mimeType\":\"%s\","
+               "{\"uriTemplate\":\"" SCHEME
+               "%s/{id}{?company}\",\"name\":\"%s\",\"mimeType\":\"%s\","
                "\"description\":\"%s\"}",
                rows[index].kind, rows[index].kind, rows[index].mime, rows[index].doc);
     return out.data;
 }
 
-bool kept_list_call(const pending_t *pending, size_t index, peer_call_t *out)
+static peer_call_t list_call(const pending_t *pending, const kept_row_t *row, const char *find)
 {
-    const kept_row_t *row = &rows[index];
-    buf_t args;
+    arena_t *arena = pending->exchange->arena;
+    buf_t pairs;
+    uint32_t count = 0;
+    buf_open(&pairs, arena);
+    if (row->pages || row->finds) {
+        mp_put_str(&pairs, "limit");
+        mp_put_int(&pairs, PAGE);
+        count++;
+    }
+    args_put_text(&pairs, &count, "cursor", row->pages ? pending->cursor : NULL);
+    if (row->list_arg)
+        args_put_text(&pairs, &count, row->list_arg, row->finds && find ? find : row->list_all);
+    args_put_text(&pairs, &count, "company", pending->company);
+    return pending_request(pending, row->pillar, row->list, args_map(arena, &pairs, count));
+}
+
+/* One whose token names several companies sees what all of them have. */
+size_t kept_places(const exchange_t *exchange)
+{
+    const principal_t *principal = &exchange->principal;
+    return ROWS * (principal->any_company || principal->companies.count < 2
+                       ? 1
+                       : principal->companies.count);
+}
+
+static const char *company_at(const exchange_t *exchange, size_t place)
+{
+    const principal_t *principal = &exchange->principal;
+    return principal->any_company || principal->companies.count < 2
+               ? NULL
+               : principal->companies.items[place / ROWS];
+}
+
+bool kept_list_call(pending_t *pending, size_t place, peer_call_t *out)
+{
+    const kept_row_t *row = &rows[place % ROWS];
+    pending->company = company_at(pending->exchange, place);
     if (!row->list)
         return false;
-    buf_open(&args, pending->exchange->arena);
-    mp_put_map(&args, row->pages ? 1 + (pending->cursor != NULL) : 0);
-    if (row->pages) {
-        mp_put_str(&args, "limit");
-        mp_put_int(&args, PAGE);
-        if (pending->cursor) {
-            mp_put_str(&args, "cursor");
-            mp_put_str(&args, pending->cursor);
-        }
-    }
-    *out = pending_request(pending, row->pillar, row->list, buf_bytes(&args));
+    *out = list_call(pending, row, NULL);
     return true;
 }
 
@@ -126,13 +259,15 @@ static void put_path(buf_t *out, const char *text)
 }
 
 static void put_resource(arena_t *arena, const kept_row_t *row, bytes_t item, const char *id,
-                         buf_t *out)
+                         const char *company, buf_t *out)
 {
     buf_t uri;
-    const char *title = mp_member_text(arena, item, row->title);
+    const char *title = row->title ? mp_member_text(arena, item, row->title) : NULL;
     buf_open(&uri, arena);
     buf_printf(&uri, SCHEME "%s/", row->kind);
     put_path(&uri, id);
+    if (company)
+        buf_printf(&uri, "?company=%s", company);
     buf_puts(out, "{");
     mcp_put_text(out, "uri", uri.data);
     buf_puts(out, ",");
@@ -173,10 +308,22 @@ static void put_prompt(arena_t *arena, bytes_t item, const char *name, buf_t *ou
     buf_puts(out, "]}");
 }
 
-void kept_put_items(arena_t *arena, size_t index, const char *kind, bytes_t body, buf_t *out,
-                    bool *any)
+void kept_put_fixed(const pending_t *pending, size_t place, buf_t *out, bool *any)
 {
-    const kept_row_t *row = &rows[index];
+    const kept_row_t *row = &rows[place % ROWS];
+    for (size_t i = 0; row->fixed && row->fixed[i]; i++) {
+        buf_puts(out, *any ? "," : "");
+        *any = true;
+        put_resource(pending->exchange->arena, row, (bytes_t){0}, row->fixed[i],
+                     company_at(pending->exchange, place), out);
+    }
+}
+
+void kept_put_items(const pending_t *pending, size_t place, bytes_t body, buf_t *out, bool *any)
+{
+    arena_t *arena = pending->exchange->arena;
+    const kept_row_t *row = &rows[place % ROWS];
+    bool prompts = !strcmp(pending->kind, "prompts");
     bytes_t items = mp_member(body, row->list_field), item;
     mp_value_t head;
     mp_reader_t reader = mp_reader(items);
@@ -185,15 +332,14 @@ void kept_put_items(arena_t *arena, size_t index, const char *kind, bytes_t body
     for (uint32_t i = 0; i < head.count && mp_slice(&reader, &item); i++) {
         const char *id = mp_member_text(arena, item, row->id);
         bool valid = true;
-        if (!id ||
-            (!strcmp(kind, "prompts") && mp_bool(mp_member(item, "valid"), &valid) && !valid))
+        if (!id || (prompts && mp_bool(mp_member(item, "valid"), &valid) && !valid))
             continue; /* a procedure with errors is read and mended, not carried out */
         buf_puts(out, *any ? "," : "");
         *any = true;
-        if (!strcmp(kind, "prompts"))
+        if (prompts)
             put_prompt(arena, item, id, out);
         else
-            put_resource(arena, row, item, id, out);
+            put_resource(arena, row, item, id, company_at(pending->exchange, place), out);
     }
 }
 
@@ -257,10 +403,18 @@ bool kept_get_call(pending_t *pending, peer_call_t *out)
         !strcmp(pending->kind, "prompt") ? row_of(self, "sop", 3) : row_of_uri(self, id, &id);
     if (row && strcmp(pending->kind, "prompt") != 0)
         id = unescape(arena, split_company(pending, id));
-    if (!row || !id)
+    if (!row || !id || !exchange_offers(pending->exchange, row->pillar))
         return false;
-    *out = pending_request(pending, row->pillar, row->get,
-                           pending_args(pending, row->get_arg, id, NULL, NULL));
+    if (row->fixed) { /* nothing else there is */
+        size_t i = 0;
+        while (row->fixed[i] && strcmp(row->fixed[i], id) != 0)
+            i++;
+        if (!row->fixed[i])
+            return false;
+    }
+    *out =
+        pending_request(pending, row->pillar, row->get,
+                        pending_args(pending, row->get_arg, row->get_arg ? id : NULL, NULL, NULL));
     return true;
 }
 
@@ -318,36 +472,94 @@ void kept_put_result(const pending_t *pending, bytes_t body, buf_t *out)
         put_contents(pending, body, out);
 }
 
-/* ---- Completion of ids ---- */
+/* ---- Completion ---- */
 
-bool kept_complete_call(const pending_t *pending, size_t *index, peer_call_t *out)
+static void put_value(completion_t *out, const char *value, const char *begin)
 {
-    const char *id;
-    const gateway_t *self = pending->exchange->gateway;
-    const kept_row_t *row = row_of_uri(self, pending->tool, &id);
-    if (!row || !row->list)
-        return false;
-    *index = (size_t)(row - rows);
-    return kept_list_call(pending, *index, out);
+    if (strncmp(value, begin, strlen(begin)) != 0)
+        return;
+    for (size_t i = 0; i < out->count; i++)
+        if (!strcmp(out->values[i], value))
+            return;
+    if (out->count == COMPLETION_MOST)
+        out->more = true;
+    else
+        out->values[out->count++] = arena_strdup(out->arena, value);
 }
 
-uint32_t kept_put_values(arena_t *arena, size_t index, bytes_t body, const char *begin, buf_t *out)
+/* Those of the token; of the lone user, those that this machine has something of. */
+static void put_companies(const exchange_t *exchange, const char *begin, completion_t *out)
 {
-    const kept_row_t *row = &rows[index];
+    const principal_t *principal = &exchange->principal;
+    const gateway_t *self = exchange->gateway;
+    for (size_t i = 0; i < principal->companies.count; i++)
+        put_value(out, principal->companies.items[i], begin);
+    if (!principal->any_company)
+        return;
+    put_value(out, actor_default_company(self->actor), begin);
+    for (size_t i = 0; i < self->pillar_count; i++) {
+        DIR *folder = opendir(
+            arena_printf(out->arena, "%s/%s", actor_data_dir(self->actor), self->pillars[i]));
+        for (const struct dirent *entry; folder && (entry = readdir(folder));)
+            if (entry->d_type == DT_DIR && frame_company_name(entry->d_name))
+                put_value(out, entry->d_name, begin);
+        if (folder)
+            closedir(folder);
+    }
+}
+
+kept_completion_t kept_complete(pending_t *pending, const char *argument, const char *begin,
+                                completion_t *out, peer_call_t *call)
+{
+    const char *id;
+    const exchange_t *exchange = pending->exchange;
+    const gateway_t *self = exchange->gateway;
+    bool prompt = !strcmp(pending->kind, "prompt");
+    const kept_row_t *row = prompt ? row_of(self, "sop", 3) : row_of_uri(self, pending->tool, &id);
+    if (!row || !exchange_offers(exchange, row->pillar))
+        return KEPT_NOTHING;
+    if (prompt) { /* what earlier runs of the procedure were given */
+        pending->at = RUNS_PLACE;
+        *call = list_call(pending, &rows[RUNS_PLACE], NULL);
+        return KEPT_ASK;
+    }
+    if (!strcmp(argument, "company")) {
+        put_companies(exchange, begin, out);
+        return KEPT_DONE;
+    }
+    if (strcmp(argument, "id") != 0)
+        return KEPT_NOTHING;
+    for (size_t i = 0; row->fixed && row->fixed[i]; i++)
+        put_value(out, row->fixed[i], begin);
+    if (!row->list)
+        return KEPT_DONE;
+    pending->at = (size_t)(row - rows);
+    *call = list_call(pending, row, begin);
+    return KEPT_ASK;
+}
+
+void kept_complete_from(const pending_t *pending, bytes_t body, const char *argument,
+                        const char *begin, completion_t *out)
+{
+    const kept_row_t *row = &rows[pending->at];
+    bool prompt = !strcmp(pending->kind, "prompt");
     bytes_t items = mp_member(body, row->list_field), item;
-    uint32_t count = 0;
     mp_value_t head;
     mp_reader_t reader = mp_reader(items);
     if (!items.size || !mp_read(&reader, &head) || head.type != MP_ARRAY)
-        return 0;
-    for (uint32_t i = 0; i < head.count && count < 100 && mp_slice(&reader, &item); i++) {
-        const char *id = mp_member_text(arena, item, row->id);
-        if (!id || strncmp(id, begin, strlen(begin)) != 0)
-            continue;
-        buf_puts(out, count++ ? "," : "");
-        json_put_string(out, id, strlen(id));
+        return;
+    for (uint32_t i = 0; i < head.count && mp_slice(&reader, &item); i++) {
+        const char *value;
+        if (!prompt)
+            value = mp_member_text(out->arena, item, row->id);
+        else if (mp_equals(mp_member(item, "sop"), pending->tool))
+            value = mp_member_text(out->arena, mp_member(item, "input"), argument);
+        else
+            value = NULL;
+        if (value)
+            put_value(out, value, begin);
     }
-    return count;
+    out->more |= mp_member(body, "cursor").size > 0 || mp_member_true(body, "more");
 }
 
 /* ---- Changes ---- */

@@ -91,13 +91,14 @@ static err_t on_list(void *state, call_t *call, void *unused, const peer_answer_
     bytes_t item;
     mp_value_t head;
     (void)unused;
-    if (got->err.code == ERR_NOT_FOUND) /* a company that has nothing yet */
+    /* A company that has nothing yet; or its pillar is away: the others are there. */
+    if (got->err.code == ERR_NOT_FOUND || got->err.code == ERR_UNAVAILABLE)
         return list_on(state, call, pending);
     if (err_is(got->err))
         return pending_fail(pending, call, got->err);
     if (pending->at >= self->pillar_count) {
-        kept_put_items(arena, pending->at - self->pillar_count, pending->kind, got->body,
-                       &pending->list->items, &pending->list->any);
+        kept_put_items(pending, pending->at - self->pillar_count, got->body, &pending->list->items,
+                       &pending->list->any);
         const char *rest = mp_member_text(arena, got->body, "cursor");
         return rest ? list_done(pending, call, rest) : list_on(state, call, pending);
     }
@@ -120,7 +121,7 @@ static err_t begin_kept_list(gateway_t *self, call_t *call, pending_t *pending)
 {
     arena_t *arena = pending->exchange->arena;
     peer_call_t request;
-    for (; pending->at < self->pillar_count + kept_count(); pending->at++) {
+    for (; pending->at < self->pillar_count + kept_places(pending->exchange); pending->at++) {
         size_t index = pending->at - self->pillar_count;
         if (!kept_lists(pending->exchange, pending->kind, index))
             continue;
@@ -128,7 +129,11 @@ static err_t begin_kept_list(gateway_t *self, call_t *call, pending_t *pending)
             buf_puts(&pending->list->items, pending->list->any ? "," : "");
             buf_puts(&pending->list->items, kept_template(arena, index));
             pending->list->any = true;
-        } else if (kept_list_call(pending, index, &request)) {
+            continue;
+        }
+        if (!strcmp(pending->kind, "resources"))
+            kept_put_fixed(pending, index, &pending->list->items, &pending->list->any);
+        if (kept_list_call(pending, index, &request)) {
             call_peer(call, &request, on_list, pending);
             call_on_gone(call, pending_lost, pending);
             return call_park(call);

@@ -91,6 +91,7 @@ typedef struct gateway {
     size_t tool_counts_count;
     task_watch_t *task_watches;
     access_log_t *access_log; /* NULL: off */
+    int64_t reported_us;      /* when reports were last said to have changed */
     int64_t *away_since_ms;   /* of each pillar; 0: it is there */
 } gateway_t;
 
@@ -150,6 +151,7 @@ typedef struct pending {
     size_t at;           /* lists: which pillar, then which row of what is kept */
     const char *cursor;
     struct pending_list *list;
+    struct completion *completion;
     int64_t began_us, heard_us; /* the last sign of life */
     bool counted, failed;       /* for the metrics of its tool */
     bool wants_notes;           /* its client hears progress or a log */
@@ -327,24 +329,39 @@ bool run_task_answer(const pending_t *pending, bytes_t run, const char *id, peer
 
 /* ---- kept.c: what pillars keep, by their tools ---- */
 
-size_t kept_count(void);
-/* Does this row have something in a list of the kind? */
-bool kept_lists(const exchange_t *exchange, const char *kind, size_t index);
-const char *kept_template(arena_t *arena, size_t index);
-/* The call that lists; false: such are only read by id. */
-bool kept_list_call(const pending_t *pending, size_t index, peer_call_t *out);
-void kept_put_items(arena_t *arena, size_t index, const char *kind, bytes_t body, buf_t *out,
-                    bool *any);
+/* Lists go by place: each kind of thing, for each company of a token that has several. */
+size_t kept_places(const exchange_t *exchange);
+/* Is something in a list of the kind (prompts, resources, templates) at this place? */
+bool kept_lists(const exchange_t *exchange, const char *kind, size_t place);
+const char *kept_template(arena_t *arena, size_t place);
+/* The call that lists; false: there is none. */
+bool kept_list_call(pending_t *pending, size_t place, peer_call_t *out);
+void kept_put_items(const pending_t *pending, size_t place, bytes_t body, buf_t *out, bool *any);
+/* What is always there. */
+void kept_put_fixed(const pending_t *pending, size_t place, buf_t *out, bool *any);
 /* The call that reads; false: there is no such resource or prompt. */
 bool kept_get_call(pending_t *pending, peer_call_t *out);
 void kept_put_result(const pending_t *pending, bytes_t body, buf_t *out);
-bool kept_complete_call(const pending_t *pending, size_t *index, peer_call_t *out);
-uint32_t kept_put_values(arena_t *arena, size_t index, bytes_t body, const char *begin, buf_t *out);
+
+enum { COMPLETION_MOST = 100 };
+typedef struct completion {
+    arena_t *arena;
+    const char *values[COMPLETION_MOST];
+    size_t count;
+    bool more;
+} completion_t;
+typedef enum kept_completion { KEPT_NOTHING, KEPT_DONE, KEPT_ASK } kept_completion_t;
+/* KEPT_ASK: make the call and give its answer to kept_complete_from. */
+kept_completion_t kept_complete(pending_t *pending, const char *argument, const char *begin,
+                                completion_t *out, peer_call_t *call);
+void kept_complete_from(const pending_t *pending, bytes_t body, const char *argument,
+                        const char *begin, completion_t *out);
+
 /* Something kept changed: whoever subscribed to its URI hears. */
 void kept_changed(gateway_t *self, arena_t *arena, const char *kind, const char *company,
                   const char *id);
 /* A tool of rows succeeded: whoever listens hears what it changed. */
-void kept_on_success(gateway_t *self, const char *tool);
+void kept_on_success(const pending_t *pending);
 
 /* ---- task_status.c: hints about tasks on the stream of their session ---- */
 

@@ -50,9 +50,9 @@ err_t tasks_created(pending_t *pending, call_t *call, const char *id, bytes_t de
 static err_t on_begun(void *state, call_t *call, void *unused, const peer_answer_t *got, void *ctx)
 {
     pending_t *pending = ctx;
-    gateway_t *self = state;
     exchange_t *exchange = pending->exchange;
     arena_t *arena = exchange->arena;
+    (void)state;
     (void)unused;
     if (err_is(got->err))
         return tools_failed(pending, call, got->err);
@@ -74,7 +74,7 @@ static err_t on_begun(void *state, call_t *call, void *unused, const peer_answer
     }
     mcp_close_result(&out);
     exchange_answer(exchange, 200, out.data);
-    kept_on_success(self, pending->tool);
+    kept_on_success(pending);
     return pending_done(pending, call);
 }
 

@@ -139,7 +139,7 @@ static err_t on_tool_answer(void *self, call_t *call, void *reply, const peer_an
     buf_open(&out, exchange->arena);
     mcp_put_tool_result(&out, &pending->message, AGENCY_VERSION, got->text, got->body, false);
     exchange_answer(exchange, 200, out.data);
-    kept_on_success(exchange->gateway, pending->tool);
+    kept_on_success(pending);
     return pending_done(pending, call);
 }
 

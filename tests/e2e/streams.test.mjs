@@ -61,7 +61,7 @@ test('procedures are prompts, and procedures, tasks and memories are resources',
   await assert.rejects(client.readResource({ uri: 'agency://memory/nothing' }), (error) => error.code === -32002);
   await assert.rejects(client.readResource({ uri: 'file:///etc/passwd' }), (error) => error.code === -32002);
   const { resourceTemplates } = await client.listResourceTemplates();
-  assert.ok(resourceTemplates.some((one) => one.uriTemplate === 'agency://run/{id}'));
+  assert.ok(resourceTemplates.some((one) => one.uriTemplate === 'agency://run/{id}{?company}'));
   const completion = await client.complete({ ref: { type: 'ref/resource', uri: 'agency://sop/{id}' }, argument: { name: 'id', value: 'he' } });
   assert.deepEqual(completion.completion.values, ['hello']);
   await client.close();

@@ -1,0 +1,155 @@
+// What the pillars keep, as resources: every kind is listed, read, completed; changes are told to
+// those whose company it is, and only to them.
+import { test, before, after } from 'node:test';
+import assert from 'node:assert/strict';
+import { createHash } from 'node:crypto';
+import { mkdtemp, writeFile, rm } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { Client } from '@modelcontextprotocol/sdk/client/index.js';
+import { StreamableHTTPClientTransport } from '@modelcontextprotocol/sdk/client/streamableHttp.js';
+import { ResourceUpdatedNotificationSchema } from '@modelcontextprotocol/sdk/types.js';
+import { startAgency, post } from './agency.mjs';
+
+let agency, folder;
+const secrets = { ann: 'ann-secret', bob: 'bob-secret', two: 'two-secret', thin: 'thin-secret' };
+before(async () => {
+  folder = await mkdtemp(join(tmpdir(), 'agency-resources-'));
+  const line = (name, more) => `sha256:${createHash('sha256').update(secrets[name]).digest('hex')} ${more} name=${name}\n`;
+  const tokens = join(folder, 'tokens');
+  await writeFile(tokens, line('ann', 'companies=acme role=operator') + line('bob', 'companies=beta role=operator')
+    + line('two', 'companies=acme,beta role=operator') + line('thin', 'companies=acme role=operator toolsets=brain,health'));
+  agency = await startAgency({ flags: ['--tokens', tokens] });
+});
+after(async () => {
+  await agency.stop();
+  await rm(folder, { recursive: true, force: true });
+});
+
+async function connect(name) {
+  const client = new Client({ name: 'test', version: '1' });
+  await client.connect(new StreamableHTTPClientTransport(agency.url(), { requestInit: { headers: { authorization: `Bearer ${secrets[name]}` } } }));
+  return client;
+}
+const call = async (client, name, args = {}) => {
+  const got = await client.callTool({ name, arguments: args });
+  assert.ok(!got.isError, JSON.stringify(got));
+  return got.structuredContent;
+};
+
+test('every kind is listed, read and completed', async () => {
+  const client = await connect('ann');
+  await call(client, 'sop_create', { name: 'hello', content: '---\ninputs: who\n---\n# Hello\n\n1. **Say**\n\n   ```sh\n   echo {{input.who}}\n   ```\n' });
+  const run = await call(client, 'sop_execute', { name: 'hello', input: { who: 'Ada' } });
+  await call(client, 'brain_store', { id: 'm1', taskId: 't', request: 'tea', solution: 'water' });
+  await call(client, 'brain_update_graph', { operation: 'add_node', args: { id: 'node-1', type: 'thing' } });
+  await call(client, 'track_metric', { agent: 'a', metric: 'm', value: 7 });
+  const proposal = await call(client, 'propose_change', { title: 'Better', description: 'because', affectedFiles: ['sops/hello.md'], patch: '--- a/sops/hello.md\n+++ b/sops/hello.md\n@@ -3,3 +3,3 @@\n ---\n-# Hello\n+# Hello there\n \n' });
+  const uris = new Map();
+  let cursor;
+  do {
+    const page = await client.listResources(cursor ? { cursor } : {});
+    for (const one of page.resources) uris.set(one.uri.split('/')[2], one.uri);
+    cursor = page.nextCursor;
+  } while (cursor);
+  for (const kind of ['sop', 'task', 'run', 'proposal', 'log', 'memory', 'node', 'report', 'daily']) {
+    assert.ok(uris.has(kind), `${kind} of ${[...uris.keys()]}`);
+    const { contents } = await client.readResource({ uri: uris.get(kind) });
+    assert.ok(contents[0].text.length > 2, kind);
+  }
+  assert.match((await client.readResource({ uri: 'agency://log/steps' })).contents[0].text, /"step":"say","status":"success"/);
+  assert.match((await client.readResource({ uri: 'agency://report/last_day' })).contents[0].text, /a:m/);
+  assert.match((await client.readResource({ uri: 'agency://node/node-1' })).contents[0].text, /thing/);
+  for (const uri of ['agency://report/never', 'agency://log/other', 'agency://memory/%', 'agency://memory/', 'agency://', 'agency:///x', 'agency://memory/m1?company=beta'])
+    await assert.rejects(client.readResource({ uri }), (error) => error.code === -32002 || /company/.test(error.message), uri);
+  const { resourceTemplates } = await client.listResourceTemplates();
+  assert.ok(resourceTemplates.some((one) => one.uriTemplate === 'agency://node/{id}{?company}'));
+  const complete = async (uri, name, value) => (await client.complete({ ref: { type: 'ref/resource', uri }, argument: { name, value } })).completion.values;
+  assert.deepEqual(await complete('agency://sop/{id}{?company}', 'id', 'he'), ['hello']);
+  assert.deepEqual(await complete('agency://node/{id}{?company}', 'id', 'node'), ['node-1']);
+  assert.deepEqual(await complete('agency://run/{id}{?company}', 'id', run.id.slice(0, 4)), [run.id]);
+  assert.deepEqual(await complete('agency://proposal/{id}{?company}', 'id', ''), [proposal.id ?? proposal.proposal.id]);
+  assert.deepEqual(await complete('agency://report/{id}{?company}', 'id', 'last_w'), ['last_week']);
+  assert.deepEqual(await complete('agency://memory/{id}{?company}', 'company', ''), ['acme'], 'only what the token may see');
+  const earlier = await client.complete({ ref: { type: 'ref/prompt', name: 'hello' }, argument: { name: 'who', value: 'A' } });
+  assert.deepEqual(earlier.completion.values, ['Ada'], 'what earlier runs were given');
+  await assert.rejects(complete('agency://memory/{id}{?company}', 'colour', ''), (error) => error.code === -32002 || error.code === -32602);
+  await client.close();
+});
+
+test('a token of two companies sees both, and says which', async () => {
+  const bob = await connect('bob');
+  await call(bob, 'brain_store', { id: 'b1', taskId: 't', request: 'coffee', solution: 'beans' });
+  const two = await connect('two');
+  const { resources } = await two.listResources();
+  const memories = resources.map((one) => one.uri).filter((uri) => /^agency:..memory.[bm]1/.test(uri)).sort();
+  assert.deepEqual(memories, ['agency://memory/b1?company=beta', 'agency://memory/m1?company=acme']);
+  assert.match((await two.readResource({ uri: memories[0] })).contents[0].text, /beans/);
+  await bob.close();
+  await two.close();
+});
+
+test('changes are told to their own company only', async () => {
+  const [ann, bob] = [await connect('ann'), await connect('bob')];
+  const told = { ann: [], bob: [] };
+  let heard;
+  const first = new Promise((resolve) => { heard = resolve; });
+  ann.setNotificationHandler(ResourceUpdatedNotificationSchema, (note) => { told.ann.push(note.params.uri); heard(); });
+  bob.setNotificationHandler(ResourceUpdatedNotificationSchema, (note) => told.bob.push(note.params.uri));
+  for (const client of [ann, bob]) await client.subscribeResource({ uri: 'agency://memory/shared-name' });
+  await assert.rejects(bob.subscribeResource({ uri: 'agency://memory/shared-name?company=acme' }), /company/);
+  await call(ann, 'brain_store', { id: 'shared-name', taskId: 't', request: 'a', solution: 'b' });
+  await first;
+  await call(bob, 'brain_store', { id: 'other', taskId: 't', request: 'a', solution: 'b' });
+  assert.deepEqual(told, { ann: ['agency://memory/shared-name'], bob: [] });
+  await ann.close();
+  await bob.close();
+});
+
+test('a token with toolsets is offered these only, and nothing of the others', async () => {
+  const thin = await connect('thin');
+  const { tools } = await thin.listTools();
+  const names = tools.map((tool) => tool.name);
+  assert.ok(names.includes('brain_query') && names.includes('track_metric'));
+  assert.ok(!names.includes('task_submit'));
+  await assert.rejects(thin.callTool({ name: 'task_submit', arguments: { kind: 'a' } }), /no tool/);
+  const { resources } = await thin.listResources();
+  assert.ok(resources.length && resources.every((one) => !/^agency:..(sop|task|run|proposal|log)\//.test(one.uri)), JSON.stringify(resources.map((one) => one.uri)));
+  await assert.rejects(thin.readResource({ uri: 'agency://sop/hello' }));
+  await thin.close();
+  await assert.rejects(startAgency({ flags: ['--tokens', await bad()] }), /no pillar/);
+});
+async function bad() {
+  const path = join(folder, 'bad');
+  await writeFile(path, `sha256:${'0'.repeat(64)} companies=a name=x toolsets=brian\n`);
+  return path;
+}
+
+test('the access log has a line for each request, and no secret', async () => {
+  const { readFile } = await import('node:fs/promises');
+  const log = join(folder, 'access.ndjson');
+  const alone = await startAgency({ env: { AGENCY_GATEWAY_ACCESS_LOG: log } });
+  try {
+    const trace = '00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01';
+    await post(alone.url(), { jsonrpc: '2.0', id: 1, method: 'tools/call', params: { name: 'queue_stats', arguments: { company: 'acme' } } }, { traceparent: trace, authorization: 'Bearer very-secret' });
+    await post(alone.url(), '{');
+    await post(alone.url(3000, '/messages?sessionId=hidden'), { jsonrpc: '2.0', id: 1, method: 'ping' });
+    const lines = async () => (await readFile(log, 'utf8')).trim().split('\n').map(JSON.parse);
+    let seen;
+    for (const until = Date.now() + 20000; Date.now() < until && !(seen = await lines()).some((one) => one.path === '/messages');) await new Promise((resolve) => setImmediate(resolve));
+    const one = seen.find((line) => line.name === 'queue_stats');
+    assert.equal(one.method, 'tools/call');
+    assert.equal(one.status, 200);
+    assert.equal(one.company, 'acme');
+    assert.equal(one.principal, 'local');
+    assert.equal(one.trace, trace);
+    assert.ok(one.ms >= 0 && one.bytes_in > 0 && one.bytes_out > 0);
+    assert.ok(seen.some((line) => line.status === 400));
+    assert.doesNotMatch(await readFile(log, 'utf8'), /secret|hidden/);
+    const metrics = await (await fetch(alone.url(3000, '/metrics'))).text();
+    assert.match(metrics, /agency_mcp_tool_calls_total\{pillar="agent",tool="queue_stats",outcome="(ok|error)"\} 1/);
+    assert.match(metrics, /agency_mcp_tool_duration_seconds_bucket\{pillar="agent",tool="queue_stats",le="\+Inf"\} 1/);
+  } finally {
+    await alone.stop();
+  }
+});
