@@ -491,8 +491,13 @@ static bool reader_serves(const call_t *call)
 static void read_job(void *ctx)
 {
     call_t *call = ctx;
-    call->reply = arena_alloc(call->arena, call->method->reply->size);
-    call->read_err = call->method->fn(call->actor->self, call, call->args, call->reply);
+    void *self = call->actor->self;
+    if (call->read_fn) {
+        call->read_err = call->read_fn(self, call, call->reply, call->read_ctx);
+    } else {
+        call->reply = arena_alloc(call->arena, call->method->reply->size);
+        call->read_err = call->method->fn(self, call, call->args, call->reply);
+    }
     if (!err_is(call->read_err)) {
         buf_t out;
         buf_open(&out, call->arena);
@@ -711,6 +716,12 @@ static void release_output(call_t *call, const output_t *output)
         timer->ctx = output->ctx;
         break;
     }
+    case OUTPUT_READ:
+        call->read_fn = output->fn.resume;
+        call->read_ctx = output->ctx;
+        call->moved = false;
+        start_read(call);
+        break;
     case OUTPUT_WORK:
         actor_work(actor, output->delay_ms, output->fn.work, output->ctx);
         break;

@@ -187,6 +187,9 @@ bool call_on_reader(const call_t *call);
 /* From a reader thread, before anything else was done: return this, and the handler runs again on
  * the actor's thread, where it may park. */
 err_t call_move(call_t *call);
+/* The way back: parks the call, and fn runs on a reader thread as a handler of a read does, with
+ * the reply as it is. Return what it returns; only for methods that READ and do not PARK. */
+err_t call_to_reader(call_t *call, resume_fn_t *fn, void *ctx);
 /* Makes the continuation of a parked call run. May be called from any entry of this actor, for
  * another call too; leaves after the commit of the calling entry. */
 void call_resume(call_t *by, call_t *parked, resume_fn_t *fn, void *ctx);

@@ -360,6 +360,14 @@ err_t call_move(call_t *call)
     return err_of(ERR_PARKED, NULL);
 }
 
+err_t call_to_reader(call_t *call, resume_fn_t *fn, void *ctx)
+{
+    output_t *output = inside_output(call, OUTPUT_READ);
+    output->fn.resume = fn;
+    output->ctx = ctx;
+    return call_park(call);
+}
+
 void call_http(call_t *call, const http_call_request_t *request, http_fn_t *fn, void *ctx)
 {
     output_t *output = inside_output(call, OUTPUT_HTTP);

@@ -59,7 +59,9 @@ struct call {
     operation_t *operations;
     timer_t_ *timers;
     /* Answer of a reader thread: */
-    bool moved; /* from a reader thread to the actor's: call_move */
+    bool moved;           /* from a reader thread to the actor's: call_move */
+    resume_fn_t *read_fn; /* and back: call_to_reader; else NULL: the handler */
+    void *read_ctx;
     err_t read_err;
     store_txn_t *read_txn;
     bytes_t read_body;
@@ -118,6 +120,7 @@ typedef enum output_kind {
     OUTPUT_EVENT,
     OUTPUT_RESUME,
     OUTPUT_RESUME_AFTER,
+    OUTPUT_READ,
     OUTPUT_WORK,
     OUTPUT_AFTER_COMMIT
 } output_kind_t;

@@ -64,6 +64,10 @@ typedef struct porter {
     F(STR, key, must, 1, 64, "Key.")                                                               \
     COMPANY_ROW(F)
 #define row_brood_REPLY NUMBER_REPLY
+#define there_and_back_ARGS(F) COMPANY_ROW(F)
+#define there_and_back_REPLY(F)                                                                    \
+    F(STR, way, must, 0, 0, "On which threads it was.")                                            \
+    F(INT, rows, must, 0, 0, "Rows seen at the end.")
 #define row_get_ARGS(F)                                                                            \
     F(STR, key, must, 1, 64, "Key.")                                                               \
     COMPANY_ROW(F)
@@ -139,6 +143,7 @@ typedef struct porter {
     M(porter_t, row_big, WRITES, "Puts a big row.")                                                \
     M(porter_t, row_brood, WRITES, "Writes, and does not end before somebody has read.")           \
     M(porter_t, row_get, TOOL | READS, "Gets a row.")                                              \
+    M(porter_t, there_and_back, READS, "From a reader to the actor's thread and back.")            \
     M(porter_t, row_clear, WRITES | ADMIN, "Deletes all rows.")                                    \
     M(porter_t, row_move, WRITES, "Writes in two companies.")                                      \
     M(porter_t, wait_for, READS | PARKS, "Parks until woken.")                                     \
@@ -270,6 +275,28 @@ static err_t row_get(porter_t *self, call_t *call, const row_get_args_t *args,
     reply->value = arena_strndup(call_arena(call), (const char *)value.data, value.size);
     call_say(call, "found %s", args->key);
     return err_ok();
+}
+
+static err_t came_back(void *self, call_t *call, void *out, void *way)
+{
+    (void)self;
+    store_txn_t *txn;
+    there_and_back_reply_t *reply = out;
+    err_t err = call_read(call, call_company(call), &txn);
+    if (err_is(err))
+        return err;
+    reply->rows = store_count(txn, ROWS);
+    reply->way = arena_printf(call_arena(call), "%s, %s", (const char *)way,
+                              call_on_reader(call) ? "reader" : "actor");
+    return err_ok();
+}
+
+static err_t there_and_back(porter_t *self, call_t *call, const there_and_back_args_t *args,
+                            there_and_back_reply_t *reply)
+{
+    (void)self, (void)args, (void)reply;
+    return call_on_reader(call) ? call_move(call)
+                                : call_to_reader(call, came_back, (void *)"actor");
 }
 
 static err_t row_clear(porter_t *self, call_t *call, const row_clear_args_t *args,
@@ -1234,6 +1261,17 @@ START_TEST(readers_read_while_others_write)
 }
 END_TEST
 
+START_TEST(a_read_moves_to_the_actor_and_back)
+{
+    house_t house;
+    open_porter(&house, _i);
+    is(call(&house, "there_and_back", "{}"), "ERR NOT_FOUND");
+    is(call(&house, "row_put", "{'key':'k','value':'v'}"), "{'company':'default','rows':1}");
+    is(call(&house, "there_and_back", "{}"), "{'way':'actor, reader','rows':1}");
+    house_close(&house);
+}
+END_TEST
+
 /* The answer comes while the writer holds the actor's thread, and shows nothing of its work. */
 START_TEST(reads_are_answered_in_the_middle_of_a_batch)
 {
@@ -1488,6 +1526,7 @@ int main(int argc, char **argv)
     tcase_add_loop_test(all, a_lost_peer_is_called_again, 0, 2);
     tcase_add_loop_test(all, events_are_heard, 0, 3);
     tcase_add_loop_test(all, readers_read_while_others_write, 0, 2);
+    tcase_add_loop_test(all, a_read_moves_to_the_actor_and_back, 0, 2);
     tcase_add_loop_test(all, reads_are_answered_in_the_middle_of_a_batch, 0, 2);
     tcase_add_loop_test(all, commands, 0, 2);
     tcase_add_loop_test(all, daemons_do_not_survive, 0, 2);

@@ -560,6 +560,21 @@ START_TEST(bad_answers_are_refused)
     ck_assert_uint_eq(dims, 2);
     ck_assert_float_eq_tol(vectors[1], -1, 1e-6);
     ck_assert_float_eq_tol(vectors[2], 0.6, 1e-6);
+    /* 0, 3, 4 as little-endian floats; then a NaN, half a float, a wrong letter. */
+    const char *coded = "{\"data\":[{\"embedding\":\"AAAAAAAAQEAAAIBA\"}]}";
+    ck_assert(!err_is(endpoint_read(arena, (bytes_t){(const uint8_t *)coded, strlen(coded)}, 1,
+                                    &vectors, &dims)));
+    ck_assert_uint_eq(dims, 3);
+    ck_assert_float_eq_tol(vectors[1], 0.6, 1e-6);
+    ck_assert_float_eq_tol(vectors[2], 0.8, 1e-6);
+    static const char *const wrong[] = {
+        "AADAfwAAgD8=", "AAAAAAAA", "AAAAAAAAQE==", "AAAA*AAAQEAAAIBA", "====", "AAAAAAAAAAA="};
+    for (size_t i = 0; i < sizeof wrong / sizeof *wrong; i++) {
+        const char *text = arena_printf(arena, "{\"data\":[{\"embedding\":\"%s\"}]}", wrong[i]);
+        err_t err = endpoint_read(arena, (bytes_t){(const uint8_t *)text, strlen(text)}, 1,
+                                  &vectors, &dims);
+        ck_assert_msg(err.code == ERR_PARSE, "%s", text);
+    }
     arena_destroy(&arena);
 }
 END_TEST

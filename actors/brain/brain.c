@@ -395,6 +395,29 @@ static err_t answer_query(brain_t *self, call_t *call, const brain_query_args_t 
     return err_ok();
 }
 
+/* What a reader thread needs to go on with a query for which this thread asked the endpoint. */
+typedef struct asked {
+    const brain_query_args_t *args;
+    const float *vector; /* NULL: words alone */
+    uint32_t dims;
+} asked_t;
+
+static err_t on_asked(void *self, call_t *call, void *reply, void *ctx)
+{
+    const asked_t *asked = ctx;
+
+    return answer_query(self, call, asked->args, reply, asked->vector, asked->dims);
+}
+
+static err_t answer_on_reader(call_t *call, const brain_query_args_t *args, const float *vector,
+                              uint32_t dims)
+{
+    asked_t *asked = ARENA_NEW(call_arena(call), asked_t);
+
+    *asked = (asked_t){args, vector, dims};
+    return call_to_reader(call, on_asked, asked);
+}
+
 enum { ENDPOINT_REST_MS = 5000 };
 
 static void on_endpoint_failed(void *state, void *until)
@@ -428,6 +451,7 @@ static err_t on_query_embedded(void *state, call_t *call, void *out,
     float *vector = NULL;
     uint32_t dims = 0;
 
+    (void)state;
     if (err_is(outcome->err) || outcome->status != 200) {
         reply->words_only = rest(call, outcome);
     } else {
@@ -439,7 +463,7 @@ static err_t on_query_embedded(void *state, call_t *call, void *out,
                 call_arena(call), "the endpoint answers %u dimensions, the memories have %u", dims,
                 asking->dims);
     }
-    return answer_query(state, call, asking->args, reply, reply->words_only ? NULL : vector, dims);
+    return answer_on_reader(call, asking->args, reply->words_only ? NULL : vector, dims);
 }
 
 /* Asks for the vector of the query and parks; or says in the reply why words must do. */
@@ -462,11 +486,11 @@ static err_t ask_endpoint(brain_t *self, call_t *call, const brain_query_args_t 
     else if (call_now_ms(call) < self->endpoint_rest_ms)
         reply->words_only = "the embedding endpoint failed a moment ago";
     if (reply->words_only)
-        return answer_query(self, call, args, reply, NULL, 0);
+        return answer_on_reader(call, args, NULL, 0);
     err_t err = endpoint_request(settings, arena, &args->query, 1, &request);
     if (err_is(err)) {
         reply->words_only = err_what(err);
-        return answer_query(self, call, args, reply, NULL, 0);
+        return answer_on_reader(call, args, NULL, 0);
     }
     request.timeout_ms = settings->embed_query_ms;
     if (call_left_ms(call) / 2 < request.timeout_ms)

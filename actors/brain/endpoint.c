@@ -71,33 +71,99 @@ static err_t bad(hearing_t *in, const char *what)
     return err_make(in->arena, ERR_PARSE, "the embedding endpoint's answer %s", what);
 }
 
-static err_t hear_numbers(hearing_t *in, bytes_t list, float *vector)
+/* Numbers as JSON has them. */
+static err_t hear_numbers(hearing_t *in, mp_reader_t *reader, uint32_t count, float *out)
+{
+    bytes_t item;
+    double value;
+
+    for (uint32_t i = 0; i < count; i++) {
+        if (!mp_slice(reader, &item) || !mp_real(item, &value))
+            return bad(in, "has something in a vector that is no number");
+        out[i] = (float)value;
+    }
+    return err_ok();
+}
+
+static int sextet(char c)
+{
+    static const char letters[] =
+        "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+    const char *at = c ? strchr(letters, c) : NULL;
+
+    return at ? (int)(at - letters) : -1;
+}
+
+/* Little-endian floats in Base64, which some servers send whatever they were asked for. `out` has
+ * room for size / 4 * 3 bytes. */
+static bool hear_base64(const char *text, size_t size, uint8_t *out, size_t *bytes)
+{
+    uint32_t bits = 0;
+    size_t pad = 0;
+
+    *bytes = 0;
+    for (; size && pad < 2 && text[size - 1] == '='; pad++)
+        size--;
+    if (!size || (size + pad) % 4)
+        return false;
+    for (size_t i = 0; i < size; i++) {
+        int value = sextet(text[i]);
+        if (value < 0)
+            return false;
+        bits = bits << 6 | (uint32_t)value;
+        if (i % 4)
+            out[(*bytes)++] = (uint8_t)(bits >> (6 - i % 4 * 2));
+    }
+    return *bytes % sizeof(float) == 0;
+}
+
+/* The numbers of one embedding, whichever way they are written. */
+static err_t hear_embedding(hearing_t *in, bytes_t list, float **out, uint32_t *count)
 {
     mp_reader_t reader = mp_reader(list);
     mp_value_t head;
-    bytes_t item;
-    double sum = 0, value;
+    size_t bytes;
 
+    *count = 0;
     if (!mp_read(&reader, &head))
-        return bad(in, "has no numbers");
+        return bad(in, "has no embedding in an entry of data");
+    if (head.type == MP_ARRAY && head.count && head.count <= INDEX_DIMS_MAX) {
+        *out = ARENA_ARRAY(in->arena, float, head.count);
+        *count = head.count;
+        return hear_numbers(in, &reader, head.count, *out);
+    }
+    if (head.type == MP_STR && head.size && head.size < INDEX_DIMS_MAX * 6) {
+        *out = ARENA_ARRAY(in->arena, float, head.size / 4 + 1);
+        if (!hear_base64(head.text, head.size, (uint8_t *)*out, &bytes))
+            return bad(in, "has an embedding that is no Base64 of floats");
+        *count = (uint32_t)(bytes / sizeof(float));
+    }
+    if (!*count || *count > INDEX_DIMS_MAX)
+        return bad(in, "has an embedding that is no list of 1 to 8192 numbers");
+    return err_ok();
+}
+
+static err_t normalise(hearing_t *in, const float *values, float *vector)
+{
+    double sum = 0;
+
     for (uint32_t i = 0; i < in->dims; i++) {
-        if (!mp_slice(&reader, &item) || !mp_real(item, &value) || !isfinite((float)value))
+        if (!isfinite(values[i]))
             return bad(in, "has something in a vector that is no finite number");
-        vector[i] = (float)value;
-        sum += value * value;
+        sum += (double)values[i] * values[i];
     }
     if (!(sum > 0) || !isfinite(sum))
         return bad(in, "has a vector without length");
     for (uint32_t i = 0; i < in->dims; i++)
-        vector[i] = (float)(vector[i] / sqrt(sum));
+        vector[i] = (float)(values[i] / sqrt(sum));
     return err_ok();
 }
 
 static err_t hear_one(hearing_t *in, size_t place, bytes_t item)
 {
     bytes_t list, at;
-    mp_reader_t reader;
-    mp_value_t head;
+    float *values = NULL;
+    uint32_t count;
     int64_t index = (int64_t)place;
 
     if (mp_get(item, "index", &at) && !mp_int(at, &index))
@@ -106,18 +172,17 @@ static err_t hear_one(hearing_t *in, size_t place, bytes_t item)
         return bad(in, "has an index twice, or one that was not asked for");
     if (!mp_get(item, "embedding", &list))
         return bad(in, "has no embedding in an entry of data");
-    reader = mp_reader(list);
-    if (!mp_read(&reader, &head) || head.type != MP_ARRAY || !head.count ||
-        head.count > INDEX_DIMS_MAX)
-        return bad(in, "has an embedding that is no list of 1 to 8192 numbers");
+    err_t err = hear_embedding(in, list, &values, &count);
+    if (err_is(err))
+        return err;
     if (!in->dims) {
-        in->dims = head.count;
+        in->dims = count;
         in->vectors = ARENA_ARRAY(in->arena, float, in->count * in->dims);
     }
-    if (head.count != in->dims)
+    if (count != in->dims)
         return bad(in, "has vectors of several dimensions");
     in->seen[index] = true;
-    return hear_numbers(in, list, in->vectors + (size_t)index * in->dims);
+    return normalise(in, values, in->vectors + (size_t)index * in->dims);
 }
 
 err_t endpoint_read(arena_t *arena, bytes_t body, size_t count, float **vectors, uint32_t *dims)
