@@ -845,6 +845,29 @@ static void damage(house_t *house, int table, int every)
     ck_assert_int_gt(row, 0);
 }
 
+/* Without anybody asking, once nothing more is stored. */
+START_TEST(words_are_merged_when_it_is_quiet)
+{
+    house_t house;
+    client_reply_t reply;
+    time_t end = time(NULL) + 30;
+
+    open_house(&house);
+    for (int i = 0; i < 300; i++)
+        good(&house, "brain_store",
+             arena_printf(house.arena,
+                          "{'taskId': 'x', 'request': 'apple number %d', 'solution': 'pear'}", i));
+    do {
+        ck_assert_int_lt(time(NULL), end);
+        reply = good(&house, "brain_stat", "{}");
+    } while (strcmp(get(&house, reply.body, "unmerged"), "0") != 0);
+    reply = good(&house, "brain_query", "{'query': 'apple 77'}");
+    is(&house, reply.body, "memories.0.request", "\"apple number 77\"");
+    good(&house, "brain_check", "{}");
+    close_house(&house);
+}
+END_TEST
+
 START_TEST(damage_is_found_and_mended)
 {
     static const int tables[] = {TABLE_postings, TABLE_heads,   TABLE_episode_ids,
@@ -1141,6 +1164,7 @@ int main(void)
     tcase_add_test(tcase, experience_is_counted_exactly);
     tcase_add_test(tcase, procedures_come_from_the_agent);
     tcase_add_test(tcase, words_are_the_same_before_and_after_merging);
+    tcase_add_test(tcase, words_are_merged_when_it_is_quiet);
     tcase_add_test(tcase, damage_is_found_and_mended);
     tcase_add_test(tcase, a_rebuild_goes_on_beside_writers);
     tcase_add_test(tcase, export_and_import_move_a_company);

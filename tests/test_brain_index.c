@@ -1,12 +1,15 @@
 #include <check.h>
 #include <math.h>
 #include <pthread.h>
+#include <signal.h>
 #include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
+#include "actors/brain/codes.h"
 #include "actors/brain/index.h"
 #include "actors/brain/simd.h"
 
@@ -110,6 +113,48 @@ START_TEST(distances_agree_with_plain_arithmetic)
         ck_assert_double_eq_tol(simd_inner_product(a, b, dims), ip, 1e-4);
         ck_assert_double_eq_tol(simd_l2_squared(a, b, dims), l2, 1e-4);
     }
+}
+END_TEST
+
+/* Every kernel of this machine gives one sum, and the bound holds, also where dimensions are odd.
+ */
+START_TEST(codes_are_within_their_bound)
+{
+    static const uint32_t sizes[] = {1, 2, 31, 48, 63, 64, 65, 127, 300, 384};
+    uint64_t seed = 9;
+    float far = 0;
+
+    for (int turn = 0; turn < 400; turn++) {
+        uint32_t dims = sizes[turn % 10];
+        float a[384], b[384], sums[2] = {0, 0}, exact = 0;
+        for (uint32_t i = 0; i < dims; i++) {
+            a[i] = (float)(next_random(&seed) % 2001) / 1000 - 1;
+            b[i] = turn % 3 ? (float)(next_random(&seed) % 2001) / 1000 - 1 : a[i];
+            sums[0] += a[i] * a[i];
+            sums[1] += b[i] * b[i];
+        }
+        if (!(sums[0] > 0) || !(sums[1] > 0))
+            continue;
+        for (uint32_t i = 0; i < dims; i++) {
+            a[i] /= sqrtf(sums[0]);
+            b[i] /= sqrtf(sums[1]);
+            exact += a[i] * b[i];
+        }
+        uint8_t *row = aligned_alloc(CODES_ALIGN, codes_stride(dims));
+        int8_t room[448];
+        codes_query_t query;
+        codes_put(row, a, dims);
+        codes_query(&query, room, b, dims);
+        int32_t plain = 0;
+        for (size_t i = 0; i < query.size; i++)
+            plain += (i < dims ? row[i] : 0) * query.bytes[i];
+        ck_assert_int_eq(codes_product(row, query.bytes, query.size), plain);
+        ck_assert_float_le(exact, codes_most(&query, row));
+        float gap = codes_most(&query, row) - exact;
+        far = gap > far && dims > 30 ? gap : far;
+        free(row);
+    }
+    ck_assert_float_lt(far, 0.1F); /* a bound that bounds nothing would be of no use */
 }
 END_TEST
 
@@ -477,6 +522,13 @@ START_TEST(snapshots_of_others_are_refused)
     ck_assert(!err_is(index_new(&other, &options)));
     ck_assert_int_eq(index_load(other, path, &generation).code, ERR_VERSION);
     index_destroy(&other);
+    FILE *file = fopen(path, "r+b"); /* of another version of the program */
+    uint32_t version = 99;
+    ck_assert(file && !fseek(file, 8, SEEK_SET) && fwrite(&version, sizeof version, 1, file) == 1);
+    fclose(file);
+    other = open_index("HNSW16", 100);
+    ck_assert_int_eq(index_load(other, path, &generation).code, ERR_VERSION);
+    index_destroy(&other);
     unlink(path);
     index_destroy(&index);
 }
@@ -518,6 +570,58 @@ START_TEST(torn_or_flipped_snapshots_are_refused)
         index_destroy(&again);
     }
     free(bytes);
+    unlink(path);
+    index_destroy(&index);
+}
+END_TEST
+
+/* Saves again and again, and says so, until it is killed. */
+static void save_for_ever(index_t *index, const char *path, int tell)
+{
+    for (uint64_t generation = 2;; generation++) {
+        index_view_t *view = index_acquire(index);
+        if (err_is(index_save(view, path, generation)) || write(tell, ".", 1) != 1)
+            _exit(1);
+        index_view_release(&view);
+    }
+}
+
+/* Whoever is killed while writing leaves the snapshot before or the new one, whole. */
+START_TEST(a_snapshot_survives_its_writer)
+{
+    char path[512], part[520], byte;
+    uint64_t seed = 3, generation = 0;
+    index_t *index = open_index("HNSW16", 100);
+
+    scratch_path(path, sizeof path);
+    snprintf(part, sizeof part, "%s.part", path);
+    add_range(index, 0, 3000);
+    rebuild(index);
+    add_range(index, 3000, 3020);
+    save(index, path, 1);
+    for (int turn = 0; turn < 12; turn++) {
+        int fds[2], status;
+        ck_assert(!pipe(fds));
+        pid_t child = fork();
+        if (!child)
+            save_for_ever(index, path, fds[1]);
+        for (uint64_t saves = 1 + next_random(&seed) % 3; saves; saves--)
+            ck_assert(read(fds[0], &byte, 1) == 1);
+        for (uint64_t spin = next_random(&seed) % 3000000; spin; spin--)
+            __asm__ volatile("");
+        kill(child, SIGKILL);
+        ck_assert_int_eq(waitpid(child, &status, 0), child);
+        ck_assert(WIFSIGNALED(status));
+        close(fds[0]);
+        close(fds[1]);
+        index_t *again = open_index("HNSW16", 100);
+        err_t err = index_load(again, path, &generation);
+        ck_assert_msg(!err_is(err), "turn %d: %s", turn, err_what(err));
+        ck_assert_uint_eq(index_stats(again).live, 3020);
+        ck_assert_double_ge(recall(again, NULL, seed), 0.9);
+        index_destroy(&again);
+    }
+    unlink(part);
     unlink(path);
     index_destroy(&index);
 }
@@ -651,6 +755,7 @@ int main(void)
 
     tcase_set_timeout(tcase, 120);
     tcase_add_test(tcase, distances_agree_with_plain_arithmetic);
+    tcase_add_test(tcase, codes_are_within_their_bound);
     tcase_add_test(tcase, bad_options_are_refused);
     tcase_add_test(tcase, bad_vectors_and_ids_are_refused);
     tcase_add_test(tcase, small_sets_are_exact);
@@ -665,6 +770,7 @@ int main(void)
     tcase_add_test(tcase, an_empty_index_has_a_snapshot);
     tcase_add_test(tcase, snapshots_of_others_are_refused);
     tcase_add_test(tcase, torn_or_flipped_snapshots_are_refused);
+    tcase_add_test(tcase, a_snapshot_survives_its_writer);
     tcase_add_test(tcase, a_stale_index_is_brought_up_to_date);
     tcase_add_test(tcase, readers_go_on_through_adds_drops_and_swaps);
     suite_add_tcase(suite, tcase);

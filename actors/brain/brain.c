@@ -8,6 +8,7 @@
 #include "actors/brain/endpoint.h"
 #include "actors/brain/fill.h"
 #include "actors/brain/memory.h"
+#include "actors/brain/quiet.h"
 #include "actors/brain/upkeep.h"
 #include "actors/brain/words.h"
 #include "proto/json.h"
@@ -557,6 +558,7 @@ static err_t brain_open(void *state, call_t *call)
         return err_make(call_arena(call), ERR_ARGUMENT, "brain.language = %s: %s",
                         self->settings->language, err_what(err));
     words_destroy(&words);
+    self->actor = call_actor(call);
     if (self->settings->embed_url && !self->settings->embed_model)
         return err_of(ERR_ARGUMENT, "brain.embed_url needs brain.embed_model");
     err = indexes_new(&self->indexes, &options);
@@ -574,6 +576,7 @@ static void brain_close(void *state)
     brain_t *self = state;
 
     fill_stop(self);
+    quiet_stop(self);
     indexes_destroy(&self->indexes);
 }
 
@@ -615,6 +618,6 @@ const actor_def_t brain_actor = {
     .settings = &brain_settings_record,
     .tables = brain_tables,
     .format = 1,
-    .readers = 2,
+    .readers = 3, /* one of them may be waiting for the build of an index */
     .measure = brain_measure,
 };

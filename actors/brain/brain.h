@@ -78,7 +78,9 @@ enum {
 typedef struct brain {
     const brain_settings_t *settings; /* first: the skeleton fills it in */
     indexes_t *indexes;
+    actor_t *actor;
     struct filler *filler;    /* fill.c: what gives memories their vectors */
+    struct quiet *quiet;      /* quiet.c: companies that were stored to */
     int64_t endpoint_rest_ms; /* the endpoint failed a query: not asked again before this time */
 } brain_t;
 

@@ -4,11 +4,12 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <unistd.h>
 
 #include "actors/brain/brain.h"
 
-enum { COMPANY_BYTES = 65, MODEL_BYTES = 96, SAVE_MIN = 2000 };
+enum { COMPANY_BYTES = 65, MODEL_BYTES = 96, SAVE_MIN = 2000, BUILD_NICE = 10 };
 
 typedef struct shelf {
     char company[COMPANY_BYTES];
@@ -439,10 +440,38 @@ bool indexes_wants_build(indexes_t *self, const char *company)
     return wants;
 }
 
+/* A build on a thread of its own, to which everybody else comes first. */
+typedef struct builder {
+    const index_view_t *view;
+    bool (*stop)(const void *ctx);
+    const void *ctx;
+    index_base_t *base;
+    err_t err;
+} builder_t;
+
+static void *build_on(void *ctx)
+{
+    builder_t *builder = ctx;
+
+    setpriority(PRIO_PROCESS, (id_t)gettid(), BUILD_NICE);
+    builder->err = index_build(builder->view, builder->stop, builder->ctx, &builder->base);
+    return NULL;
+}
+
+static err_t build_base(builder_t *builder)
+{
+    pthread_t thread;
+
+    if (pthread_create(&thread, NULL, build_on, builder))
+        return err_of(ERR_BUSY, "no thread could be started to build the index");
+    pthread_join(thread, NULL);
+    return builder->err;
+}
+
 /* The build itself holds no lock; only the exchange keeps others from extending the index. */
 static err_t build(indexes_t *self, shelf_t *shelf, bool (*stop)(const void *ctx), const void *ctx)
 {
-    index_base_t *base = NULL;
+    builder_t builder = {.stop = stop, .ctx = ctx};
 
     pthread_mutex_lock(&shelf->writer);
     uint32_t model = shelf->model_number;
@@ -450,16 +479,17 @@ static err_t build(indexes_t *self, shelf_t *shelf, bool (*stop)(const void *ctx
     pthread_mutex_unlock(&shelf->writer);
     if (!view)
         return err_of(ERR_NOT_FOUND, "the vectors of this company are not in memory");
-    err_t err = index_build(view, stop, ctx, &base);
+    builder.view = view;
+    err_t err = build_base(&builder);
     index_view_release(&view);
     if (err_is(err))
         return err;
     pthread_mutex_lock(&shelf->writer);
     if (!shelf->index || shelf->model_number != model) {
-        index_base_destroy(&base);
+        index_base_destroy(&builder.base);
         err = err_of(ERR_STATE, "the vectors were made anew meanwhile");
     } else {
-        err = index_swap(shelf->index, &base);
+        err = index_swap(shelf->index, &builder.base);
     }
     pthread_mutex_unlock(&shelf->writer);
     if (!err_is(err))

@@ -95,6 +95,7 @@ RECORD_ENUM(brain_action, brain_action_VALUES)
     F(STR, next_language, opt(), 0, 0, "The indexes are being made anew in it.")                   \
     F(INT, rebuilt, opt(), 0, 0, "Memories that are in the new indexes already.")                  \
     F(ANY, keep_days, opt(), 0, 0, "How many days memories are kept, by type.")                    \
+    F(INT, unmerged, opt(), 0, 0, "Newest memories whose words are not yet in the index itself.")  \
     F(BOOL, loaded, must, 0, 0, "The vectors are in memory.")                                      \
     F(INT, indexed, opt(), 0, 0, "Vectors in the approximate index; the rest is scanned.")         \
     F(INT, tombstones, opt(), 0, 0, "Deleted vectors that a build will remove.")                   \
@@ -432,6 +433,8 @@ static err_t brain_stat(brain_t *self, call_t *call, const brain_stat_args_t *ar
     reply->dims = counts.dims;
     reply->has_dims = true;
     reply->language = counts.language;
+    reply->unmerged = store_count(txn, TABLE_fresh);
+    reply->has_unmerged = true;
     err = stat_upkeep(call, txn, &counts, reply);
     if (err_is(err))
         return err;

@@ -9,6 +9,7 @@
 #include "actors/brain/meta.h"
 #include "actors/brain/policy.h"
 #include "actors/brain/postings.h"
+#include "actors/brain/quiet.h"
 #include "bus/digest.h"
 #include "proto/mp.h"
 
@@ -221,6 +222,8 @@ err_t memory_put(brain_t *self, call_t *call, const char *company, episode_t *ep
             return err;
     }
     err = add_number(call, txn, &config, &counts, episode);
+    if (!err_is(err))
+        quiet_wake(self, call, company);
     meta_fill_t fill;
     if (!err_is(err) && meta_fill(txn, &fill))
         fill_wake(self, call, company);

@@ -3,7 +3,8 @@
  *
  * A new memory's terms are first one row of table fresh: touching the pages of a hundred terms for
  * each memory would cost more than everything else. When POSTINGS_FRESH have gathered, all are
- * merged into the terms' own rows, a page at a time instead of a term at a time. Searches read both; numbers in fresh are newer than all that is merged.
+ * merged into the terms' own rows, a page at a time instead of a term at a time. Searches read
+ * both; numbers in fresh are newer than all that is merged.
  *
  * A term has one head row with its count of memories and its newest postings, and full blocks of
  * older ones, each under the number of its first memory.
