@@ -117,9 +117,10 @@ static void show_servers(cli_t *cli, client_t *client)
                           .role = ROLE_ADMIN,
                           .timeout_ms = 1000};
     client_reply_t reply = client_call(client, cli->arena, &call);
-    bytes_t first, servers = err_is(reply.err) ? (bytes_t){0} : field(reply.body, "servers");
-    if (field(err_is(reply.err) ? (bytes_t){0} : reply.body, "problem").size ||
-        (servers.size && mp_at(servers, 0, &first)))
+    if (err_is(reply.err))
+        return;
+    bytes_t first, servers = field(reply.body, "servers");
+    if (field(reply.body, "problem").size || (servers.size && mp_at(servers, 0, &first)))
         printf("\nmcp servers\n%s\n", reply.text ? reply.text : "");
 }
 

@@ -169,7 +169,7 @@ static err_t on_fed(void *state, call_t *call, void *out, const peer_answer_t *g
 {
     feed_t *self = state;
     const sent_t *sent = ctx;
-    metric_feed_reply_t reply;
+    metric_feed_reply_t reply = {0};
     (void)out;
     if (try_again(self, call, got->err, next_file))
         return err_ok();
