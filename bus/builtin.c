@@ -44,7 +44,9 @@ RECORD(method_stat, method_stat_FIELDS)
 #define stats_REPLY(F)                                                                             \
     F(STR, name, must, 0, 0, "Name of the actor.")                                                 \
     F(STR, instance, must, 0, 0, "Unique name of this one.")                                       \
+    F(STR, version, must, 0, 0, "Version of the program.")                                         \
     F(INT, epoch, must, 0, 0, "Which life of the actor this is.")                                  \
+    F(INT, lag_us, must, 0, 0, "Longest turn of its loop in the last one to two minutes.")         \
     F(INT, uptime_ms, must, 0, 0, "Since it started.")                                             \
     F(INT, inbox, must, 0, 0, "Calls waiting, parked or being read.")                              \
     F(INT, internal, must, 0, 0, "Internal work under way.")                                       \
@@ -171,7 +173,11 @@ static err_t stats(void *self, call_t *call, const stats_args_t *args, stats_rep
     actor_t *actor = call->actor;
     int total = actor->method_count + inside_builtin_count();
     method_stat_t *rows = ARENA_ARRAY(call->arena, method_stat_t, (size_t)total);
+    loop_lag_t lag;
+    actor->env->ops->lag(actor->env, &lag);
     *reply = (stats_reply_t){
+        .version = AGENCY_VERSION,
+        .lag_us = lag.worst_us,
         .name = actor->def->name,
         .instance = actor->instance,
         .epoch = (int64_t)actor->epoch,

@@ -146,22 +146,22 @@ START_TEST(odd_values_are_found)
     double values[200], scratch[400];
     for (int i = 0; i < 60; i++)
         values[i] = 100 + i % 5;
-    ck_assert(!detect(values, 60, 0, scratch).odd);
+    ck_assert(!detect(values, 60, scratch).odd);
     values[59] = 150;
-    ck_assert(detect(values, 60, 0, scratch).odd);
-    ck_assert(!detect(values, 5, 0, scratch).odd); /* too little to say */
+    ck_assert(detect(values, 60, scratch).odd);
+    ck_assert(!detect(values, 5, scratch).odd); /* too little to say */
     for (int i = 30; i < 60; i++)
         values[i] = 150 + i % 5; /* moved long ago: no news */
-    ck_assert(!detect(values, 60, 0, scratch).odd);
+    ck_assert(!detect(values, 60, scratch).odd);
     for (int i = 0; i < 60; i++)
         values[i] = 7; /* never moved */
-    ck_assert(!detect(values, 60, 0, scratch).odd);
+    ck_assert(!detect(values, 60, scratch).odd);
     values[59] = 8;
-    ck_assert(detect(values, 60, 0, scratch).odd);
-    for (int i = 0; i < 97; i++)
-        values[i] = i % 24 == 0 ? 500 : 10; /* each day at midnight */
-    ck_assert(!detect(values, 97, 24, scratch).odd);
-    ck_assert(detect(values, 97, 0, scratch).odd);
+    ck_assert(detect(values, 60, scratch).odd);
+    const double same[] = {500, 505, 498, 501, 507, 499};
+    ck_assert(!detect_season(same, 6, 503, scratch).odd);
+    ck_assert(detect_season(same, 6, 10, scratch).odd);
+    ck_assert(!detect_season(same, 5, 10, scratch).odd); /* too few seasons */
 }
 END_TEST
 

@@ -52,23 +52,22 @@ static verdict_t by_ewma(const double *before, size_t count, double last, double
     return (verdict_t){fabs(score) > ODD, level, score, "ewma"};
 }
 
-verdict_t detect(const double *values, size_t count, size_t season, double *scratch)
+verdict_t detect(const double *values, size_t count, double *scratch)
 {
     if (count < DETECT_LEAST)
         return (verdict_t){.method = "median"};
     double last = values[count - 1];
-    if (season && (count - 1) / season >= 3) {
-        size_t seasons = (count - 1) / season;
-        double *same = scratch, *rest = scratch + seasons;
-        for (size_t i = 0; i < seasons; i++)
-            same[i] = values[count - 1 - (i + 1) * season];
-        return beside(same, seasons, last, rest, "seasonal");
-    }
     verdict_t robust = beside(values, count - 1, last, scratch, "median");
     /* A level that moved some time ago is no news: both must find it odd. */
     verdict_t smooth = by_ewma(values, count - 1, last, scratch);
     robust.odd = robust.odd && smooth.odd;
     return robust;
+}
+
+verdict_t detect_season(const double *same, size_t count, double last, double *scratch)
+{
+    return count < SEASON_LEAST ? (verdict_t){.method = "seasonal"}
+                                : beside(same, count, last, scratch, "seasonal");
 }
 
 /* Student's t for 95 % both sides, by degrees of freedom; beyond the table the normal one. */

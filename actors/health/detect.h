@@ -8,7 +8,7 @@
 #include <stdbool.h>
 #include <stddef.h>
 
-enum { DETECT_LEAST = 12, PREDICT_LEAST = 5 };
+enum { DETECT_LEAST = 12, SEASON_LEAST = 6, PREDICT_LEAST = 5 };
 
 typedef struct verdict {
     bool odd;
@@ -16,10 +16,12 @@ typedef struct verdict {
     const char *method;     /* "median", "ewma" or "seasonal" */
 } verdict_t;
 
-/* Is the last of these values unusual beside those before it? Fewer than DETECT_LEAST: never. With
- * `season` above 0 and at least three seasons before it, it is held against the values of the same
- * place in those. Scratch holds `count` values. */
-verdict_t detect(const double *values, size_t count, size_t season, double *scratch);
+/* Is the last of these values unusual beside those before it? Fewer than DETECT_LEAST: never.
+ * Scratch holds `count` values. */
+verdict_t detect(const double *values, size_t count, double *scratch);
+/* Is `last` unusual beside these, of the same place in earlier seasons? Fewer than SEASON_LEAST:
+ * never. Scratch holds `count` values. */
+verdict_t detect_season(const double *same, size_t count, double last, double *scratch);
 
 typedef struct forecast {
     double value, low, high; /* 95 % of outcomes lie between, if it goes on as before */

@@ -46,33 +46,113 @@ RECORD(prediction, prediction_FIELDS)
     M(health_t, predict_metrics, TOOL | READS, "What a metric will be, with an interval.")
 METHODS_SHARED(foresee_methods, FORESEE_METHODS)
 
-/* ---- Anomalies ---- */
-
 static double mean_of(const bucket_t *bucket)
 {
     return bucket->sum / (double)bucket->count;
 }
 
-/* By minutes over the last hours; by hours, against the same hour of other days, where there are
- * weeks of them. */
+/* ---- The same hour of other days ---- */
+
+enum { WEEKS_BACK = 8, DAYS_BACK = 14, HOUR_PART_MS = 900000 };
+#define HOUR_MS INT64_C(3600000)
+
+typedef struct season {
+    span_t hour;            /* the present one, or the last when this has hardly begun */
+    span_t same[DAYS_BACK]; /* the same hour of earlier weeks or days */
+    size_t count;
+} season_t;
+
+static err_t gather(store_txn_t *txn, arena_t *arena, const series_t *series, int64_t step_hours,
+                    int most, season_t *season)
+{
+    err_t err = err_ok();
+    season->count = 0;
+    for (int i = 1; i <= most && !err_is(err); i++) {
+        err = series_span(txn, arena, series->id, LEVEL_HOUR,
+                          season->hour.from_ms - i * step_hours * HOUR_MS,
+                          &season->same[season->count]);
+        season->count += !err_is(err);
+        if (err.code == ERR_NOT_FOUND)
+            err = err_ok();
+    }
+    return err;
+}
+
+/* The same hour of the week where there are weeks enough, or else of the day. */
+static err_t read_season(store_txn_t *txn, arena_t *arena, const series_t *series, int64_t now_ms,
+                         season_t *season)
+{
+    int64_t hour = now_ms - now_ms % HOUR_MS;
+    season->count = 0;
+    if (now_ms - hour < HOUR_PART_MS)
+        hour -= HOUR_MS;
+    err_t err = series_span(txn, arena, series->id, LEVEL_HOUR, hour, &season->hour);
+    if (!err_is(err))
+        err = gather(txn, arena, series, 24 * 7, WEEKS_BACK, season);
+    if (!err_is(err) && season->count < SEASON_LEAST)
+        err = gather(txn, arena, series, 24, DAYS_BACK, season);
+    return err.code == ERR_NOT_FOUND ? err_ok() : err;
+}
+
+/* Not above what the earlier hours rose to, nor below what they fell to. */
+static bool is_usual(const season_t *season, double value)
+{
+    double low[DAYS_BACK], high[DAYS_BACK], scratch[DAYS_BACK];
+    for (size_t i = 0; i < season->count; i++) {
+        low[i] = season->same[i].bucket.min;
+        high[i] = season->same[i].bucket.max;
+    }
+    verdict_t above = detect_season(high, season->count, value, scratch);
+    verdict_t below = detect_season(low, season->count, value, scratch);
+    return season->count >= SEASON_LEAST && !(above.odd && above.score > 0) &&
+           !(below.odd && below.score < 0);
+}
+
+/* What the last hours find odd may be usual for this hour; and what they find usual may be odd for
+ * it. */
+static void by_season(const season_t *season, verdict_t *verdict, span_t *last)
+{
+    double same[DAYS_BACK], scratch[DAYS_BACK];
+    for (size_t i = 0; i < season->count; i++)
+        same[i] = mean_of(&season->same[i].bucket);
+    if (verdict->odd) {
+        verdict->odd = !is_usual(season, mean_of(&last->bucket));
+        return;
+    }
+    verdict_t seasonal = detect_season(same, season->count,
+                                       season->count ? mean_of(&season->hour.bucket) : 0, scratch);
+    if (!seasonal.odd || is_usual(season, mean_of(&season->hour.bucket)))
+        return;
+    *verdict = seasonal;
+    *last = season->hour;
+}
+
+/* By minutes over the last hours; then by the same hour of other days. */
 static err_t look_at(store_txn_t *txn, arena_t *arena, const series_t *series, int64_t now_ms,
                      verdict_t *verdict, span_t *last, bool *enough)
 {
     span_list_t spans;
+    season_t season;
     int64_t from = now_ms - (int64_t)DETECT_SPANS * 60000;
     err_t err = series_spans(txn, arena, series->id, LEVEL_MINUTE, from, &spans);
+    if (!err_is(err))
+        err = read_season(txn, arena, series, now_ms, &season);
     if (err_is(err))
         return err;
     double *values = ARENA_ARRAY(arena, double, spans.count * 2 + 2);
     for (size_t i = 0; i < spans.count; i++)
         values[i] = mean_of(&spans.items[i].bucket);
-    *enough = spans.count >= DETECT_LEAST;
+    *enough = spans.count >= DETECT_LEAST || season.count >= SEASON_LEAST;
     if (!*enough)
         return err_ok();
-    *last = spans.items[spans.count - 1];
-    *verdict = detect(values, spans.count, 0, values + spans.count);
+    if (spans.count)
+        *last = spans.items[spans.count - 1];
+    *verdict = detect(values, spans.count, values + spans.count);
+    by_season(&season, verdict, last);
     return err_ok();
 }
+
+/* ---- Anomalies ---- */
 
 static int by_score(const void *one, const void *other)
 {

@@ -370,6 +370,20 @@ err_t series_spans(store_txn_t *txn, arena_t *arena, uint64_t id, series_level_t
     return err;
 }
 
+err_t series_span(store_txn_t *txn, arena_t *arena, uint64_t id, series_level_t level,
+                  int64_t from_ms, span_t *out)
+{
+    bytes_t value;
+    store_key_t key = span_key(level, id, from_ms);
+    *out = (span_t){.from_ms = from_ms};
+    err_t err = store_get(txn, TABLE_spans, key_bytes(&key), &value);
+    if (err_is(err))
+        return err;
+    return bucket_read(value, arena, &out->bucket)
+               ? err_ok()
+               : err_of(ERR_CORRUPT, "a span of a metric makes no sense");
+}
+
 static err_t trim_one(store_txn_t *txn, uint64_t id, series_level_t level, int64_t before_ms,
                       int64_t *most)
 {

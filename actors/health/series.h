@@ -72,6 +72,10 @@ typedef struct span_list {
 err_t series_spans(store_txn_t *txn, arena_t *arena, uint64_t id, series_level_t level,
                    int64_t from_ms, span_list_t *out);
 
+/* The one span that begins at from_ms. ERR_NOT_FOUND. */
+err_t series_span(store_txn_t *txn, arena_t *arena, uint64_t id, series_level_t level,
+                  int64_t from_ms, span_t *out);
+
 /* Deletes at most `most` spans that are older than their level keeps. */
 err_t series_trim(store_txn_t *txn, arena_t *arena, int64_t now_ms, int64_t most);
 

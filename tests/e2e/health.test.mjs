@@ -61,6 +61,55 @@ test('the metrics of every port please promtool, in both formats', async (t) => 
   assert.match(queue, /^agency_queue_length 1$/m);
 });
 
+test('every family is there, hostile names do no harm, and the pillars are at one glance', async (t) => {
+  const agency = await startAgency();
+  t.after(() => agency.stop());
+  const hostile = ['a"b\\c', 'new\u2028line', '{evil="1"} 5', '# HELP x', '\u0430\u0433\u0435\u043d\u0442', "'; drop table", '../../etc'];
+  for (const name of hostile) {
+    const kept = await call(agency, 'track_metric', { agent: name, metric: name, value: 1, tags: { [name]: name, n: '1' } });
+    assert.ok(!kept.error, `${name}: ${kept.text}`);
+  }
+  for (const [bad, says] of [[{ value: 'NaN' }, /value/], [{ value: 1e999 }, /value/], [{ metric: 'a\nb' }, /control character/],
+    [{ metric: 'x'.repeat(201) }, /metric/], [{ tags: 'no' }, /tags must be an object/], [{ tags: { deep: 'x'.repeat(5000) } }, /tags/],
+    [{ agent: 'a:b' }, /colon/], [{ timestamp: '2000-01-01' }, /year back/], [{ nme: 1 }, /nme/]]) {
+    const answer = await call(agency, 'track_metric', { agent: 'a', metric: 'm', value: 1, ...bad });
+    assert.equal(answer.error, true, JSON.stringify(bad));
+    assert.match(answer.text, says);
+  }
+  const { metrics } = await call(agency, 'get_health_report');
+  for (const name of hostile) assert.equal(metrics[`${name}:${name}`]?.count, 1, name);
+  const text = await (await fetch(agency.url(3004, '/metrics'))).text();
+  const checked = spawnSync(tool('promtool'), ['check', 'metrics'], { input: text });
+  assert.equal(checked.status, 0, `${checked.stdout}${checked.stderr}`);
+  assert.equal(text.match(/^agency_tracked_value\{agent="(?!(agent|brain|swarm|elastic|outside)")/mg).length, hostile.length, 'one line for each');
+  assert.ok(!/^\{evil|^# HELP x/m.test(text));
+
+  await call(agency, 'task_submit', { kind: 'k', input: 1 });
+  const families = async (port) => new Set([...(await (await fetch(agency.url(port, '/metrics'))).text())
+    .matchAll(/^# TYPE (\S+) (\S+)$/mg)].map((row) => `${row[1]} ${row[2]}`));
+  const common = ['agency_calls_total counter', 'agency_call_duration_seconds histogram', 'agency_actor_inbox gauge',
+    'agency_bus_refused_calls_total counter', 'agency_bus_events_total counter', 'agency_store_commits_total counter',
+    'agency_store_commit_seconds_total counter', 'process_cpu_seconds_total counter', 'agency_pillar_up gauge'];
+  for (const [port, own] of [[3000, ['agency_queue_length gauge', 'agency_runs_total counter', 'agency_steps_total counter',
+    'agency_step_duration_seconds histogram', 'agency_effects_total counter', 'agency_task_transitions_total counter']],
+  [3002, ['agency_brain_index_vectors gauge']], [3004, ['agency_health_points_total counter']], [3005, []],
+  [3006, ['agency_scale_replicas gauge', 'agency_scale_desired_replicas gauge', 'agency_scale_changes_total counter']]]) {
+    const there = await families(port);
+    for (const family of [...common, ...own]) assert.ok(there.has(family), `${port}: ${family} in ${[...there].join(', ')}`);
+  }
+
+  const fleet = await until(() => call(agency, 'get_swarm_fleet_status'), (answer) => answer.status === 'working');
+  assert.deepEqual(fleet.silent, []);
+  assert.equal(fleet.queue_length, 1);
+  assert.equal(fleet.subagents_live, 0);
+  assert.ok(fleet.workers_active >= 1 && fleet.workers.agents.length >= 1, fleet.text);
+  const all = await call(agency, 'get_system_health_summary');
+  for (const pillar of all.pillars.filter((one) => one.up)) {
+    assert.match(pillar.version, /^\d+\.\d+/, pillar.name);
+    assert.ok(pillar.lag_ms >= 0 && pillar.since > 0 && pillar.lives >= 0, JSON.stringify(pillar));
+  }
+});
+
 test('Prometheus scrapes, evaluates the shipped rules and answers for the adapter', async (t) => {
   const agency = await startAgency();
   const dir = await mkdtemp(join(tmpdir(), 'agency-prometheus-'));
