@@ -137,6 +137,10 @@ const principal_t *access_who(gateway_t *self, http_request_t *request)
                       bearer, &why)) {
     case JWT_FINE:
         return bearer;
+    case JWT_NO_KEY:
+        if (jwks_wait(self, request))
+            return NULL;
+        return refuse_token(self, request, 401, "invalid_token", why);
     case JWT_NO_SCOPE:
         return refuse_token(self, request, 403, "insufficient_scope", why);
     default:
@@ -189,12 +193,16 @@ static err_t open_jwt(gateway_t *self, arena_t *arena)
     const gateway_settings_t *settings = self->settings;
     if (!settings->oauth_keys && !settings->oauth_issuer && !settings->oauth_audience)
         return err_ok();
-    if (!settings->oauth_keys || !settings->oauth_issuer || !settings->oauth_audience)
+    if (!settings->oauth_issuer || !settings->oauth_audience)
         return err_make(arena, ERR_ARGUMENT,
-                        "gateway.oauth_keys, oauth_issuer and oauth_audience go together: one of "
-                        "them is missing");
-    return jwt_open(settings->oauth_keys, settings->oauth_issuer, settings->oauth_audience, arena,
-                    &self->jwt);
+                        "gateway.oauth_issuer and oauth_audience go together: one of them is "
+                        "missing");
+    err_t err = jwks_check_settings(settings, arena);
+    if (err_is(err))
+        return err;
+    const char *keys = settings->oauth_keys;
+    return jwt_open(keys && !jwks_is_url(keys) ? keys : NULL, settings->oauth_issuer,
+                    settings->oauth_audience, arena, &self->jwt);
 }
 
 err_t access_open(gateway_t *self, arena_t *arena)

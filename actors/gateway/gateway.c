@@ -51,9 +51,8 @@ static const char *toolset(const gateway_t *self, const char *path)
     return NULL;
 }
 
-static void on_request(void *ctx, http_request_t *request)
+void gateway_on_request(gateway_t *self, http_request_t *request)
 {
-    gateway_t *self = ctx;
     const char *path = http_path(request), *method = http_method(request);
     if (!access_check(self, request))
         return;
@@ -89,6 +88,11 @@ static void on_request(void *ctx, http_request_t *request)
     }
 }
 
+static void on_request(void *ctx, http_request_t *request)
+{
+    gateway_on_request(ctx, request);
+}
+
 /* A client has gone before its answer. */
 static void on_gone(void *ctx, http_request_t *request)
 {
@@ -97,7 +101,9 @@ static void on_gone(void *ctx, http_request_t *request)
     if (!visitor)
         return;
     http_set_user(request, NULL);
-    if (*visitor == VISITOR_STREAM)
+    if (*visitor == VISITOR_KEYS)
+        jwks_gone(self, (key_waiter_t *)visitor);
+    else if (*visitor == VISITOR_STREAM)
         stream_gone(self, (stream_t *)visitor);
     else if (*visitor == VISITOR_EXCHANGE)
         exchange_gone((exchange_t *)visitor);
@@ -337,6 +343,7 @@ static err_t gateway_open(void *state, call_t *call)
         return err;
     for (size_t i = 0; i < self->pillar_count; i++)
         call_work(call, 0, ask, (void *)self->pillars[i]);
+    jwks_start(self, call);
     call_work(call, TEND_MS, tend, NULL);
     actor_watch(self->actor, http_server_fd(self->http), on_readable, NULL);
     return err_ok();

@@ -309,6 +309,11 @@ static void tell_gone(http_request_t *request)
 
 void http_set_header(http_request_t *request, const char *name, const char *value)
 {
+    for (int i = 0; i < request->header_count; i++)
+        if (!strcasecmp(request->headers[i].name, name)) {
+            request->headers[i].value = arena_strdup(request->arena, value);
+            return;
+        }
     if (request->header_count == HEADERS_MOST)
         return;
     request->headers[request->header_count++] =

@@ -84,7 +84,7 @@ void http_log_who(http_request_t *request, const char *principal, const char *tr
 void http_log_method(http_request_t *request, const char *rpc_method);
 void http_log_name(http_request_t *request, const char *name, const char *company);
 
-/* Adds a header to the answer that follows. */
+/* A header of the answer that follows; one of this name is replaced. */
 void http_set_header(http_request_t *request, const char *name, const char *value);
 void http_reply(http_request_t *request, int status, const char *type, bytes_t body);
 

@@ -11,7 +11,7 @@
 #include "proto/json.h"
 #include "proto/mp.h"
 
-enum { FILE_LARGEST = 1 << 20, SLACK_S = 30 };
+enum { FILE_LARGEST = 1 << 20, SLACK_S = 30, KEYS_MOST = 64 };
 
 struct jwt {
     char *path, *issuer, *audience;
@@ -22,11 +22,25 @@ struct jwt {
 
 /* ---- The set of keys ---- */
 
+bool jwt_take_keys(jwt_t *jwt, bytes_t json)
+{
+    arena_t *arena = arena_new();
+    bytes_t value, keys = {0};
+    mp_type_t type;
+    if (!err_is(json_to_msgpack(arena, (const char *)json.data, json.size, NULL, &value)))
+        keys = mp_member(value, "keys");
+    bool fine = keys.size && mp_type_of(keys, &type) && type == MP_ARRAY;
+    if (fine) {
+        arena_reset(jwt->arena);
+        jwt->keys = (bytes_t){arena_copy(jwt->arena, keys.data, keys.size), keys.size};
+    }
+    arena_destroy(&arena);
+    return fine;
+}
+
 static err_t load(jwt_t *jwt, arena_t *arena)
 {
     struct stat info;
-    bytes_t value;
-    mp_type_t type;
     char *text = arena_alloc(arena, FILE_LARGEST + 1);
     FILE *file = fopen(jwt->path, "r");
     if (!file || fstat(fileno(file), &info)) {
@@ -37,15 +51,9 @@ static err_t load(jwt_t *jwt, arena_t *arena)
     }
     size_t size = fread(text, 1, FILE_LARGEST + 1, file);
     fclose(file);
-    err_t err = json_to_msgpack(arena, text, size, NULL, &value);
-    bytes_t keys = {0};
-    if (!err_is(err))
-        keys = mp_member(value, "keys");
-    if (!keys.size || !mp_type_of(keys, &type) || type != MP_ARRAY)
+    if (!jwt_take_keys(jwt, (bytes_t){(const uint8_t *)text, size}))
         return err_make(arena, ERR_ARGUMENT, "%s is no set of keys: {\"keys\":[…]} is wanted",
                         jwt->path);
-    arena_reset(jwt->arena);
-    jwt->keys = (bytes_t){arena_copy(jwt->arena, keys.data, keys.size), keys.size};
     jwt->changed = info.st_mtim;
     return err_ok();
 }
@@ -54,8 +62,9 @@ static err_t load(jwt_t *jwt, arena_t *arena)
 static void reload(jwt_t *jwt)
 {
     struct stat info;
-    if (stat(jwt->path, &info) || (info.st_mtim.tv_sec == jwt->changed.tv_sec &&
-                                   info.st_mtim.tv_nsec == jwt->changed.tv_nsec))
+    if (!jwt->path || stat(jwt->path, &info) ||
+        (info.st_mtim.tv_sec == jwt->changed.tv_sec &&
+         info.st_mtim.tv_nsec == jwt->changed.tv_nsec))
         return;
     arena_t *arena = arena_new();
     load(jwt, arena);
@@ -66,12 +75,12 @@ err_t jwt_open(const char *path, const char *issuer, const char *audience, arena
                jwt_t **out)
 {
     jwt_t *jwt = calloc(1, sizeof(*jwt));
-    if (!jwt || !(jwt->path = strdup(path)) || !(jwt->issuer = strdup(issuer)) ||
+    if (!jwt || (path && !(jwt->path = strdup(path))) || !(jwt->issuer = strdup(issuer)) ||
         !(jwt->audience = strdup(audience)))
         abort();
     jwt->arena = arena_new();
     *out = jwt;
-    err_t err = load(jwt, arena);
+    err_t err = path ? load(jwt, arena) : err_ok();
     if (err_is(err))
         jwt_close(out);
     return err;
@@ -116,6 +125,15 @@ static bool signed_by(arena_t *arena, bytes_t key, const char *algorithm, bytes_
            digest_signed_p256(one, two, message, signature);
 }
 
+static bool knows_key(const jwt_t *jwt, const char *id)
+{
+    bytes_t key;
+    for (uint32_t i = 0; i < KEYS_MOST && mp_at(jwt->keys, i, &key); i++)
+        if (mp_equals(mp_member(key, "kid"), id))
+            return true;
+    return false;
+}
+
 static bool signed_by_any(const jwt_t *jwt, arena_t *arena, bytes_t head, bytes_t message,
                           bytes_t signature)
 {
@@ -124,7 +142,7 @@ static bool signed_by_any(const jwt_t *jwt, arena_t *arena, bytes_t head, bytes_
     bytes_t key;
     if (!algorithm || mp_member(head, "crit").size)
         return false;
-    for (uint32_t i = 0; i < 64 && mp_at(jwt->keys, i, &key); i++) {
+    for (uint32_t i = 0; i < KEYS_MOST && mp_at(jwt->keys, i, &key); i++) {
         const char *name = mp_member_text(arena, key, "kid");
         if (id && name && strcmp(id, name) != 0)
             continue;
@@ -239,8 +257,12 @@ jwt_verdict_t jwt_check(jwt_t *jwt, arena_t *arena, const char *token, int64_t n
         return JWT_REFUSED;
     bytes_t message = {(const uint8_t *)token, (size_t)(two - token)};
     if (!signed_by_any(jwt, arena, head, message, signature)) {
+        const char *id = mp_member_text(arena, head, "kid");
+        bool unknown = (!jwt->keys.size || (id && !knows_key(jwt, id))) &&
+                       part(arena, one + 1, (size_t)(two - one - 1), &claims) &&
+                       mp_equals(mp_member(claims, "iss"), jwt->issuer);
         *why = "the token is not signed by a key that is known here";
-        return JWT_REFUSED;
+        return unknown ? JWT_NO_KEY : JWT_REFUSED;
     }
     if (!part(arena, one + 1, (size_t)(two - one - 1), &claims))
         return JWT_REFUSED;

@@ -19,10 +19,16 @@
     F(STRS, pillars, opt(), 0, 16, "Whose tools are listed; absent: all beside the agent.")        \
     F(STR, tokens, opt(), 1, 4096, "File of bearer tokens; absent: none are asked for.")           \
     F(STR, oauth_keys, opt(), 1, 4096,                                                             \
-      "File with the public keys (JWKS) of an authorisation server; absent: no such tokens.")      \
+      "File or URL of the public keys (JWKS) of an authorisation server; absent: as its metadata " \
+      "say.")                                                                                      \
     F(STR, oauth_issuer, opt(), 1, 1024, "Its name, as the claim iss says it.")                    \
     F(STR, oauth_audience, opt(), 1, 1024,                                                         \
       "URL under which clients reach this endpoint; tokens are for it (claim aud).")               \
+    F(STR, oauth_ca_file, opt(), 1, 4096,                                                          \
+      "PEM of who vouches for its server; absent: those that the system trusts.")                  \
+    F(INT, oauth_refresh_s, opt(3600), 10, 604800, "How often keys are fetched anew.")             \
+    F(INT, oauth_unknown_ms, opt(10000), 100, 3600000,                                             \
+      "For a token with an unknown key they are fetched at most so often.")                        \
     F(BOOL, behind_proxy, opt(false), 0, 0, "A proxy in front ends TLS and checks the Host.")      \
     F(STRS, allowed_hosts, opt(), 0, 64, "Values of Host that are answered beside loopback's.")    \
     F(STRS, allowed_origins, opt(), 0, 64,                                                         \
@@ -66,12 +72,23 @@ typedef struct stream stream_t;
 typedef struct session session_t;
 typedef struct replay replay_t;
 
+typedef struct key_waiter key_waiter_t;
+typedef struct remote_keys {
+    bool remote, fetching;
+    bool openid; /* metadata are looked for where OpenID Connect has them */
+    int failures, waiting;
+    int64_t fetched_us; /* the last begin of a fetch; 0: none */
+    uintptr_t generation;
+    key_waiter_t *waiters;
+} remote_keys_t;
+
 typedef struct gateway {
     const gateway_settings_t *settings;
     actor_t *actor;
     http_server_t *http;
     tokens_t *tokens;
     jwt_t *jwt; /* NULL: no authorisation server */
+    remote_keys_t keys;
     catalogue_t *catalogue;
     const char *const *pillars;
     size_t pillar_count;
@@ -96,7 +113,7 @@ typedef struct gateway {
 } gateway_t;
 
 /* What http_user of a parked request points to. */
-typedef enum visitor { VISITOR_EXCHANGE, VISITOR_PROBE, VISITOR_STREAM } visitor_t;
+typedef enum visitor { VISITOR_EXCHANGE, VISITOR_PROBE, VISITOR_STREAM, VISITOR_KEYS } visitor_t;
 
 /* Who the session says the client is; all of it is in its id. */
 typedef struct session_claims {
@@ -173,13 +190,26 @@ extern const size_t gateway_all_pillar_count;
 /* Learns the tools of a pillar that serves some in MCP's own words anew. */
 void gateway_ask_tools(gateway_t *self, const char *pillar);
 
+/* A request, for the first time or after it had to wait. */
+void gateway_on_request(gateway_t *self, http_request_t *request);
+
+/* ---- jwks.c: keys that are fetched ---- */
+
+bool jwks_is_url(const char *text);
+/* ERR_ARGUMENT: an URL that cannot be trusted. */
+err_t jwks_check_settings(const gateway_settings_t *settings, arena_t *arena);
+void jwks_start(gateway_t *self, call_t *call);
+/* The request waits for a fetch; false: it is not worth one now. */
+bool jwks_wait(gateway_t *self, http_request_t *request);
+void jwks_gone(gateway_t *self, key_waiter_t *waiter);
+
 /* ---- access.c: who may come in ---- */
 
 /* ERR_ARGUMENT when the settings contradict one another or a file makes no sense. */
 err_t access_open(gateway_t *self, arena_t *arena);
 /* Host, Origin and size. False: it was refused and answered. */
 bool access_check(const gateway_t *self, http_request_t *request);
-/* NULL: it was refused and answered. Lives until the next call. */
+/* NULL: it was refused and answered, or waits. Lives until the next call. */
 const principal_t *access_who(gateway_t *self, http_request_t *request);
 /* RFC 9728. False: this is not such a path. */
 bool access_metadata(gateway_t *self, http_request_t *request, const char *path);

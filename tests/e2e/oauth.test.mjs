@@ -5,6 +5,7 @@ import { generateKeyPairSync, createSign, createHmac, sign as signRaw } from 'no
 import { mkdtemp, writeFile, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { createServer } from 'node:http';
 import { startAgency, legacyCall, post } from './agency.mjs';
 
 const issuer = 'https://login.example', audience = 'https://agency.example/mcp';
@@ -107,4 +108,68 @@ test('a key that is taken out of the file opens nothing any more', async () => {
   await writeFile(keys, JSON.stringify({ keys: [jwk(rsa, 'r')] }));
   assert.equal((await list(bearer)).status, 401);
   assert.equal((await list(token())).status, 200);
+});
+
+// An authorisation server that publishes its keys, and counts how often it is asked.
+async function keyServer(paths) {
+  const asked = [];
+  const server = createServer((request, response) => {
+    asked.push(request.url);
+    const body = paths()[request.url];
+    response.writeHead(body ? 200 : 404, { 'content-type': 'application/json' });
+    response.end(body ? JSON.stringify(body) : '{}');
+  });
+  await new Promise((resolve) => server.listen(0, '127.0.0.1', resolve));
+  return { asked, url: `http://127.0.0.1:${server.address().port}`, stop: () => new Promise((resolve) => { server.closeAllConnections(); server.close(resolve); }) };
+}
+const listAt = (at, bearer) => post(at.url(), { jsonrpc: '2.0', id: 1, method: 'tools/list' }, { authorization: `Bearer ${bearer}` });
+
+test('keys are fetched from an URL, anew when a token names an unknown one, and not too often', async () => {
+  let served = [jwk(rsa, 'r')];
+  const server = await keyServer(() => ({ '/keys': { keys: served } }));
+  const own = await startAgency({ env: { AGENCY_GATEWAY_OAUTH_KEYS: `${server.url}/keys`, AGENCY_GATEWAY_OAUTH_ISSUER: issuer, AGENCY_GATEWAY_OAUTH_AUDIENCE: audience, AGENCY_GATEWAY_OAUTH_UNKNOWN_MS: '500' } });
+  try {
+    assert.equal((await listAt(own, token())).status, 200);
+    served = [jwk(rsa, 'r'), jwk(ec, 'fresh')];
+    const fresh = token({}, { alg: 'ES256', kid: 'fresh' });
+    let answer;
+    for (const until = Date.now() + 20000; Date.now() < until && (answer = await listAt(own, fresh)).status !== 200;);
+    assert.equal(answer.status, 200, 'the request itself waits for the keys, or the next one does');
+    const before = server.asked.length, began = Date.now();
+    await Promise.all(Array.from({ length: 200 }, (_, i) => listAt(own, token({}, { kid: `made-up-${i}` })).then(({ status }) => assert.equal(status, 401))));
+    // Each pillar's gateway asks for itself, but only one of them was asked here.
+    assert.ok(server.asked.length - before <= 2 + Math.ceil((Date.now() - began) / 500), `${server.asked.length - before} fetches`);
+    const foreign = server.asked.length;
+    await listAt(own, token({ iss: 'https://other.example' }, { kid: 'unknown' }));
+    assert.equal(server.asked.length, foreign, 'a token of another issuer is not worth a fetch');
+    await server.stop();
+    assert.equal((await listAt(own, fresh)).status, 200, 'what was fetched stays');
+  } finally {
+    await own.stop();
+  }
+});
+
+test('without keys the issuer\'s metadata say where they are', async () => {
+  let base;
+  const server = await keyServer(() => ({
+    '/tenant/.well-known/openid-configuration': { issuer: `${base}/tenant`, jwks_uri: `${base}/found` },
+    '/found': { keys: [jwk(rsa, 'r')] },
+  }));
+  base = server.url;
+  const own = await startAgency({ env: { AGENCY_GATEWAY_OAUTH_ISSUER: `${base}/tenant`, AGENCY_GATEWAY_OAUTH_AUDIENCE: audience } });
+  try {
+    let answer;
+    for (const until = Date.now() + 20000; Date.now() < until && (answer = await listAt(own, token({ iss: `${base}/tenant` }))).status !== 200;);
+    assert.equal(answer.status, 200);
+    assert.ok(server.asked.includes('/.well-known/oauth-authorization-server/tenant'), server.asked.join());
+  } finally {
+    await own.stop();
+    await server.stop();
+  }
+});
+
+test('keys that would come in clear over the network are refused at the start', async () => {
+  for (const env of [{ AGENCY_GATEWAY_OAUTH_KEYS: 'http://login.example/keys', AGENCY_GATEWAY_OAUTH_ISSUER: issuer },
+    { AGENCY_GATEWAY_OAUTH_ISSUER: 'http://login.example' }, { AGENCY_GATEWAY_OAUTH_KEYS: 'http://localhost.evil.example/keys', AGENCY_GATEWAY_OAUTH_ISSUER: issuer }])
+    await assert.rejects(startAgency({ env: { ...env, AGENCY_GATEWAY_OAUTH_AUDIENCE: audience } }), /by https only/);
 });
