@@ -5,7 +5,8 @@ import { readdirSync, readFileSync } from "node:fs";
 import { join } from "node:path";
 import { test } from "node:test";
 import yaml from "yaml";
-import { chart, flags, helm, here, matrix, monitors, of, pods, refused, render, rendered } from "./chart.mjs";
+import { chart, flags, helm, here, of, pods, refused, render } from "./chart.mjs";
+import { matrix, monitors, rendered } from "./matrix.mjs";
 
 test("lint --strict, whatever the values", () => {
   for (const values of Object.values(matrix)) {
@@ -116,6 +117,8 @@ test("Pod Security restricted, probes, limits and the company in every container
       assert.deepEqual(s.capabilities, { drop: ["ALL"] });
       for (const kind of ["requests", "limits"]) assert.ok(c.resources[kind].cpu && c.resources[kind].memory, c.name);
       if (["test", "keygen"].includes(c.name)) continue;
+      assert.deepEqual(c.lifecycle.preStop.exec.command.slice(0, 3), ["agency", "drain", c.args[1]]);
+      assert.ok(Number(c.lifecycle.preStop.exec.command.at(-1)) < pod.terminationGracePeriodSeconds * 1000);
       assert.ok(c.livenessProbe && c.readinessProbe && c.startupProbe && c.lifecycle.preStop, c.name);
       const env = Object.fromEntries(c.env.map((e) => [e.name, e.value]));
       assert.deepEqual([env.company, env.AGENCY_COMPANY], [company, company]);
@@ -128,7 +131,7 @@ test("Pod Security restricted, probes, limits and the company in every container
 test("every setting that the chart gives is a row of the program", () => {
   const sources = ["actors", "bus"].flatMap((room) => readdirSync(join(here, "../..", room), { recursive: true }).filter((f) => /\.[ch]$/.test(f)).map((f) => join(here, "../..", room, f)));
   const source = sources.map((f) => readFileSync(f, "utf8")).join("");
-  const plain = new Set(["AGENCY_COMPANY", "AGENCY_DATA", "AGENCY_RUN", "AGENCY_BIND", "AGENCY_TOKENS", "AGENCY_LLM_URL", "AGENCY_LLM_MODEL", "AGENCY_BUS_POD", "AGENCY_BUS_OWNER"]);
+  const plain = new Set(["AGENCY_COMPANY", "AGENCY_DATA", "AGENCY_RUN", "AGENCY_BIND", "AGENCY_TOKENS", "AGENCY_LLM_URL", "AGENCY_LLM_MODEL"]);
   for (const objects of Object.values(rendered)) for (const pod of pods(objects)) for (const c of pod.containers)
     for (const { name } of c.env ?? []) {
       if (!name.startsWith("AGENCY_") || plain.has(name)) continue;
@@ -146,6 +149,12 @@ test("default deny, and each flow has a name", () => {
     for (const rule of p.spec.egress ?? []) assert.ok(rule.ports?.length, p.metadata.name);
   }
   assert.ok(!of(rendered.bare, "NetworkPolicy"));
+  const bus = (name, way, peers) => of(rendered.plain, "NetworkPolicy", name).spec[way].filter((rule) => rule[peers][0].podSelector)
+    .map((rule) => [rule[peers].map((peer) => peer.podSelector.matchLabels["app.kubernetes.io/component"]).join(), rule.ports.map(({ port, endPort }) => [port, ...(endPort ? [endPort] : [])].join("-")).join()]);
+  assert.deepEqual(bus("house-brain", "ingress", "from"), [["agent", "5502,5602"], ["test", "3002"]]);
+  assert.deepEqual(bus("house-brain", "egress", "to"), [["agent", "5500-5507,5600-5607"]]);
+  assert.deepEqual(bus("house-agent", "ingress", "from"), [["agent", "5500-5507,5600-5607"], ["brain", "5500-5507,5600-5607"], ["test", "3000,3004,3005,3006"]]);
+  assert.deepEqual(bus("house-agent", "egress", "to"), [["agent", "5500-5507,5600-5607"], ["brain", "5502,5602"]]);
   for (const p of rendered.plain.filter((o) => o.kind === "PodDisruptionBudget")) assert.equal(p.spec.maxUnavailable, 1);
 });
 

@@ -4,7 +4,8 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 import { createDefaultMonokleValidator, processRefs, ResourceParser } from "@monokle/validation";
 import yaml from "yaml";
-import { matrix, renderText } from "./chart.mjs";
+import { renderText } from "./chart.mjs";
+import { matrix } from "./matrix.mjs";
 
 globalThis.fetch = (url) => assert.fail(`the rules must not need the network: ${url}`);
 

@@ -165,30 +165,31 @@ volumeMounts:
   {{- end }}
 {{- end }}
 
-{{/* {root, part}. Each pod has its own secret key, and of the others the public ones. */}}
+{{/* {root, part}. Each pod has its own secret key, and of the others the public ones. Modes are 0440
+(288), written so that every reader of YAML understands the same. */}}
 {{- define "agency.volumes" -}}
 {{- $part := .part }}
 - {name: sockets, emptyDir: {medium: Memory, sizeLimit: 16Mi}}
 - {name: tmp, emptyDir: {sizeLimit: 256Mi}}
 {{- with include "agency.tokens" .root }}
-- {name: tokens, secret: {secretName: {{ . }}, defaultMode: 0440, items: [{key: tokens, path: tokens}]}}
+- {name: tokens, secret: {secretName: {{ . }}, defaultMode: 288, items: [{key: tokens, path: tokens}]}}
 {{- end }}
-- {name: gateway, secret: {secretName: {{ .root.Release.Name }}-gateway, defaultMode: 0440}}
+- {name: gateway, secret: {secretName: {{ .root.Release.Name }}-gateway, defaultMode: 288}}
 {{- with .root.Values.llm }}
 {{- if and (eq $part "agent") .url .existingSecret }}
-- {name: llm, secret: {secretName: {{ .existingSecret }}, defaultMode: 0440, items: [{key: key, path: key}]}}
+- {name: llm, secret: {secretName: {{ .existingSecret }}, defaultMode: 288, items: [{key: key, path: key}]}}
 {{- end }}
 {{- end }}
 - name: curve
   secret:
     secretName: {{ include "agency.curve" .root }}
-    defaultMode: 0440
+    defaultMode: 288
     items:
       - {key: {{ $part }}.key, path: curve.key}
       - {key: agent.pub, path: allow/agent.pub}
       - {key: brain.pub, path: allow/brain.pub}
       - {key: brain.pub, path: servers/brain.pub}
-      {{- range list "agent" "health" "swarm" "elastic" }}
+      {{- range list "agent" "health" "swarm" "elastic" "outside" }}
       - {key: agent.pub, path: servers/{{ . }}.pub}
       {{- end }}
 {{- end }}
@@ -201,21 +202,16 @@ storageClassName: {{ . | quote }}
 resources: {requests: {storage: {{ .claim.size }}}}
 {{- end }}
 
-{{/* {root, pillar}: a container beside the agent is there until the agent has left, so that the last
-steps find it. The agent first hands back or finishes what its worker holds. */}}
+{{/* {root, pillar}. The worker finishes what it holds, and the containers beside it wait for that. */}}
 {{- define "agency.preStop" -}}
-{{- if eq .pillar "agent" -}}
-{{ list "agency" "drain" "agent" "--timeout" (mul (sub (int .root.Values.terminationGracePeriodSeconds) 15) 1000 | toString) | toJson }}
-{{- else -}}
-{{ list "sh" "-c" (printf "agency drain %s; while agency bus lat agent --timeout 2000; do sleep 1; done" .pillar) | toJson }}
-{{- end }}
+{{ list "agency" "drain" .pillar "--timeout" (mul (sub (int .root.Values.terminationGracePeriodSeconds) 15) 1000 | toString) | toJson }}
 {{- end }}
 
 {{/* The account of the pod, for containers that ask the API server. */}}
 {{- define "agency.apiVolume" -}}
 name: api
 projected:
-  defaultMode: 0440
+  defaultMode: 288
   sources:
     - serviceAccountToken: {path: token, expirationSeconds: 3600}
     - configMap: {name: kube-root-ca.crt, items: [{key: ca.crt, path: ca.crt}]}
@@ -229,6 +225,21 @@ projected:
   ports:
     - {protocol: UDP, port: 53}
     - {protocol: TCP, port: 53}
+{{- end }}
+{{- define "agency.peer" -}}
+- podSelector:
+    matchLabels: {{- include "agency.selector" .root | nindent 6 }}
+      app.kubernetes.io/component: {{ .part }}
+{{- end }}
+{{/* {from, to}: the ports of the bus between two parts; nothing when they do not talk. */}}
+{{- define "agency.busPorts" -}}
+{{- if eq .to "agent" -}}
+- {protocol: TCP, port: 5500, endPort: 5507}
+- {protocol: TCP, port: 5600, endPort: 5607}
+{{- else if eq .from "agent" -}}
+- {protocol: TCP, port: 5502}
+- {protocol: TCP, port: 5602}
+{{- end }}
 {{- end }}
 {{- define "agency.apiServer" -}}
 - ports:
