@@ -1360,6 +1360,42 @@ int store_copy_main(int argc, char **argv)
     return err_is(err) ? 1 : 0;
 }
 
+static int read_format(MDB_env *env, uint32_t *format)
+{
+    MDB_txn *txn;
+    MDB_dbi root;
+    MDB_val key = {6, "format"}, value;
+    int code = mdb_txn_begin(env, NULL, MDB_RDONLY, &txn);
+    if (code)
+        return code;
+    code = mdb_dbi_open(txn, NULL, 0, &root);
+    if (!code)
+        code = mdb_get(txn, root, &key, &value);
+    if (!code && value.mv_size != sizeof(*format))
+        code = MDB_CORRUPTED;
+    if (!code)
+        memcpy(format, value.mv_data, sizeof(*format));
+    mdb_txn_abort(txn);
+    return code;
+}
+
+err_t store_peek(const char *dir, bool live, arena_t *arena, uint32_t *format)
+{
+    MDB_env *env;
+    struct stat info;
+    if (stat(arena_printf(arena, "%s/data.mdb", dir), &info))
+        return err_of(ERR_NOT_FOUND, "there is no store");
+    int code = mdb_env_create(&env);
+    if (code)
+        return map_error(NULL, code);
+    mdb_env_set_maxreaders(env, READERS);
+    code = mdb_env_open(env, dir, MDB_RDONLY | MDB_NOTLS | (live ? 0 : MDB_NOLOCK), 0640);
+    if (!code)
+        code = read_format(env, format);
+    mdb_env_close(env);
+    return map_error(NULL, code);
+}
+
 err_t store_stat(store_pool_t *pool, const char *company, arena_t *arena, store_stat_t *out)
 {
     store_txn_t *txn;

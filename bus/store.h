@@ -175,6 +175,10 @@ err_t store_copy(store_pool_t *pool, const char *company, const char *dir, arena
  * `agency store-copy FROM TO`, both directories of stores. */
 int store_copy_main(int argc, char **argv);
 
+/* The version of the stored format, read without the owner's lock. `live`: somebody may be writing.
+ * ERR_NOT_FOUND: no store there. ERR_CORRUPT, ERR_IO. */
+err_t store_peek(const char *dir, bool live, arena_t *arena, uint32_t *format);
+
 #define store_table_stat_FIELDS(F)                                                                 \
     F(STR, name, must, 0, 0, "Table.")                                                             \
     F(INT, rows, must, 0, 0, "Rows in it.")                                                        \

@@ -1,34 +1,20 @@
-/* doctor: looks at the machine, the files and the pillars, and says what to do. Reads only: it
- * takes no lock and no port, so that it never stands in the way of a start. */
-#include <errno.h>
+#include "actors/cli/doctor.h"
+
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
-#include <sys/statvfs.h>
 #include <time.h>
 #include <unistd.h>
 
-#include "actors/cli/cli.h"
 #include "bus/client.h"
 
-enum { DISK_FAIL_MIB = 64, DISK_WARN_MIB = 1024, FILES_WANTED = 1024, ANSWER_MS = 1000 };
-
-typedef enum finding { FINDING_OK, FINDING_WARN, FINDING_FAIL } finding_t;
+enum { FILES_WANTED = 1024, ANSWER_MS = 1000, MEMORY_WARN_MIB = 512 };
 
 static const char *const finding_names[] = {"ok", "warn", "fail"};
 
-typedef struct doctor {
-    cli_t *cli;
-    buf_t rows;
-    uint32_t count;
-    finding_t worst;
-    size_t answering;
-} doctor_t;
-
-/* `what` is a fact; `advice` is what to do about it, "" when nothing. */
-static void say(doctor_t *self, finding_t finding, const char *name, const char *what,
+void doctor_say(doctor_t *self, finding_t finding, const char *name, const char *what,
                 const char *advice)
 {
     if (!self->cli->json)
@@ -48,74 +34,6 @@ static void say(doctor_t *self, finding_t finding, const char *name, const char 
         self->worst = finding;
 }
 
-/* ---- Files ---- */
-
-static bool look_at_data(doctor_t *self)
-{
-    arena_t *arena = self->cli->arena;
-    const char *dir = self->cli->data_dir;
-    struct stat stat_of;
-    if (stat(dir, &stat_of)) {
-        bool absent = errno == ENOENT;
-        say(self, absent ? FINDING_WARN : FINDING_FAIL, "data directory",
-            arena_printf(arena, "%s: %s", dir, strerror(errno)),
-            absent ? "agency up makes it" : "make it readable for this user");
-        return false;
-    }
-    if (!S_ISDIR(stat_of.st_mode) || access(dir, R_OK | W_OK | X_OK)) {
-        say(self, FINDING_FAIL, "data directory",
-            arena_printf(arena, "%s is no directory that this user may write", dir),
-            "give another --data or change its owner");
-        return false;
-    }
-    bool open = stat_of.st_mode & 077;
-    say(self, open ? FINDING_WARN : FINDING_OK, "data directory",
-        arena_printf(arena, "%s, mode %03o", dir, (unsigned)stat_of.st_mode & 0777),
-        open ? "others on this machine can look in; chmod 700 it" : "");
-    return true;
-}
-
-static void look_at_disk(doctor_t *self)
-{
-    struct statvfs disk;
-    if (statvfs(self->cli->data_dir, &disk))
-        return;
-    unsigned long long free_mib = (unsigned long long)disk.f_bavail * disk.f_frsize >> 20;
-    finding_t finding = free_mib < DISK_FAIL_MIB   ? FINDING_FAIL
-                        : free_mib < DISK_WARN_MIB ? FINDING_WARN
-                                                   : FINDING_OK;
-    say(self, finding, "disk space", arena_printf(self->cli->arena, "%llu MiB free", free_mib),
-        finding == FINDING_OK ? "" : "make room before writes are refused");
-    if (disk.f_files && disk.f_favail < 1000)
-        say(self, FINDING_WARN, "inodes", "fewer than 1000 left", "remove small files");
-}
-
-static void look_at_settings(doctor_t *self)
-{
-    err_t err = cli_check_settings(self->cli);
-    say(self, err_is(err) ? FINDING_FAIL : FINDING_OK, "settings",
-        err_is(err) ? err_what(err) : "agency.conf names only what exists, or is absent",
-        err_is(err) ? "correct that line of agency.conf" : "");
-}
-
-static void look_at_tokens(doctor_t *self)
-{
-    const char *file = self->cli->tokens;
-    struct stat stat_of;
-    if (!file) {
-        say(self, FINDING_OK, "tokens", "none; only this machine may call", "");
-    } else if (stat(file, &stat_of) || access(file, R_OK)) {
-        say(self, FINDING_FAIL, "tokens",
-            arena_printf(self->cli->arena, "%s: %s", file, strerror(errno)),
-            "correct --tokens or AGENCY_TOKENS");
-    } else {
-        bool open = stat_of.st_mode & 077;
-        say(self, open ? FINDING_WARN : FINDING_OK, "tokens",
-            arena_printf(self->cli->arena, "%s, mode %03o", file, (unsigned)stat_of.st_mode & 0777),
-            open ? "others can read it; chmod 600 it" : "");
-    }
-}
-
 /* ---- The machine ---- */
 
 static void look_at_clock(doctor_t *self)
@@ -126,8 +44,8 @@ static void look_at_clock(doctor_t *self)
     gmtime_r(&now, &tm);
     strftime(text, sizeof(text), "%Y-%m-%dT%H:%M:%SZ", &tm);
     bool wrong = tm.tm_year + 1900 < 2024;
-    say(self, wrong ? FINDING_FAIL : FINDING_OK, "clock", text,
-        wrong ? "set it; leases and schedules go by it" : "");
+    doctor_say(self, wrong ? FINDING_FAIL : FINDING_OK, "clock", text,
+               wrong ? "set it; leases and schedules go by it" : "");
 }
 
 static void look_at_files(doctor_t *self)
@@ -136,7 +54,8 @@ static void look_at_files(doctor_t *self)
     if (getrlimit(RLIMIT_NOFILE, &limit))
         return;
     bool few = limit.rlim_cur < FILES_WANTED;
-    say(self, few ? FINDING_WARN : FINDING_OK, "file descriptors",
+    doctor_say(
+        self, few ? FINDING_WARN : FINDING_OK, "file descriptors",
         arena_printf(self->cli->arena, "%llu per process", (unsigned long long)limit.rlim_cur),
         few ? "ulimit -n 1024 or more; each open company takes three" : "");
 }
@@ -153,20 +72,54 @@ static long long proc_number(const char *path)
     return number;
 }
 
+/* In MiB: of the control group when it has a limit, else of the machine. */
+static long long memory_mib(void)
+{
+    long long limit = proc_number("/sys/fs/cgroup/memory.max");
+    char line[256];
+    long long kib = -1;
+    if (limit > 0)
+        return limit >> 20;
+    FILE *file = fopen("/proc/meminfo", "re");
+    while (file && kib < 0 && fgets(line, sizeof(line), file))
+        if (sscanf(line, "MemTotal: %lld", &kib) != 1)
+            kib = -1;
+    if (file)
+        fclose(file);
+    return kib < 0 ? -1 : kib >> 10;
+}
+
+static void look_at_memory(doctor_t *self)
+{
+    long long mib = memory_mib();
+    if (mib < 0)
+        return;
+    doctor_say(self, mib < MEMORY_WARN_MIB ? FINDING_WARN : FINDING_OK, "memory",
+               arena_printf(self->cli->arena, "%lld MiB", mib),
+               mib < MEMORY_WARN_MIB ? "the agent pod asks for 448 MiB, the brain for 256" : "");
+}
+
+static void look_at_zones(doctor_t *self)
+{
+    bool there = !access("/usr/share/zoneinfo/Europe/Berlin", R_OK);
+    doctor_say(self, there ? FINDING_OK : FINDING_WARN, "time zones",
+               there ? "tzdata is there" : "without tzdata only UTC is known",
+               there ? "" : "install tzdata if schedules name other zones");
+}
+
 static void look_at_kernel(doctor_t *self)
 {
     bool none = access("/proc/self/ns/user", F_OK) ||
                 proc_number("/proc/sys/user/max_user_namespaces") == 0 ||
                 proc_number("/proc/sys/kernel/unprivileged_userns_clone") == 0;
-    say(self, none ? FINDING_WARN : FINDING_OK, "user namespaces",
-        none ? "the kernel forbids them" : "the kernel allows them",
-        none ? "sh steps run without a namespace of their own" : "");
+    doctor_say(self, none ? FINDING_WARN : FINDING_OK, "user namespaces",
+               none ? "the kernel forbids them" : "the kernel allows them",
+               none ? "sh steps run without a namespace of their own" : "");
 }
 
 /* ---- The pillars ---- */
 
-/* The process that holds a lock on this file, by the kernel's list; 0: nobody. */
-static int lock_holder(const char *path)
+int doctor_lock_holder(const char *path)
 {
     struct stat stat_of;
     if (stat(path, &stat_of))
@@ -223,32 +176,36 @@ static void look_at_port(doctor_t *self, const char *pillar, int port, bool up)
     const char *name = arena_printf(arena, "port %d", port);
     bool taken = port <= 65535 && listens(port);
     if (port > 65535)
-        say(self, FINDING_FAIL, name, "there is no such port", "use a smaller --port-offset");
+        doctor_say(self, FINDING_FAIL, name, "there is no such port",
+                   "use a smaller --port-offset");
     else if (up && !taken)
-        say(self, FINDING_WARN, name, arena_printf(arena, "%s does not listen there", pillar),
-            "it was started with another --port-offset or --bind");
+        doctor_say(self, FINDING_WARN, name,
+                   arena_printf(arena, "%s does not listen there", pillar),
+                   "it was started with another --port-offset or --bind");
     else if (!up && taken)
-        say(self, FINDING_FAIL, name, arena_printf(arena, "%s needs it; somebody has it", pillar),
-            "stop that program or use --port-offset");
+        doctor_say(self, FINDING_FAIL, name,
+                   arena_printf(arena, "%s needs it; somebody has it", pillar),
+                   "stop that program or use --port-offset");
     else
-        say(self, FINDING_OK, name, up ? "listens" : "free", "");
+        doctor_say(self, FINDING_OK, name, up ? "listens" : "free", "");
 }
 
 static void look_at_pillar(doctor_t *self, client_t *client, const cli_actor_t *actor)
 {
     arena_t *arena = self->cli->arena;
     const char *pillar = actor->def->name;
-    int holder = lock_holder(arena_printf(arena, "%s/%s/owner", self->cli->data_dir, pillar));
+    int holder =
+        doctor_lock_holder(arena_printf(arena, "%s/%s/owner", self->cli->data_dir, pillar));
     bool up = answers(self, client, pillar);
     self->answering += up;
     if (up)
-        say(self, FINDING_OK, pillar, "answers", "");
+        doctor_say(self, FINDING_OK, pillar, "answers", "");
     else if (holder)
-        say(self, FINDING_FAIL, pillar,
-            arena_printf(arena, "process %d owns its files but it does not answer", holder),
-            "look at its log; stop that process and start again");
+        doctor_say(self, FINDING_FAIL, pillar,
+                   arena_printf(arena, "process %d owns its files but it does not answer", holder),
+                   "look at its log; stop that process and start again");
     else
-        say(self, FINDING_OK, pillar, "does not run", "");
+        doctor_say(self, FINDING_OK, pillar, "does not run", "");
     look_at_port(self, pillar, actor->port + self->cli->port_offset, up);
 }
 
@@ -259,22 +216,27 @@ static void look_at_pillars(doctor_t *self)
     client_t *client = NULL;
     err_t err = cli_run_dir(cli, &run_dir);
     if (!err_is(err))
-        say(self, FINDING_OK, "run directory", run_dir, "");
+        doctor_say(self, FINDING_OK, "run directory", run_dir, "");
     else if (err.code != ERR_NOT_FOUND && !access(cli->data_dir, F_OK))
-        say(self, FINDING_FAIL, "run directory", err_what(err), "use a shorter --data");
+        doctor_say(self, FINDING_FAIL, "run directory", err_what(err), "use a shorter --data");
     /* Without the directory nothing can run in it, and looking must not make it. */
     if (!err_is(err) && !access(run_dir, X_OK) && err_is(cli_client(cli, &client)))
         client = NULL; /* then nobody answers, which is said below */
     size_t count = 0;
     for (const cli_actor_t *at = cli->house->actors; at->def; at++)
-        if (at->up && at->port) { /* workers come and go, and are not needed to answer */
+        if (place_address(&self->place, at->def->name)) {
+            doctor_say(self, FINDING_OK, at->def->name,
+                       arena_printf(cli->arena, "is at %s, not on this machine",
+                                    place_address(&self->place, at->def->name)),
+                       "");
+        } else if (at->up && at->port) { /* workers come and go, and are not needed to answer */
             look_at_pillar(self, client, at);
             count++;
         }
     if (self->answering && self->answering < count)
-        say(self, FINDING_FAIL, "pillars",
-            arena_printf(cli->arena, "only %zu of %zu answer", self->answering, count),
-            "agency status shows who; look at the log of agency up");
+        doctor_say(self, FINDING_FAIL, "pillars",
+                   arena_printf(cli->arena, "only %zu of %zu answer", self->answering, count),
+                   "agency status shows who; look at the log of agency up");
     if (client)
         client_close(&client);
 }
@@ -285,15 +247,15 @@ int cli_doctor(cli_t *cli)
         return cli_usage("doctor takes no words");
     doctor_t self = {.cli = cli};
     buf_open(&self.rows, cli->arena);
-    say(&self, FINDING_OK, "version", cli->house->version, "");
+    doctor_say(&self, FINDING_OK, "version", cli->house->version, "");
     look_at_clock(&self);
     look_at_files(&self);
     look_at_kernel(&self);
-    if (look_at_data(&self)) {
-        look_at_disk(&self);
-        look_at_settings(&self);
-    }
-    look_at_tokens(&self);
+    look_at_memory(&self);
+    look_at_zones(&self);
+    doctor_settings(&self);
+    doctor_data(&self);
+    doctor_secrets(&self);
     look_at_pillars(&self);
     if (cli->json) {
         buf_t out;

@@ -119,12 +119,28 @@ test('the doctor sees what is wrong, with and without an agency', async () => {
     const tokens = join(agency.data, 'tokens');
     assert.equal((await doctor('--tokens', tokens)).of('tokens').finding, 'fail');
     await writeFile(tokens, '', { mode: 0o644 });
+    await writeFile(tokens, '# ours\n\nsesame companies=a name=x\n');
+    assert.match((await doctor('--tokens', tokens)).of('tokens').what, /line 3 is no token/);
+    await writeFile(tokens, '# none\n');
     assert.equal((await doctor('--tokens', tokens)).of('tokens').finding, 'warn');
     await writeFile(join(agency.data, 'agency.conf'), 'brian.limit = 3\n');
     const bad = await doctor();
     assert.equal(bad.code, 1);
     assert.match(bad.of('settings').what, /brain/);
+    await writeFile(join(agency.data, 'agency.conf'), 'swarm.depth_most = 1000\n');
+    assert.match((await doctor()).of('settings').what, /depth_most/);
+    await writeFile(join(agency.data, 'agency.conf'), 'worker.llm_url = http://127.0.0.1:9/v1\nbus.curve_key = /nowhere\n');
+    const far = await doctor();
+    assert.equal(far.of('language model').finding, 'fail');
+    assert.equal(far.of('curve key').finding, 'fail');
     await rm(join(agency.data, 'agency.conf'));
+    await mkdir(join(agency.data, 'brain', 'torn', 'store'), { recursive: true });
+    await writeFile(join(agency.data, 'brain', 'torn', 'store', 'data.mdb'), 'x'.repeat(8192));
+    assert.match((await doctor()).of('brain stores').what, /company 'torn'.*damaged/);
+    await rm(join(agency.data, 'brain', 'torn'), { recursive: true });
+    await writeFile(join(agency.data, '.restoring'), 'in x');
+    assert.equal((await doctor()).of('restore').finding, 'fail');
+    await rm(join(agency.data, '.restoring'));
 
     await agency.stop({ keep: true });
     const taken = net.createServer();
