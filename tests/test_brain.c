@@ -685,6 +685,71 @@ START_TEST(the_graph_is_walked)
 END_TEST
 
 /* Against a model: random puts and deletes, then everything must agree. */
+/* Counts what pages of `limit` bring together; `begin` is the first cursor, "" for none. */
+static int read_pages(house_t *house, const char *method, const char *args, const char *begin)
+{
+    const char *cursor = begin;
+    char seen[400][16];
+    int count = 0;
+
+    for (int page = 0; page < 100; page++) {
+        const char *more = *cursor ? arena_printf(house->arena, ", 'cursor': %s", cursor) : "";
+        client_reply_t reply =
+            good(house, method, arena_printf(house->arena, "{%s, 'limit': 7%s}", args, more));
+        int on_page = 0;
+        for (int i = 0; i < 8; i++) {
+            const char *node = get(house, reply.body, arena_printf(house->arena, "nodes.%d.id", i));
+            const char *edge =
+                get(house, reply.body, arena_printf(house->arena, "edges.%d.from", i));
+            if (*node)
+                snprintf(seen[count + on_page++], 16, "n%s", node);
+            if (*edge)
+                snprintf(seen[count + on_page++], 16, "e%s", edge);
+        }
+        count += on_page;
+        ck_assert_int_le(on_page, 7);
+        ck_assert_int_lt(count, 390);
+        cursor = get(house, reply.body, "cursor");
+        is(house, reply.body, "more", *cursor ? "true" : "false");
+        if (!*cursor)
+            break;
+    }
+    for (int i = 0; i < count; i++)
+        for (int j = 0; j < i; j++)
+            ck_assert_str_ne(seen[i], seen[j]);
+    return count;
+}
+
+START_TEST(the_graph_comes_in_pages)
+{
+    house_t house;
+    open_house(&house);
+    for (int i = 0; i < 60; i++)
+        good(&house, "brain_update_graph",
+             arena_printf(house.arena,
+                          "{'operation': 'add_node', 'args': {'id': 'c%d', 'type': 'city', "
+                          "'properties': {'names': ['citadel', 'cite%d']}}}",
+                          i, i));
+    for (int i = 0; i < 40; i++)
+        good(&house, "brain_update_graph",
+             arena_printf(house.arena,
+                          "{'operation': 'add_edge', 'args': {'from': 'c%d', 'to': 'c%d', "
+                          "'relation': 'citylink'}}",
+                          i, i + 1));
+    ck_assert_int_eq(read_pages(&house, "brain_query_graph", "'query': ''", ""), 100);
+    ck_assert_int_eq(read_pages(&house, "brain_query_graph", "'query': 'cit'", ""), 100);
+    ck_assert_int_eq(read_pages(&house, "brain_query_graph", "'query': 'cit'", "'N00'"), 100);
+    ck_assert_int_eq(read_pages(&house, "brain_query_graph", "'query': 'citade'", "'N00'"), 60);
+    ck_assert_int_eq(read_pages(&house, "brain_query_graph", "'query': 'cite7'", "'N00'"), 1);
+    ck_assert_int_eq(read_pages(&house, "graph_neighbors", "'id': 'c20', 'depth': 5", ""), 21);
+    bad(&house, "brain_query_graph", "{'query': '', 'cursor': 'x12'}", ERR_ARGUMENT, "cursor");
+    bad(&house, "brain_query_graph", "{'query': '', 'cursor': 'n001'}", ERR_ARGUMENT, "cursor");
+    bad(&house, "brain_query_graph", "{'query': '', 'cursor': 'N00'}", ERR_ARGUMENT, "cursor");
+    bad(&house, "graph_neighbors", "{'id': 'c1', 'cursor': '-1'}", ERR_ARGUMENT, "cursor");
+    close_house(&house);
+}
+END_TEST
+
 START_TEST(the_graph_agrees_with_a_model)
 {
     house_t house;
@@ -1160,6 +1225,7 @@ int main(void)
     tcase_add_test(tcase, indexes_come_and_go);
     tcase_add_test(tcase, the_graph_merges_finds_and_forgets);
     tcase_add_test(tcase, the_graph_is_walked);
+    tcase_add_test(tcase, the_graph_comes_in_pages);
     tcase_add_test(tcase, the_graph_agrees_with_a_model);
     tcase_add_test(tcase, experience_is_counted_exactly);
     tcase_add_test(tcase, procedures_come_from_the_agent);

@@ -309,7 +309,7 @@ static err_t find_wished(store_txn_t *txn, arena_t *arena, const care_wish_t *wi
 static err_t forget_graph(brain_t *self, call_t *call, const char *company, bool *more)
 {
     graph_part_t part;
-    err_t err = graph_query(self, call, company, "", SLICE, &part);
+    err_t err = graph_query(self, call, company, "", SLICE, NULL, &part);
 
     for (size_t i = 0; i < part.nodes.count && !err_is(err); i++)
         err = graph_del_node(self, call, company, part.nodes.items[i].id);

@@ -31,17 +31,20 @@ RECORD_ENUM(graph_operation, graph_operation_VALUES)
 #define GRAPH_REPLY(F)                                                                             \
     F(LIST(graph_node), nodes, must, 0, 0, "Nodes.")                                               \
     F(LIST(graph_edge), edges, must, 0, 0, "Edges.")                                               \
-    F(BOOL, more, must, 0, 0, "There is more than the limit let through.")
+    F(BOOL, more, must, 0, 0, "There is more than the limit let through.")                         \
+    F(STR, cursor, opt(), 0, 0, "Give it back for the next page; absent at the end.")
 #define brain_query_graph_ARGS(F)                                                                  \
     F(STR, query, must, 0, 1024, "Text in ids, types, relations or properties; empty: all.")       \
     F(INT, limit, opt(1000), 1, 10000, "How many nodes and edges at most.")                        \
+    F(STR, cursor, opt(), 1, 1200, "Where the last page of this query ended.")                     \
     COMPANY_ROW(F)
 #define brain_query_graph_REPLY(F) GRAPH_REPLY(F)
 #define graph_neighbors_ARGS(F)                                                                    \
     F(STR, id, must, 1, 150, "Where to begin.")                                                    \
     F(INT, depth, opt(1), 1, 16, "How many steps away.")                                           \
     F(STR, relation, opt(), 1, 150, "Only along edges of this relation.")                          \
-    F(INT, limit, opt(1000), 1, 10000, "How many nodes at most.")                                  \
+    F(INT, limit, opt(1000), 1, 10000, "How many nodes and edges at most.")                        \
+    F(STR, cursor, opt(), 1, 32, "Where the last page of this walk ended.")                        \
     COMPANY_ROW(F)
 #define graph_neighbors_REPLY(F) GRAPH_REPLY(F)
 #define graph_path_ARGS(F)                                                                         \
@@ -147,8 +150,11 @@ static err_t brain_update_graph(brain_t *self, call_t *call, const brain_update_
 /* The text of the old system: {"nodes": [...], "edges": [...]}. */
 static void say_graph(call_t *call, const graph_part_t *part)
 {
-    brain_query_graph_reply_t facts = {
-        .nodes = part->nodes, .edges = part->edges, .more = part->more, .has_more = true};
+    brain_query_graph_reply_t facts = {.nodes = part->nodes,
+                                       .edges = part->edges,
+                                       .more = part->more,
+                                       .has_more = true,
+                                       .cursor = part->cursor};
     buf_t bytes, json;
 
     buf_open(&bytes, call_arena(call));
@@ -162,14 +168,15 @@ static err_t brain_query_graph(brain_t *self, call_t *call, const brain_query_gr
                                brain_query_graph_reply_t *reply)
 {
     graph_part_t part;
-    err_t err =
-        graph_query(self, call, call_company(call), args->query, (size_t)args->limit, &part);
+    err_t err = graph_query(self, call, call_company(call), args->query, (size_t)args->limit,
+                            args->cursor, &part);
 
     if (err_is(err))
         return err;
     reply->nodes = part.nodes;
     reply->edges = part.edges;
     reply->more = part.more;
+    reply->cursor = part.cursor;
     say_graph(call, &part);
     return err_ok();
 }
@@ -179,13 +186,14 @@ static err_t graph_neighbors(brain_t *self, call_t *call, const graph_neighbors_
 {
     graph_part_t part;
     err_t err = graph_around(self, call, call_company(call), args->id, args->depth, args->relation,
-                             (size_t)args->limit, &part);
+                             (size_t)args->limit, args->cursor, &part);
 
     if (err_is(err))
         return err;
     reply->nodes = part.nodes;
     reply->edges = part.edges;
     reply->more = part.more;
+    reply->cursor = part.cursor;
     say_graph(call, &part);
     return err_ok();
 }

@@ -32,7 +32,8 @@ extern const record_t graph_edge_record;
 typedef struct graph_part {
     graph_node_list_t nodes;
     graph_edge_list_t edges;
-    bool more; /* the limit was reached */
+    bool more;          /* the limit was reached */
+    const char *cursor; /* where the next page begins; NULL: there is none */
 } graph_part_t;
 
 /* ERR_ARGUMENT (properties are no object), ERR_QUOTA, ERR_FULL. */
@@ -45,15 +46,19 @@ err_t graph_del_edge(brain_t *self, call_t *call, const char *company, const cha
 
 /* Nodes and edges in whose id, type, relation or properties the text occurs, in any case. Words of
  * the text are looked up by their beginnings; in a graph of at most GRAPH_SCAN rows every row is
- * looked at instead, so that also middles of words are found. */
+ * looked at instead, so that also middles of words are found. "" finds all. A page has at most
+ * `limit` of both together; `cursor` NULL begins. What is not
+ * changed meanwhile is found once. In graph_search.c. ERR_ARGUMENT: such a text needs a word, a cursor of something else.
+ */
 enum { GRAPH_SCAN = 20000 };
 err_t graph_query(brain_t *self, call_t *call, const char *company, const char *text, size_t limit,
-                  graph_part_t *out);
+                  const char *cursor, graph_part_t *out);
 
-/* What lies within `depth` steps of a node, by edges of one relation or any (NULL), both ways.
- * ERR_NOT_FOUND when neither a node nor an edge has that id. */
+/* What lies within `depth` steps of a node, by edges of one relation or any (NULL), both ways;
+ * nodes as they are reached, then edges, `limit` of both together; the next page walks again. In
+ * graph_walk.c. ERR_NOT_FOUND when neither a node nor an edge has that id. */
 err_t graph_around(brain_t *self, call_t *call, const char *company, const char *id, int64_t depth,
-                   const char *relation, size_t limit, graph_part_t *out);
+                   const char *relation, size_t limit, const char *cursor, graph_part_t *out);
 
 /* A shortest way along edges in their direction; no nodes when there is none within `depth` steps.
  */
