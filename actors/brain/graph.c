@@ -1,8 +1,9 @@
-#include "actors/brain/graph_rows.h"
+#include "actors/brain/graph.h"
 
 #include <stdlib.h>
 #include <string.h>
 
+#include "actors/brain/graph_rows.h"
 #include "actors/brain/meta.h"
 #include "actors/brain/words.h"
 #include "proto/mp.h"
