@@ -468,8 +468,10 @@ err_t curve_bind(const curve_t *curve, void *socket, const char *instance, bool 
                      place_port(&curve->place, instance) + (event ? PLACE_EVENT_PORT : 0));
     if (!zmq_bind(socket, address))
         return err_ok();
-    return err_make(arena, ERR_IO, "cannot listen at %s: %s; change bus.listen or bus.port_offset",
-                    address, zmq_strerror(zmq_errno()));
+    int why = zmq_errno();
+    return err_make(arena, why == EADDRINUSE ? ERR_BUSY : ERR_IO,
+                    "cannot listen at %s: %s; change bus.listen or bus.port_offset", address,
+                    zmq_strerror(why));
 }
 
 bool curve_remote(const curve_t *curve, const char *peer)

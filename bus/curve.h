@@ -29,7 +29,8 @@ void curve_close(curve_t **curve);
 const place_t *curve_place(const curve_t *curve);
 /* Has this actor a door for other machines? */
 bool curve_serves(const curve_t *curve, const char *instance);
-/* Binds that door. ERR_IO. */
+/* Binds that door. ERR_BUSY: somebody has the port, perhaps a socket that was just closed. ERR_IO.
+ */
 err_t curve_bind(const curve_t *curve, void *socket, const char *instance, bool event,
                  arena_t *arena);
 /* Grows when a key that had come in was taken off the list: then tcp doors must be closed and made

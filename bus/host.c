@@ -33,7 +33,8 @@ enum {
     RETRY_LEAST_MS = 100,
     TOPICS_MOST = 16,
     FAR_LOOK_MS = 1000, /* for keys that were taken off the list */
-    FAR_AGAIN_MS = 20,  /* a port is free a moment after its socket was closed */
+    FAR_WAIT_MS = 3000,
+    FAR_AGAIN_MS = 20, /* a port is free a moment after its socket was closed */
     ATTEND_MS = 1000
 };
 
@@ -979,6 +980,19 @@ static err_t open_far(node_t *node, arena_t *arena)
     return err;
 }
 
+/* A former life of this actor in the same process may still be giving the port back. */
+static err_t open_far_soon(node_t *node, arena_t *arena)
+{
+    int64_t end = clock_us(CLOCK_MONOTONIC) + FAR_WAIT_MS * 1000;
+    err_t err = open_far(node, arena);
+    while (err.code == ERR_BUSY && clock_us(CLOCK_MONOTONIC) < end) {
+        close_far(node);
+        zmq_poll(NULL, 0, FAR_AGAIN_MS);
+        err = open_far(node, arena);
+    }
+    return err;
+}
+
 /* Whose key was taken off the list is cut off: new doors, to which the others come back. Returns
  * when to look again; INT64_MAX: never. */
 static int64_t tend_far(node_t *node)
@@ -1202,7 +1216,7 @@ static err_t bind_doors(node_t *node, arena_t *arena)
             err =
                 bind_door(node->publisher, address_event(prefix, at, node->instance, arena), arena);
     }
-    return err_is(err) ? err : open_far(node, arena);
+    return err_is(err) ? err : open_far_soon(node, arena);
 }
 
 /* The queue and what belongs to it have one writer in a cluster, whatever volume is mounted. */
