@@ -1,6 +1,7 @@
 /* Health as its clients and the shared volume meet it. */
 #include <check.h>
 #include <math.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -16,12 +17,22 @@
 
 static house_t house;
 
+static atomic_bool disk_full;
+
+static store_fault_kind_t at_store(void *ctx, const char *point)
+{
+    (void)ctx;
+    return atomic_load(&disk_full) && !strcmp(point, "put") ? STORE_FAIL_FULL : STORE_GO;
+}
+
 static void setup(void)
 {
     static const char *const settings[] = {"health.poll_ms=50", "health.observe_ms=0",
                                            "health.max_series=50", NULL};
     house_open(&house, TRANSPORT_INPROC);
     house.settings = settings;
+    house.fault = (store_fault_t){at_store, NULL};
+    atomic_store(&disk_full, false);
     house_down(&house);
     house_up(&house);
     house_start(&house, &health_actor);
@@ -63,6 +74,19 @@ static void wait_report(const char *company, const char *agent, const char *part
             return;
     }
     ck_abort_msg("in vain: %s", last);
+}
+
+/* Until check_alerts says this; the company's own. */
+static const char *wait_alerts(const char *company, const char *part)
+{
+    int64_t end = mono_ms() + 10000;
+    const char *last = "";
+    while (mono_ms() < end) {
+        last = call("check_alerts", says("{'company':'%s'}", company));
+        if (has(last, part))
+            return last;
+    }
+    ck_abort_msg("no %s in: %s", part, last);
 }
 
 static const char *today(int64_t back_days)
@@ -296,6 +320,32 @@ START_TEST(a_volume_that_cannot_be_written)
 }
 END_TEST
 
+#ifdef AGENCY_FAULTS
+/* Whoever tracks is told; lines of others wait in their file. */
+START_TEST(a_disk_that_is_full)
+{
+    const char *path = file_of("", says("%s.ndjson", today(0)));
+    call("track_metric", "{'agent':'a','metric':'m','value':1}");
+    atomic_store(&disk_full, true);
+    ck_assert_str_eq(call("track_metric", "{'agent':'a','metric':'m','value':2}"), "ERR FULL");
+    ck_assert_msg(has(house.text, "disk"), "%s", house.text);
+    ck_assert_str_eq(call("alert_on_threshold", "{'metric':'m','threshold':0,'operator':'>'}"),
+                     "ERR FULL");
+    append_text(path, line("w", 3));
+    write_file(says("%s/alert_rules.json", house.data),
+               "[{\"id\":\"f\",\"metric\":\"m\",\"operator\":\">\",\"threshold\":0}]");
+    const char *got = call("get_health_report", "{}");
+    ck_assert_msg(has(got, "'a:m':{'count':1,") && !has(got, "'w:m'"), "%s", got);
+    ck_assert(has(call("check_alerts", "{}"), "'alerts':[]"));
+    atomic_store(&disk_full, false);
+    wait_report("default", "w", "'count':1,");
+    wait_alerts("default", "'firing':1");
+    ck_assert(has(call("track_metric", "{'agent':'a','metric':'m','value':4}"), "timestamp"));
+    wait_report("default", "a", "'count':2,");
+}
+END_TEST
+#endif
+
 /* ---- Alerts ---- */
 
 START_TEST(alerts_fire_once_and_resolve_once)
@@ -321,19 +371,6 @@ START_TEST(alerts_fire_once_and_resolve_once)
     ck_assert(has(call("check_alerts", "{}"), "'alerts':[]"));
 }
 END_TEST
-
-/* Until check_alerts says this; the company's own. */
-static const char *wait_alerts(const char *company, const char *part)
-{
-    int64_t end = mono_ms() + 10000;
-    const char *last = "";
-    while (mono_ms() < end) {
-        last = call("check_alerts", says("{'company':'%s'}", company));
-        if (has(last, part))
-            return last;
-    }
-    ck_abort_msg("no %s in: %s", part, last);
-}
 
 /* A rule for any agent: it fires by one of them and resolves when no one passes, by its first name.
  */
@@ -478,6 +515,9 @@ int main(void)
     tcase_add_test(actor, rotated_and_truncated_files);
     tcase_add_test(actor, companies_stay_apart);
     tcase_add_test(actor, a_volume_that_cannot_be_written);
+#ifdef AGENCY_FAULTS
+    tcase_add_test(actor, a_disk_that_is_full);
+#endif
     tcase_add_test(actor, alerts_fire_once_and_resolve_once);
     tcase_add_test(actor, rules_for_any_agent);
     tcase_add_test(actor, rules_of_the_file);

@@ -496,8 +496,13 @@ static err_t scale_agents(elastic_t *self, call_t *call, const scale_agents_args
     call_after_commit(call, remember_asked, asked);
     *reply = (scale_agents_reply_t){
         .replicas = replicas(self), .at_least = asked->count, .until = asked->until_ms};
-    call_say(call, "At least %" PRId64 " workers until %s; now there are %" PRId64 ".",
-             asked->count, record_time_text(call_arena(call), asked->until_ms), reply->replicas);
+    if (!asked->count)
+        call_say(call, "Nothing is asked for by hand any more; workers now: %" PRId64 ".",
+                 reply->replicas);
+    else
+        call_say(call, "At least %" PRId64 " workers until %s; now there are %" PRId64 ".",
+                 asked->count, record_time_text(call_arena(call), asked->until_ms),
+                 reply->replicas);
     return err_ok();
 }
 

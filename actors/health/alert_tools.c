@@ -217,6 +217,20 @@ static void join_group(arena_t *arena, alert_group_t *group, const alert_change_
     group->from = change->at;
 }
 
+static void say_groups(call_t *call, const alert_group_list_t *groups)
+{
+    buf_t text;
+    buf_open(&text, call_arena(call));
+    for (size_t i = 0; i < groups->count; i++) {
+        const alert_group_t *group = &groups->items[i];
+        buf_printf(&text, "%s%s:", i ? "\n" : "", record_time_text(text.arena, group->from));
+        for (size_t j = 0; j < group->alerts.count; j++)
+            buf_printf(&text, "%s %s (%s was %g)", j ? "," : "", group->alerts.items[j].id,
+                       group->alerts.items[j].series, group->alerts.items[j].value);
+    }
+    call_say_text(call, text.size ? text.data : "No alert has fired.");
+}
+
 static err_t get_correlated_alerts(health_t *self, call_t *call,
                                    const get_correlated_alerts_args_t *args,
                                    get_correlated_alerts_reply_t *reply)
@@ -246,5 +260,6 @@ static err_t get_correlated_alerts(health_t *self, call_t *call,
         join_group(arena, &reply->groups.items[reply->groups.count - 1], &change);
     }
     store_scan_close(&scan);
+    say_groups(call, &reply->groups);
     return err;
 }

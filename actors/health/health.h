@@ -181,6 +181,9 @@ err_t anomalies_find(call_t *call, const char *agent, const char *metric, anomal
 
 /* ---- own.c: the pillars' own metrics ---- */
 
+enum { OWN_PILLARS = 6 };
+extern const char *const own_pillars[OWN_PILLARS];
+bool own_is_pillar(const char *agent);
 void own_open(health_t *self, call_t *call);
 
 #endif

@@ -7,7 +7,16 @@
 
 enum { PILLAR_MS = 3000 };
 
-static const char *const pillars[] = {"agent", "brain", "swarm", "elastic", "outside"};
+const char *const own_pillars[OWN_PILLARS] = {"agent",   "brain",   "swarm",
+                                              "elastic", "outside", "health"};
+
+bool own_is_pillar(const char *agent)
+{
+    for (int i = 0; i < OWN_PILLARS; i++)
+        if (!strcmp(agent, own_pillars[i]))
+            return true;
+    return false;
+}
 
 #define measured_FIELDS(F) F(LIST(metric_family), families, must, 0, 0, "What it measures.")
 RECORD(measured, measured_FIELDS)
@@ -90,8 +99,9 @@ static err_t ask(void *state, call_t *call, void *ctx)
 static err_t observe(void *state, call_t *call, void *ctx)
 {
     health_t *self = state;
-    for (size_t i = 0; i < sizeof(pillars) / sizeof(*pillars); i++)
-        call_work(call, 0, ask, (void *)pillars[i]);
+    for (int i = 0; i < OWN_PILLARS; i++)
+        if (strcmp(own_pillars[i], "health") != 0) /* one does not call oneself */
+            call_work(call, 0, ask, (void *)own_pillars[i]);
     call_work(call, self->settings->observe_ms, observe, ctx);
     return err_ok();
 }

@@ -109,6 +109,8 @@ static err_t report(call_t *call, int frame, const char *agent, const char *metr
     err_t err = call_read(call, call_company(call), &txn);
     if (err_is(err))
         return err.code == ERR_NOT_FOUND ? err_ok() : err;
+    buf_t own; /* what the pillars say of themselves comes last */
+    buf_open(&own, arena);
     err = series_list(txn, arena, agent, metric, &list);
     for (size_t i = 0; i < list.count && !err_is(err); i++) {
         bucket_t all;
@@ -120,11 +122,13 @@ static err_t report(call_t *call, int frame, const char *agent, const char *metr
         const char *key = key_text(arena, &list.items[i]);
         mp_put_str(body, key);
         put_summary(body, &all);
-        buf_printf(text, "%s: %" PRId64 " values, avg %.6g, min %.6g, max %.6g, p95 %.6g\n", key,
-                   all.count, all.sum / (double)all.count, all.min, all.max,
-                   bucket_quantile(&all, 0.95));
+        buf_printf(own_is_pillar(list.items[i].agent) ? &own : text,
+                   "%s: avg %.6g, min %.6g, max %.6g, p95 %.6g; values: %" PRId64 "\n", key,
+                   all.sum / (double)all.count, all.min, all.max, bucket_quantile(&all, 0.95),
+                   all.count);
         ++*count;
     }
+    buf_put(text, own.data, own.size);
     return err;
 }
 
@@ -150,7 +154,7 @@ static err_t get_health_report(health_t *self, call_t *call, const get_health_re
     reply->timeframe = args->timeframe;
     reply->since = call_now_ms(call) - frames[args->timeframe].ms;
     reply->metrics = map_of(call_arena(call), count, &body);
-    call_say(call, "%s: %u metrics\n%s", timeframe_names[args->timeframe], count, text.data);
+    call_say(call, "%s; metrics: %u\n%s", timeframe_names[args->timeframe], count, text.data);
     return err;
 }
 
@@ -192,6 +196,11 @@ static err_t get_company_metrics(health_t *self, call_t *call,
         reply->points += list.items[i].count;
         reply->agents += !i || strcmp(list.items[i].agent, list.items[i - 1].agent) != 0;
     }
+    call_say(call,
+             "%s: metrics %" PRId64 " of %" PRId64 " agents, points %" PRId64
+             "; alert rules %" PRId64 ", firing %" PRId64 ".",
+             reply->company, reply->metrics, reply->agents, reply->points, reply->alerts,
+             reply->firing);
     peer_call_t request = {.peer = "agent", .method = "queue_stats", .timeout_ms = STATS_MS};
     call_peer(call, &request, with_queue, NULL);
     return call_park(call);
@@ -224,11 +233,12 @@ static err_t daily_report(health_t *self, call_t *call, const daily_report_args_
     for (size_t i = 0; i < firing.count; i++)
         buf_printf(&out, "- %s: %s is %g, since %s\n", firing.items[i].id, firing.items[i].series,
                    firing.items[i].value, record_time_text(arena, firing.items[i].since));
-    buf_printf(&out, "\n## Unusual: %zu\n\n", odd.list.count);
+    buf_printf(&out, "%s## Unusual: %zu\n\n", firing.count ? "\n" : "", odd.list.count);
     for (size_t i = 0; i < odd.list.count; i++)
         buf_printf(&out, "- %s:%s is %.6g, usual is %.6g\n", odd.list.items[i].agent,
                    odd.list.items[i].metric, odd.list.items[i].value, odd.list.items[i].expected);
-    buf_printf(&out, "\n## Measured: %u\n\n```\n%s```\n", count, text.data);
+    buf_printf(&out, "%s## Measured: %u\n\n```\n%s```\n", odd.list.count ? "\n" : "", count,
+               text.data);
     reply->report = out.data;
     call_say_text(call, out.data);
     return err;

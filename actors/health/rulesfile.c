@@ -10,7 +10,7 @@
 #include <string.h>
 
 #include "actors/health/health.h"
-#include "actors/health/volume.h"
+#include "proto/frame.h"
 
 enum { MOST_RULES = 4096 };
 
@@ -42,9 +42,11 @@ static err_t check_rule(const void *item, arena_t *arena)
 {
     const alert_rule_t *rule = item;
     alert_t alert;
-    if (rule->company && !volume_is_company(rule->company))
-        return err_of(ERR_ARGUMENT,
-                      "company must begin with a letter or digit and hold these, '.', '_', '-'");
+    if (rule->company && !frame_company_name(rule->company))
+        return err_of(
+            ERR_ARGUMENT,
+            "company must have 1 to 64 letters, digits, '-' or '_', beginning with a letter or "
+            "digit");
     return alert_of(rule, arena, &alert);
 }
 

@@ -56,11 +56,8 @@ METHODS_SHARED(survey_methods, SURVEY_METHODS)
 
 /* ---- Every pillar ---- */
 
-static const char *const pillars[] = {"agent", "brain", "swarm", "elastic", "outside", "health"};
-enum { PILLARS = sizeof(pillars) / sizeof(*pillars) };
-
 typedef struct survey {
-    pillar_health_t rows[PILLARS];
+    pillar_health_t rows[OWN_PILLARS];
     int waiting;
 } survey_t;
 
@@ -114,22 +111,21 @@ static err_t finish_survey(call_t *call, const survey_t *survey, get_ecosystem_h
             return err;
     }
     out->alerts_firing = (int64_t)firing.count;
-    out->pillars.items = ARENA_ARRAY(call_arena(call), pillar_health_t, PILLARS);
-    out->pillars.count = PILLARS;
-    for (int i = 0; i < PILLARS; i++) {
+    out->pillars.items = ARENA_ARRAY(call_arena(call), pillar_health_t, OWN_PILLARS);
+    out->pillars.count = OWN_PILLARS;
+    for (int i = 0; i < OWN_PILLARS; i++) {
         const pillar_health_t *row = &survey->rows[i];
         out->pillars.items[i] = *row;
         up += row->up;
-        buf_printf(&text, "%s: %s", row->name, row->up ? "up" : "DOWN");
+        buf_printf(&text, "\n%s: %s", row->name, row->up ? "up" : "DOWN");
         if (row->up)
-            buf_printf(&text, ", %" PRId64 " calls, %" PRId64 " errors, %" PRId64 " waiting",
+            buf_printf(&text, ", %" PRId64 " calls, %" PRId64 " errors, %" PRId64 " open",
                        row->calls, row->errors, row->inbox);
-        buf_puts(&text, "\n");
     }
-    out->status = !survey->rows[0].up                ? "down"
-                  : up < PILLARS || firing.count > 0 ? "degraded"
-                                                     : "healthy";
-    call_say(call, "%s; %zu alerts fire\n%s", out->status, firing.count, text.data);
+    out->status = !survey->rows[0].up                    ? "down"
+                  : up < OWN_PILLARS || firing.count > 0 ? "degraded"
+                                                         : "healthy";
+    call_say(call, "%s; alerts that fire: %zu%s", out->status, firing.count, text.data);
     return err_ok();
 }
 
@@ -169,12 +165,12 @@ static err_t get_ecosystem_health(health_t *self, call_t *call,
     (void)self;
     (void)args;
     (void)reply;
-    for (int i = 0; i < PILLARS; i++) {
+    for (int i = 0; i < OWN_PILLARS; i++) {
         survey_row_t *row = ARENA_NEW(arena, survey_row_t);
         *row = (survey_row_t){survey, i};
-        survey->rows[i].name = pillars[i];
-        peer_call_t request = {.peer = pillars[i],
-                               .method = arena_printf(arena, "%s.stats", pillars[i]),
+        survey->rows[i].name = own_pillars[i];
+        peer_call_t request = {.peer = own_pillars[i],
+                               .method = arena_printf(arena, "%s.stats", own_pillars[i]),
                                .timeout_ms = STATS_MS};
         call_peer(call, &request, on_stats, row);
         survey->waiting++;

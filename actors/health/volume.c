@@ -6,6 +6,8 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "proto/frame.h"
+
 enum { FILES_MOST = 4096 };
 
 const char *volume_dir(actor_t *actor, const char *company, arena_t *arena)
@@ -58,14 +60,6 @@ void volume_list(actor_t *actor, const char *company, bool all, volume_files_t *
     arena_destroy(&arena);
 }
 
-bool volume_is_company(const char *name)
-{
-    size_t size = strlen(name);
-    static const char fine[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789._-";
-    return size && size < 65 && name[0] != '.' && name[0] != '_' && name[0] != '-' &&
-           strspn(name, fine) == size && !is_metrics_file(name);
-}
-
 const char *volume_next_company(actor_t *actor, const char *at, arena_t *arena)
 {
     const char *first = actor_default_company(actor), *best = NULL;
@@ -76,7 +70,7 @@ const char *volume_next_company(actor_t *actor, const char *at, arena_t *arena)
     DIR *open_dir = opendir(volume_dir(actor, first, arena));
     while (open_dir && (row = readdir(open_dir)))
         if ((row->d_type == DT_DIR || row->d_type == DT_UNKNOWN) &&
-            volume_is_company(row->d_name) && strcmp(row->d_name, first) != 0 &&
+            frame_company_name(row->d_name) && strcmp(row->d_name, first) != 0 &&
             strcmp(row->d_name, after) > 0 && (!best || strcmp(row->d_name, best) < 0))
             best = arena_strdup(arena, row->d_name);
     if (open_dir)

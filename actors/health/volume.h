@@ -25,8 +25,6 @@ typedef struct volume_place {
     uint64_t head_size, head_hash;
 } volume_place_t;
 
-/* Is this a name that a company may have, and whose directory may lie under metrics/? */
-bool volume_is_company(const char *name);
 /* metrics/ of the company. */
 const char *volume_dir(actor_t *actor, const char *company, arena_t *arena);
 /* Its files by name; without `all` only those of today and yesterday. */
