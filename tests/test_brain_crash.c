@@ -1,7 +1,8 @@
 /* The brain dies by SIGKILL, again and again, while it stores, deletes, links, imports, rebuilds,
- * merges and vacuums; each life continues on what the one before left. Half of the deaths are
- * inside a commit (in builds with fault switches). After each, another process compares what is
- * there with what was acknowledged, and brain_check proves that rows, words and vectors agree.
+ * merges, vacuums, changes its language and deletes what is past its time; each life continues on
+ * what the one before left. Half of the deaths are inside a commit (in builds with fault switches).
+ * After each, another process compares what is there with what was acknowledged, and brain_check
+ * proves that rows, words and vectors agree.
  *
  * AGENCY_BRAIN_LIVES (6) and AGENCY_BRAIN_SEED (1) change how often and in which order.
  * ctest timeout: 300 */
@@ -38,6 +39,7 @@ typedef struct life {
     unsigned char memories[WRITERS][THINGS], nodes[WRITERS][THINGS];
     int counts[WRITERS];
     int care; /* maintenance calls that were answered */
+    bool chosen;
     int acknowledged;
 } life_t;
 
@@ -50,7 +52,8 @@ typedef struct writer {
 } writer_t;
 
 static life_t *lives; /* shared */
-static const char *const settings[] = {"brain.exact_max=300", "brain.dims=64", NULL};
+static const char *const settings[] = {"brain.exact_max=300", "brain.dims=64",
+                                       "brain.upkeep_ms=100", NULL};
 
 static uint64_t chance(uint64_t *seed, uint64_t below)
 {
@@ -141,6 +144,20 @@ static void care(writer_t *writer, client_t *client, arena_t *arena)
              arena_printf(arena, "{'action':'%s'}", actions[chance(&writer->seed, 4)]));
 }
 
+/* The language changes under everything else; what is of type log is past its time at once. */
+static void choose(writer_t *writer, client_t *client, arena_t *arena)
+{
+    static const char *const languages[] = {"english", "german", "none", "dutch"};
+    if (!writer->life->chosen || chance(&writer->seed, 2))
+        writer->life->chosen |= tell(client, arena, "brain_configure",
+                                     arena_printf(arena, "{'language':'%s','keep_days':{'log':1}}",
+                                                  languages[chance(&writer->seed, 4)]));
+    for (int i = 0; i < 5; i++)
+        tell(client, arena, "brain_store",
+             "{'taskId':'t','type':'log','request':'old line','solution':'past its time',"
+             "'timestamp':1500000000000}");
+}
+
 static void *write_on(void *ctx)
 {
     writer_t *writer = ctx;
@@ -158,6 +175,8 @@ static void *write_on(void *ctx)
             thing += IMPORTED;
         } else if (what == 18 && writer->number == 0)
             care(writer, client, arena);
+        else if (what == 19 && writer->number == 2)
+            choose(writer, client, arena);
         writer->life->counts[writer->number] = thing;
         if (write(writer->tell, "a", 1) != 1)
             abort();
@@ -205,8 +224,24 @@ static void look_at(house_t *house, arena_t *arena, const char *method, const ch
     arena_reset(arena);
 }
 
+/* A change of language that was cut off goes on by itself, to its end. */
+static void await_language(house_t *house)
+{
+    int64_t deadline = mono_ms() + 60000;
+    arena_t *own = house->arena, *arena = arena_new();
+    for (house->arena = arena;; arena_reset(arena)) {
+        const char *answer = house_call(house, "brain", "brain_stat", "{}");
+        if (!strstr(answer, "'next_"))
+            break;
+        ck_assert_msg(mono_ms() < deadline, "still %s", answer);
+    }
+    house->arena = own;
+    arena_destroy(&arena);
+}
+
 static void judge(const char *data, int count)
 {
+    bool chosen = false;
     house_t house;
     open_brain(&house, data);
     arena_t *own = house.arena, *arena = arena_new();
@@ -223,6 +258,13 @@ static void judge(const char *data, int count)
     ck_assert_msg(!err_is(house.err), "brain_check: %s %s", answer, house.text);
     answer = house_call(&house, "brain", "brain_query", "{'query':'question 7','limit':5}");
     ck_assert_msg(!err_is(house.err), "brain_query: %s", house.text);
+    for (int l = 0; l < count; l++)
+        chosen |= lives[l].chosen;
+    answer = house_call(&house, "brain", "brain_query", "{'query':'old line','type':'log'}");
+    ck_assert_msg(!chosen || strstr(answer, "'memories':[]"), "past its time: %s", answer);
+    await_language(&house);
+    answer = house_call(&house, "brain", "brain_check", "{}");
+    ck_assert_msg(!err_is(house.err), "brain_check after the move: %s %s", answer, house.text);
     arena_destroy(&arena);
     house.arena = own;
     house_down(&house);

@@ -16,6 +16,7 @@
 /* Measured by bench_retrieval. */
 #define LEAN 0.7F          /* towards what the best by words have in common */
 #define COMMON_WORD 0.5F   /* exponent of how rare a word is, for the vector of a question */
+#define NOISE 0.12F        /* built-in vectors of unrelated texts are as near as that */
 #define ANSWER_FACTOR 2.5F /* an answer gets that much more from its question than a neighbour */
 
 enum { POOL = 120, NEIGHBOURS_OF = 60, LEAN_ON = 5 };
@@ -35,7 +36,7 @@ typedef struct search {
     const question_t *question;
     uint64_t *having; /* how many memories have each of its terms */
     uint64_t type_hash;
-    bool filtered;
+    bool narrowed, filtered; /* by the query; by that or by what the company keeps */
     rank_options_t rank;
     rank_fusion_t fusion;
     size_t pool;
@@ -258,6 +259,9 @@ static err_t find_candidates(search_t *search)
                            search->filtered ? &filter : NULL, search->arena, &hits, &count);
     if (err_is(err))
         return err;
+    if (!endpoint_makes(search->config.model) && !search->narrowed)
+        while (count && hits[count - 1].score < NOISE)
+            count--;
     search->candidates = rank_union(search->arena, words, word_count, hits, count, &search->count);
     return score_vectors(search);
 }
@@ -534,8 +538,9 @@ static err_t search_open(search_t *search, const char *company)
     meta_counts(search->txn, &search->counts);
     search->company = company;
     search->type_hash = episode_type_hash(query->type);
-    search->filtered = query->type || query->has_since || query->has_until ||
-                       query->filter.size > 0 || search->policy.count > 0;
+    search->narrowed =
+        query->type || query->has_since || query->has_until || query->filter.size > 0;
+    search->filtered = search->narrowed || search->policy.count > 0;
     search->pool = query->limit * 2 > POOL ? query->limit * 2 : POOL;
     search->fusion = fusion_of(search);
     return err_ok();

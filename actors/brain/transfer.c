@@ -241,12 +241,16 @@ static err_t put_imported(brain_t *self, call_t *call, const char *company, impo
 
 static void add_fault(arena_t *arena, import_fault_list_t *faults, int64_t line, err_t err)
 {
+    const char *what = err_what(err);
+
     if (faults->count == FAULTS)
         return;
+    if (strncmp(what, "line 1, ", 8) == 0) /* of the line itself: its number is told already */
+        what += 8;
     if (!faults->items)
         faults->items = ARENA_ARRAY(arena, import_fault_t, FAULTS);
-    faults->items[faults->count++] = (import_fault_t){
-        .line = line, .has_line = true, .what = arena_strdup(arena, err_what(err))};
+    faults->items[faults->count++] =
+        (import_fault_t){.line = line, .has_line = true, .what = arena_strdup(arena, what)};
 }
 
 err_t transfer_in(brain_t *self, call_t *call, const char *company, const char *lines,
@@ -268,7 +272,8 @@ err_t transfer_in(brain_t *self, call_t *call, const char *company, const char *
                 if (err.code == ERR_ARGUMENT)
                     add_fault(arena, faults, number, err);
                 else if (err_is(err))
-                    return err;
+                    return err_make(arena, err.code, "line %lld: %s", (long long)number,
+                                    err_what(err));
                 else
                     (*imported)++;
             }

@@ -7,6 +7,7 @@
 #include <unistd.h>
 
 #include "actors/cli/cli.h"
+#include "actors/cli/transfer.h"
 #include "bus/client.h"
 
 typedef struct tool {
@@ -426,6 +427,9 @@ int cli_words(cli_t *cli, const char *group)
         if (err_is(err))
             return cli_fail(err);
     }
+    bool out = !strcmp(cli->words[0], "export"), in = !strcmp(cli->words[0], "import");
+    if (!strcmp(group, "brain") && (out || in) && size && !strchr(cli->words[1], '=') && !cli->help)
+        return cli_brain_file(cli, out, cli->words[1]);
     cli->words[0] = (char *)tool_for(cli, group, cli->words[0]);
     return with_catalogue(cli, cli->help, call_words);
 }

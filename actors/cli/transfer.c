@@ -1,0 +1,270 @@
+/* transfer: `agency brain export FILE` and `agency brain import FILE`: a company's memory as a file
+ * of JSON lines, a page at a time. Either may be killed at any time and goes on where it stopped
+ * when it is run again: how far it is stands in FILE.progress, written after what it speaks of. */
+#include "actors/cli/transfer.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+enum { PAGE_LINES = 500, PAGE_BYTES = 1 << 20, CURSOR = 1300, LINE_MOST = 8 << 20 };
+
+/* What FILE.progress says, one word a line. */
+typedef struct mark {
+    int64_t bytes, lines; /* of the file: done */
+    int64_t size, mtime;  /* import: the file they were counted in; export: 0 */
+    char cursor[CURSOR];  /* export: the next page, "-" at the end */
+} mark_t;
+
+typedef struct transfer {
+    cli_t *cli;
+    client_t *client;
+    const char *path, *progress;
+    arena_t *page; /* of one call */
+    mark_t at;
+    int64_t faults;
+} transfer_t;
+
+static err_t broken(transfer_t *self, const char *path, const char *what)
+{
+    return err_make(self->cli->arena, ERR_IO, "%s: %s: %s", path, what, strerror(errno));
+}
+
+/* ---- the place ---- */
+
+static bool read_mark(transfer_t *self)
+{
+    mark_t at;
+    FILE *file = fopen(self->progress, "r");
+
+    if (!file)
+        return false;
+    int got = fscanf(file, "%" SCNd64 " %" SCNd64 " %" SCNd64 " %" SCNd64 " %1200s", &at.bytes,
+                     &at.lines, &at.size, &at.mtime, at.cursor);
+    fclose(file);
+    if (got != 5 || at.bytes < 0 || at.lines < 0)
+        return false;
+    self->at = at;
+    return true;
+}
+
+static err_t write_mark(transfer_t *self)
+{
+    const char *fresh = arena_printf(self->page, "%s.new", self->progress);
+    FILE *file = fopen(fresh, "w");
+
+    if (!file)
+        return broken(self, fresh, "cannot be written");
+    int written = fprintf(file, "%" PRId64 "\n%" PRId64 "\n%" PRId64 "\n%" PRId64 "\n%s\n",
+                          self->at.bytes, self->at.lines, self->at.size, self->at.mtime,
+                          *self->at.cursor ? self->at.cursor : "-");
+    bool bad = written < 0 || fflush(file) || fdatasync(fileno(file));
+    if (fclose(file) || bad || rename(fresh, self->progress))
+        return broken(self, self->progress, "cannot be written");
+    return err_ok();
+}
+
+static client_reply_t ask(transfer_t *self, const char *method, buf_t *args)
+{
+    client_call_t call = {.peer = "brain",
+                          .method = method,
+                          .company = self->cli->company,
+                          .role = ROLE_ADMIN,
+                          .args = buf_bytes(args),
+                          .timeout_ms = self->cli->timeout_ms};
+
+    return client_call(self->client, self->page, &call);
+}
+
+static int64_t count_of(bytes_t body, const char *name)
+{
+    bytes_t value;
+    int64_t count = 0;
+
+    return mp_get(body, name, &value) && mp_int(value, &count) ? count : 0;
+}
+
+/* ---- out ---- */
+
+/* One page behind what is there; false in *more at the end. */
+static err_t export_page(transfer_t *self, int fd, bool *more)
+{
+    buf_t args;
+    bytes_t lines, cursor;
+    bool first = !*self->at.cursor;
+
+    buf_open(&args, self->page);
+    mp_put_map(&args, first ? 1 : 2);
+    mp_put_str(&args, "limit");
+    mp_put_int(&args, PAGE_LINES);
+    if (!first) {
+        mp_put_str(&args, "cursor");
+        mp_put_str(&args, self->at.cursor);
+    }
+    client_reply_t reply = ask(self, "brain_export", &args);
+    if (err_is(reply.err))
+        return reply.err;
+    const char *text = mp_get(reply.body, "lines", &lines) ? mp_text(self->page, lines) : "";
+    size_t size = strlen(text);
+    if (pwrite(fd, text, size, (off_t)self->at.bytes) != (ssize_t)size || fdatasync(fd))
+        return broken(self, self->path, "cannot be written");
+    self->at.bytes += (int64_t)size;
+    self->at.lines += count_of(reply.body, "count");
+    *more = mp_get(reply.body, "cursor", &cursor);
+    snprintf(self->at.cursor, sizeof self->at.cursor, "%s",
+             *more ? mp_text(self->page, cursor) : "-");
+    return write_mark(self);
+}
+
+/* Into FILE.part, which becomes FILE when all is there. */
+static err_t export_all(transfer_t *self)
+{
+    const char *part = arena_printf(self->cli->arena, "%s.part", self->path);
+    err_t err = err_ok();
+    bool more = true;
+
+    if (read_mark(self) && access(part, F_OK) != 0)
+        self->at = (mark_t){0}; /* it was put in place already: a new export */
+    more = strcmp(self->at.cursor, "-") != 0;
+    int fd = open(part, O_CREAT | O_RDWR | O_CLOEXEC, 0600);
+    if (fd < 0)
+        return broken(self, part, "cannot be opened");
+    if (ftruncate(fd, (off_t)self->at.bytes))
+        err = broken(self, part, "cannot be cut");
+    while (more && !err_is(err)) {
+        err = export_page(self, fd, &more);
+        if (err_is(err) && err.what)
+            err.what = arena_strdup(self->cli->arena, err.what);
+        arena_reset(self->page);
+    }
+    close(fd);
+    if (!err_is(err) && (rename(part, self->path) || unlink(self->progress)))
+        err = broken(self, self->path, "cannot be put in place");
+    return err;
+}
+
+/* ---- in ---- */
+
+/* The next lines: PAGE_LINES, or PAGE_BYTES if one line is not longer. NULL at the end. */
+static char *read_page(transfer_t *self, FILE *file, int64_t *lines)
+{
+    buf_t out;
+    char *line = NULL;
+    size_t room = 0;
+    ssize_t size = 0;
+
+    *lines = 0;
+    buf_open(&out, self->page);
+    while (*lines < PAGE_LINES && out.size < PAGE_BYTES &&
+           (size = getline(&line, &room, file)) > 0) {
+        buf_put(&out, line, (size_t)size);
+        if (memchr(line, 0, (size_t)size)) /* would end the text: make it bad JSON instead */
+            for (size_t i = out.size - (size_t)size; i < out.size; i++)
+                out.data[i] = out.data[i] ? out.data[i] : '\x01';
+        ++*lines;
+    }
+    free(line);
+    return *lines ? out.data : NULL;
+}
+
+/* Line numbers of the call become those of the file. */
+static void tell_faults(transfer_t *self, bytes_t body)
+{
+    bytes_t faults, one, what;
+
+    if (!mp_get(body, "faults", &faults))
+        return;
+    for (uint32_t i = 0; mp_at(faults, i, &one); i++, self->faults++)
+        fprintf(stderr, "%s: line %" PRId64 ": %s\n", self->path,
+                self->at.lines + count_of(one, "line"),
+                mp_get(one, "what", &what) ? mp_text(self->page, what) : "?");
+}
+
+static err_t import_page(transfer_t *self, const char *lines, int64_t count, int64_t *taken)
+{
+    buf_t args;
+
+    buf_open(&args, self->page);
+    mp_put_map(&args, 1);
+    mp_put_str(&args, "lines");
+    mp_put_str(&args, lines);
+    client_reply_t reply = ask(self, "brain_import", &args);
+    if (err_is(reply.err))
+        return err_make(self->cli->arena, reply.err.code,
+                        "%s: lines %" PRId64 " to %" PRId64 " were not taken, those before were: "
+                        "%s. Run the same command again: it goes on there",
+                        self->path, self->at.lines + 1, self->at.lines + count,
+                        err_what(reply.err));
+    tell_faults(self, reply.body);
+    *taken += count_of(reply.body, "imported");
+    self->at.lines += count;
+    self->at.bytes += (int64_t)strlen(lines);
+    return write_mark(self);
+}
+
+static err_t import_all(transfer_t *self, int64_t *taken)
+{
+    struct stat info;
+    FILE *file = fopen(self->path, "r");
+    int64_t count;
+    char *lines;
+    err_t err = err_ok();
+
+    if (!file || fstat(fileno(file), &info)) {
+        err = broken(self, self->path, "cannot be read");
+        if (file)
+            fclose(file);
+        return err;
+    }
+    if (!read_mark(self) || self->at.size != (int64_t)info.st_size ||
+        self->at.mtime != (int64_t)info.st_mtime || self->at.bytes > self->at.size)
+        self->at = (mark_t){.size = (int64_t)info.st_size, .mtime = (int64_t)info.st_mtime};
+    if (self->at.lines && !self->cli->json)
+        fprintf(stderr, "%s: going on after line %" PRId64 "\n", self->path, self->at.lines);
+    if (fseeko(file, (off_t)self->at.bytes, SEEK_SET))
+        err = broken(self, self->path, "cannot be read");
+    while (!err_is(err) && (lines = read_page(self, file, &count)) != NULL) {
+        err = import_page(self, lines, count, taken);
+        if (err_is(err) && err.what)
+            err.what = arena_strdup(self->cli->arena, err.what);
+        arena_reset(self->page);
+    }
+    fclose(file);
+    if (!err_is(err) && unlink(self->progress) && errno != ENOENT)
+        err = broken(self, self->progress, "cannot be removed");
+    return err;
+}
+
+/* ---- the commands ---- */
+
+int cli_brain_file(cli_t *cli, bool out, const char *path)
+{
+    transfer_t self = {.cli = cli,
+                       .path = path,
+                       .progress = arena_printf(cli->arena, "%s.progress", path),
+                       .page = arena_new()};
+    int64_t taken = 0;
+
+    if (!out && cli->read_only)
+        return cli_usage("import writes, and --read-only was given");
+    err_t err = cli_client(cli, &self.client);
+    if (!err_is(err)) {
+        err = out ? export_all(&self) : import_all(&self, &taken);
+        client_close(&self.client);
+    }
+    arena_destroy(&self.page);
+    if (err_is(err))
+        return cli_fail(err);
+    int64_t done = out ? self.at.lines : taken;
+    if (cli->json)
+        printf("{\"lines\":%" PRId64 ",\"faults\":%" PRId64 "}\n", done, self.faults);
+    else
+        printf("%s: %" PRId64 " lines %s%s\n", path, done, out ? "written" : "taken",
+               self.faults ? "; those named above were not: mend them and import again" : "");
+    return self.faults ? EXIT_REFUSED : EXIT_DONE;
+}
