@@ -1,7 +1,9 @@
 // The chart: linted, rendered over a matrix of values, and held to what it promises.
 import assert from "node:assert/strict";
+import { spawnSync } from "node:child_process";
 import { createHash } from "node:crypto";
-import { readdirSync, readFileSync } from "node:fs";
+import { mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { test } from "node:test";
 import yaml from "yaml";
@@ -165,6 +167,23 @@ test("volumes: one writer each, the shared one for metrics and procedures only",
   for (const pod of pods(rendered.shared)) for (const c of pod.containers) for (const m of c.volumeMounts ?? [])
     if (m.name === "shared") assert.ok(["/data/metrics", "/data/sops"].includes(m.mountPath));
   assert.equal(of(rendered.off, "StatefulSet", "house-agent").spec.volumeClaimTemplates, undefined);
+});
+
+test("the rules of Prometheus are those that are tested with it, over the own namespace", () => {
+  const shipped = yaml.parse(readFileSync(join(chart, "prometheus-rules.yaml"), "utf8")).groups[0].rules;
+  const { rules } = of(rendered.monitored, "PrometheusRule").spec.groups[0];
+  const name = (rule) => rule.alert ?? rule.record;
+  for (const rule of shipped) {
+    const own = rules.find((at) => name(at) === name(rule));
+    assert.equal(own.expr.replaceAll(/\{namespace="acme"\}/g, "").replaceAll(/namespace="acme",/g, ""), rule.expr);
+    assert.deepEqual({ ...own, expr: "" }, { ...rule, expr: "" });
+  }
+  const dir = mkdtempSync(join(tmpdir(), "agency-rules-")), file = join(dir, "rules.yaml");
+  writeFileSync(file, yaml.stringify(of(rendered.monitored, "PrometheusRule").spec));
+  const out = spawnSync(join(here, "../../build/tools/usr/bin/promtool"), ["check", "rules", file], { encoding: "utf8" });
+  rmSync(dir, { recursive: true });
+  assert.equal(out.status, 0, `${out.stdout}${out.stderr}`);
+  for (const { expr } of rules) assert.equal(expr.match(/\bagency_[a-z_]+/g).length, expr.match(/namespace="acme"/g).length, expr);
 });
 
 test("a release in another namespace shares nothing", () => {

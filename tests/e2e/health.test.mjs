@@ -114,7 +114,7 @@ test('Prometheus scrapes, evaluates the shipped rules and answers for the adapte
   const agency = await startAgency();
   const dir = await mkdtemp(join(tmpdir(), 'agency-prometheus-'));
   const port = await freePort();
-  const rules = join(source, 'charts', 'prometheus-rules.yaml');
+  const rules = join(source, 'charts', 'agency', 'prometheus-rules.yaml');
   execFileSync(tool('promtool'), ['check', 'rules', rules]);
   const targets = [3000, 3002, 3004, 3006].map((one) => `'127.0.0.1:${one + agency.offset}'`).join(', ');
   await writeFile(join(dir, 'prometheus.yml'), `global: {scrape_interval: 1s, evaluation_interval: 1s}
