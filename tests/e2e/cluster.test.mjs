@@ -247,6 +247,30 @@ test('the owner is killed while a replica is called: nothing acknowledged is los
   for (const id of acknowledged.values()) assert.ok(found.has(id), id);
 });
 
+test('a run goes on at a replica while the owner is killed: every step once', async () => {
+  const trace = join(house.dir, 'trace');
+  const steps = Array.from({ length: 12 }, (_, i) => `${i + 1}. **S${i + 1}**
+
+   \`\`\`sh
+   echo ${i + 1} >> ${trace}; sleep 0.15
+   \`\`\`
+`).join('\n');
+  await house.call(replica, 'sop_create', { name: 'trace', content: `# trace\n\n${steps}` });
+  // The worker of the replica is the only one: that of the owner dies with it, and what it held is asked about.
+  const restart = async (env) => { await house.kill(owner, 'agent'); await house.start(owner, 'agent', env); };
+  await restart({ AGENCY_BUS_WORKERS: '0' });
+  const { id } = await house.call(replica, 'sop_execute', { name: 'trace', wait_ms: 0 });
+  const lines = async () => (await readFile(trace, 'utf8').catch(() => '')).split('\n').filter(Boolean);
+  for (const enough of [2, 5, 8]) {
+    await until(lines, (all) => all.length >= enough);
+    await restart({ AGENCY_BUS_WORKERS: '0' });
+  }
+  const { task } = await until(() => house.call(replica, 'task_get', { id }), (answer) => ['completed', 'failed', 'input_required'].includes(answer.task?.state));
+  assert.equal(task.state, 'completed');
+  assert.deepEqual(await lines(), Array.from({ length: 12 }, (_, i) => String(i + 1)));
+  await restart();
+});
+
 test('the owner is away: a clear error in bounded time, the replica lives, and finds it again', async () => {
   await house.kill(owner, 'agent');
   const answer = await house.call(replica, 'task_submit', { kind: 'k' });
