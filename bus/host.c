@@ -2,6 +2,7 @@
 
 #include <errno.h>
 #include <inttypes.h>
+#include <poll.h>
 #include <pthread.h>
 #include <signal.h>
 #include <stdatomic.h>
@@ -118,6 +119,18 @@ struct node {
     uint64_t random_state;
 };
 
+/* What the loop waits for: a socket, or a plain descriptor.
+ *
+ * zmq_poll asks each socket anew in each turn, which is two system calls a socket. We wait for the
+ * descriptors of the sockets and ask only those that are in doubt. Such a descriptor becomes
+ * readable once and may be read by any call on the socket, a send included; so a socket is in doubt
+ * from any such call until it was drained (a receive found nothing) or says that it has nothing. */
+typedef struct source {
+    void *socket; /* NULL: a plain descriptor */
+    bool doubt;
+    bool ready;
+} source_t;
+
 struct loop {
     loop_t *next;
     host_t *host;
@@ -135,8 +148,9 @@ struct loop {
     atomic_int drain_ms;
     bool polls_stale, retries; /* a link is to be connected again some time */
     bool woken;                /* by what env_attend left for the next turn */
-    zmq_pollitem_t *polls;
-    size_t poll_count, poll_capacity;
+    source_t *sources;
+    struct pollfd *fds; /* one for each source */
+    size_t source_count, source_capacity;
     /* Reader threads. The mutex guards the two lists; it is the only one in the loop, and the
      * actor's thread holds it only to move a pointer. */
     pthread_mutex_t read_mutex;
@@ -406,9 +420,18 @@ static void renew_links(node_t *node)
 
 /* ---- Sending ---- */
 
-static void send_parts(void *socket, const void *first, size_t first_size, bytes_t header,
-                       bytes_t body)
+/* A call on this socket may have read its descriptor. */
+static void touch(loop_t *loop, const void *socket)
 {
+    for (size_t i = 0; i < loop->source_count; i++)
+        if (loop->sources[i].socket == socket)
+            loop->sources[i].doubt = true;
+}
+
+static void send_parts(loop_t *loop, void *socket, const void *first, size_t first_size,
+                       bytes_t header, bytes_t body)
+{
+    touch(loop, socket);
     if (first && handover_send(socket, first, first_size, ZMQ_SNDMORE | ZMQ_DONTWAIT) < 0)
         return; /* the receiver is gone or does not read: it will ask again */
     if (handover_send(socket, header.data, header.size, ZMQ_SNDMORE | ZMQ_DONTWAIT) < 0)
@@ -453,7 +476,7 @@ static void env_send(actor_env_t *env, const char *peer, bytes_t header, bytes_t
         send_local(node, near, &route, header, body);
         return;
     }
-    send_parts(link_to(node, peer)->socket, NULL, 0, header, body);
+    send_parts(node->loop, link_to(node, peer)->socket, NULL, 0, header, body);
 }
 
 static void env_send_back(actor_env_t *env, const route_t *route, bytes_t header, bytes_t body)
@@ -463,18 +486,20 @@ static void env_send_back(actor_env_t *env, const route_t *route, bytes_t header
         send_local(node, &node->loop->nodes[route->data[1]], NULL, header, body);
     else if (route->size && route->data[0] == ROUTE_FAR) {
         if (node->far_router && route->data[1] == node->far_life)
-            send_parts(node->far_router, route->data + 2, (size_t)route->size - 2, header, body);
+            send_parts(node->loop, node->far_router, route->data + 2, (size_t)route->size - 2,
+                       header, body);
     } else if (route->size)
-        send_parts(node->router, route->data + 1, (size_t)route->size - 1, header, body);
+        send_parts(node->loop, node->router, route->data + 1, (size_t)route->size - 1, header,
+                   body);
 }
 
 static void env_publish(actor_env_t *env, const char *topic, bytes_t header, bytes_t body)
 {
     node_t *node = (node_t *)env;
     if (node->publisher)
-        send_parts(node->publisher, topic, strlen(topic), header, body);
+        send_parts(node->loop, node->publisher, topic, strlen(topic), header, body);
     if (node->far_publisher)
-        send_parts(node->far_publisher, topic, strlen(topic), header, body);
+        send_parts(node->loop, node->far_publisher, topic, strlen(topic), header, body);
     for (size_t i = 0; i < node->loop->node_count; i++)
         if (&node->loop->nodes[i] != node)
             send_local(node, &node->loop->nodes[i], NULL, header, body);
@@ -492,6 +517,7 @@ static void env_subscribe(actor_env_t *env, const char *publisher, const char *t
     }
     if (link->topic_count == TOPICS_MOST || !(link->topics[link->topic_count++] = strdup(topic)))
         abort();
+    touch(node->loop, link->socket);
     zmq_setsockopt(link->socket, ZMQ_SUBSCRIBE, topic, strlen(topic));
 }
 
@@ -640,7 +666,7 @@ static void collect_reads(loop_t *loop)
     }
 }
 
-static void on_router(node_t *node, void *router, bool in_batch);
+static bool on_router(node_t *node, void *router, bool in_batch);
 
 static void env_attend(actor_env_t *env, bool wait)
 {
@@ -656,9 +682,12 @@ static void env_attend(actor_env_t *env, bool wait)
         loop->woken = true;
     }
     collect_reads(loop);
+    touch(loop, node->router);
     on_router(node, node->router, true);
-    if (node->far_router)
+    if (node->far_router) {
+        touch(loop, node->far_router);
         on_router(node, node->far_router, true);
+    }
 }
 
 static void env_wake(actor_env_t *env)
@@ -807,13 +836,16 @@ static bool may_enter_batch(bytes_t header)
     return mp_get(header, "kind", &kind) && mp_equals(kind, "call");
 }
 
-static void on_router(node_t *node, void *router, bool in_batch)
+/* These return whether the socket was drained: a receive found nothing. */
+static bool on_router(node_t *node, void *router, bool in_batch)
 {
     parts_t parts;
     uint8_t far[] = {ROUTE_FAR, node->far_life}, near[] = {ROUTE_SOCKET};
     const uint8_t *kind = router == node->far_router ? far : near;
     size_t kind_size = router == node->far_router ? sizeof(far) : sizeof(near);
-    for (int i = 0; i < DRAIN_FRAMES && receive(router, &parts); i++) {
+    for (int i = 0; i < DRAIN_FRAMES; i++) {
+        if (!receive(router, &parts))
+            return true;
         bytes_t identity = part(&parts, 0);
         route_t route = {.size = (uint8_t)(identity.size + kind_size)};
         if (parts.count >= 2 && !parts.more && identity.size + kind_size <= sizeof(route.data)) {
@@ -826,16 +858,20 @@ static void on_router(node_t *node, void *router, bool in_batch)
         }
         parts_close(&parts);
     }
+    return false;
 }
 
-static void on_dealer(node_t *node, link_t *link)
+static bool on_dealer(node_t *node, link_t *link)
 {
     parts_t parts;
-    for (int i = 0; i < DRAIN_FRAMES && receive(link->socket, &parts); i++) {
+    for (int i = 0; i < DRAIN_FRAMES; i++) {
+        if (!receive(link->socket, &parts))
+            return true;
         if (!parts.more)
             actor_on_frame(node->actor, NULL, part(&parts, 0), part(&parts, 1));
         parts_close(&parts);
     }
+    return false;
 }
 
 static void say_refused(const node_t *node, link_t *link)
@@ -924,13 +960,16 @@ static int64_t retry_links(loop_t *loop)
     return next;
 }
 
-static void on_event(node_t *node, link_t *link)
+static bool on_event(node_t *node, link_t *link)
 {
     parts_t parts;
-    for (int i = 0; i < DRAIN_FRAMES && receive(link->socket, &parts); i++) {
+    for (int i = 0; i < DRAIN_FRAMES; i++) {
+        if (!receive(link->socket, &parts))
+            return true;
         actor_on_frame(node->actor, NULL, part(&parts, 1), part(&parts, 2));
         parts_close(&parts);
     }
+    return false;
 }
 
 static bool deliver_local(loop_t *loop)
@@ -1018,44 +1057,70 @@ static int64_t tend_far(node_t *node)
 
 /* ---- The loop ---- */
 
-static zmq_pollitem_t *add_poll(loop_t *loop)
+static void add_source(loop_t *loop, void *socket, int fd)
 {
-    if (loop->poll_count == loop->poll_capacity) {
-        loop->poll_capacity = loop->poll_capacity ? loop->poll_capacity * 2 : 16;
-        loop->polls = realloc(loop->polls, loop->poll_capacity * sizeof(zmq_pollitem_t));
-        if (!loop->polls)
+    if (loop->source_count == loop->source_capacity) {
+        loop->source_capacity = loop->source_capacity ? loop->source_capacity * 2 : 16;
+        loop->sources = realloc(loop->sources, loop->source_capacity * sizeof(source_t));
+        loop->fds = realloc(loop->fds, loop->source_capacity * sizeof(struct pollfd));
+        if (!loop->sources || !loop->fds)
             abort();
     }
-    zmq_pollitem_t *item = &loop->polls[loop->poll_count++];
-    *item = (zmq_pollitem_t){.events = ZMQ_POLLIN};
-    return item;
+    size_t size = sizeof(fd);
+    if (socket)
+        zmq_getsockopt(socket, ZMQ_FD, &fd, &size);
+    loop->fds[loop->source_count] = (struct pollfd){.fd = fd, .events = POLLIN};
+    loop->sources[loop->source_count++] = (source_t){.socket = socket, .doubt = socket != NULL};
 }
 
-static void poll_node(loop_t *loop, node_t *node)
+static void add_node(loop_t *loop, node_t *node)
 {
-    add_poll(loop)->socket = node->router;
+    add_source(loop, node->router, -1);
     if (node->far_router)
-        add_poll(loop)->socket = node->far_router;
+        add_source(loop, node->far_router, -1);
     for (link_t *link = node->links; link; link = link->next) {
-        add_poll(loop)->socket = link->socket;
+        add_source(loop, link->socket, -1);
         if (link->monitor)
-            add_poll(loop)->socket = link->monitor;
+            add_source(loop, link->monitor, -1);
     }
     for (fd_watch_t *watch = node->watches; watch; watch = watch->next)
-        add_poll(loop)->fd = watch->fd;
+        add_source(loop, NULL, watch->fd);
 }
 
-static void renew_polls(loop_t *loop)
+static void renew_sources(loop_t *loop)
 {
     loop->polls_stale = false;
-    loop->poll_count = 0;
-    add_poll(loop)->fd = loop->wake;
+    loop->source_count = 0;
+    add_source(loop, NULL, loop->wake);
     if (loop->children)
-        add_poll(loop)->fd = children_fd(loop->children);
+        add_source(loop, NULL, children_fd(loop->children));
     if (loop->http)
-        add_poll(loop)->fd = http_client_fd(loop->http);
+        add_source(loop, NULL, http_client_fd(loop->http));
     for (size_t i = 0; i < loop->node_count; i++)
-        poll_node(loop, &loop->nodes[i]);
+        add_node(loop, &loop->nodes[i]);
+}
+
+/* Marks the sources that are ready; those in doubt are asked first, and then nobody waits. */
+static void wait_for_sources(loop_t *loop, long timeout_ms)
+{
+    if (loop->polls_stale)
+        renew_sources(loop);
+    for (size_t i = 0; i < loop->source_count; i++) {
+        source_t *source = &loop->sources[i];
+        int events = 0;
+        size_t size = sizeof(events);
+        source->ready = false;
+        if (!source->doubt)
+            continue;
+        zmq_getsockopt(source->socket, ZMQ_EVENTS, &events, &size);
+        source->ready = source->doubt = (events & ZMQ_POLLIN) != 0;
+        if (source->ready)
+            timeout_ms = 0;
+    }
+    if (poll(loop->fds, (nfds_t)loop->source_count, (int)timeout_ms) <= 0)
+        return;
+    for (size_t i = 0; i < loop->source_count; i++)
+        loop->sources[i].ready = loop->sources[i].ready || loop->fds[i].revents;
 }
 
 static void on_wake(loop_t *loop)
@@ -1087,25 +1152,35 @@ static void on_ready_fd(loop_t *loop, int fd)
     }
 }
 
-static void on_ready_socket(loop_t *loop, void *socket)
+static bool on_ready_socket(loop_t *loop, void *socket)
 {
     for (size_t i = 0; i < loop->node_count; i++) {
         node_t *node = &loop->nodes[i];
-        if (socket == node->router || socket == node->far_router) {
-            on_router(node, socket, false);
-            return;
-        }
+        if (socket == node->router || socket == node->far_router)
+            return on_router(node, socket, false);
         for (link_t *link = node->links; link; link = link->next) {
-            if (socket == link->socket && link->event)
-                on_event(node, link);
-            else if (socket == link->socket)
-                on_dealer(node, link);
-            else if (socket == link->monitor)
+            if (socket == link->socket)
+                return link->event ? on_event(node, link) : on_dealer(node, link);
+            if (socket == link->monitor) {
                 on_monitor(node, link);
-            else
-                continue;
-            return;
+                return true;
+            }
         }
+    }
+    return true;
+}
+
+/* Those that are left when the list is stale are ready again in the next turn. */
+static void attend_sources(loop_t *loop)
+{
+    for (size_t i = 0; i < loop->source_count && !loop->polls_stale; i++) {
+        source_t *source = &loop->sources[i];
+        if (!source->ready)
+            continue;
+        if (source->socket)
+            source->doubt = !on_ready_socket(loop, source->socket);
+        else
+            on_ready_fd(loop, loop->fds[i].fd);
     }
 }
 
@@ -1141,19 +1216,9 @@ static void step_all(loop_t *loop)
 static void turn(loop_t *loop)
 {
     long timeout = poll_timeout(loop); /* may connect a link again */
-    if (loop->polls_stale)
-        renew_polls(loop);
-    int ready = zmq_poll(loop->polls, (int)loop->poll_count, timeout);
+    wait_for_sources(loop, timeout);
     watched_begin(loop->watched);
-    for (size_t i = 0; ready > 0 && i < loop->poll_count && !loop->polls_stale; i++) {
-        if (!(loop->polls[i].revents & ZMQ_POLLIN))
-            continue;
-        ready--;
-        if (loop->polls[i].socket)
-            on_ready_socket(loop, loop->polls[i].socket);
-        else
-            on_ready_fd(loop, loop->polls[i].fd);
-    }
+    attend_sources(loop);
     if (loop->woken)
         on_wake(loop);
     deliver_local(loop);
@@ -1176,17 +1241,8 @@ static void drain(loop_t *loop)
         actor_drain(loop->nodes[i].actor);
     while (!all_idle(loop) && clock_us(CLOCK_MONOTONIC) < end) {
         /* Ask again now and then: `drained` has no event of its own. */
-        if (loop->polls_stale)
-            renew_polls(loop);
-        zmq_poll(loop->polls, (int)loop->poll_count, 5);
-        loop->polls_stale = true;
-        for (size_t i = 0; i < loop->poll_count; i++)
-            if (loop->polls[i].revents & ZMQ_POLLIN) {
-                if (loop->polls[i].socket)
-                    on_ready_socket(loop, loop->polls[i].socket);
-                else
-                    on_ready_fd(loop, loop->polls[i].fd);
-            }
+        wait_for_sources(loop, loop->inbox ? 0 : 5);
+        attend_sources(loop);
         deliver_local(loop);
         step_all(loop);
     }
@@ -1316,7 +1372,8 @@ static void close_loop(loop_t *loop)
         foreign_drop(loop->foreigns);
     children_destroy(&loop->children);
     http_client_destroy(&loop->http);
-    free(loop->polls);
+    free(loop->sources);
+    free(loop->fds);
 }
 
 static void *loop_main(void *arg)
