@@ -19,7 +19,7 @@
 #include "bus/child.h"
 #include "bus/child_status.h"
 
-enum { FIRST_ARGUMENT = 6, CANNOT_START = 127 };
+enum { FIRST_ARGUMENT = 6, CANNOT_START = 127, USUAL_FILES = 1024 };
 
 static int64_t now_ms(void)
 {
@@ -34,6 +34,16 @@ static void limit(int what, long long value)
     setrlimit(what, &bounds);
 }
 
+/* Programs that count on few descriptors are not surprised; they may raise it again. */
+static void usual_files(void)
+{
+    struct rlimit files;
+    if (!getrlimit(RLIMIT_NOFILE, &files) && files.rlim_cur > USUAL_FILES) {
+        files.rlim_cur = USUAL_FILES;
+        setrlimit(RLIMIT_NOFILE, &files);
+    }
+}
+
 /* In the grandchild: becomes the command, or tells why not through `report`. */
 static void become(char **argv, int report)
 {
@@ -42,6 +52,7 @@ static void become(char **argv, int report)
     sigemptyset(&none);
     sigprocmask(SIG_SETMASK, &none, NULL);
     limit(RLIMIT_CORE, 0);
+    usual_files();
     if (memory > 0)
         limit(RLIMIT_AS, memory);
     if (processes > 0)

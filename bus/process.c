@@ -65,3 +65,12 @@ void process_usage(process_usage_t *out)
     out->open_fds = count_fds();
     out->start_seconds = start_seconds();
 }
+
+void process_raise_files(void)
+{
+    struct rlimit files;
+    if (!getrlimit(RLIMIT_NOFILE, &files) && files.rlim_cur < files.rlim_max) {
+        files.rlim_cur = files.rlim_max;
+        setrlimit(RLIMIT_NOFILE, &files);
+    }
+}

@@ -12,4 +12,8 @@ typedef struct process_usage {
 
 void process_usage(process_usage_t *out);
 
+/* As many open files as the system lets us have: thousands of streams need more than shells give.
+ * Commands that we start get the usual number again (bus/child.h). */
+void process_raise_files(void);
+
 #endif

@@ -13,6 +13,7 @@
 #include <unistd.h>
 
 #include "actors/cli/crew.h"
+#include "bus/process.h"
 
 enum { DRAIN_MS = 20000, WORKERS_MS = 25000, SETTINGS = 16 };
 
@@ -197,6 +198,7 @@ static int run_actor(running_t *run)
 {
     cli_t *cli = run->cli;
     int signals = cli_stop_signals();
+    process_raise_files();
     signal(SIGPIPE, SIG_IGN);
     const char *run_dir, *name = run->instance;
     host_t *host;
