@@ -10,6 +10,7 @@
 #include <strings.h>
 #include <sys/epoll.h>
 #include <sys/socket.h>
+#include <sys/timerfd.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -17,7 +18,8 @@ enum {
     EVENTS = 64,
     ROUNDS = 64,
     HEADERS_MOST = 16,
-    CONNECTION_MEMORY = 64 << 10,
+    CONNECTION_MEMORY = 32 << 10, /* cleared for each request */
+    WATCH_MS = 50,
     STREAM_BLOCK = 16 << 10,
     STREAM_LARGEST = 16 << 20
 };
@@ -36,7 +38,7 @@ struct http_request {
     char peer[64];
     bool loopback;
     buf_t body;
-    bool too_large, handed_over, answered, suspended, ready, gone, watched;
+    bool too_large, handed_over, answered, suspended, ready, gone, watched, fresh;
     int fd;
     void *user;
     /* The answer: */
@@ -58,7 +60,9 @@ struct http_request {
 struct http_server {
     struct MHD_Daemon *daemon;
     http_options_t options;
-    int epoll; /* outer: libmicrohttpd's epoll and the parked sockets */
+    int epoll; /* outer: libmicrohttpd's epoll, the parked sockets and the timer */
+    int timer; /* looks for requests that are parked for longer than a moment */
+    bool timer_armed;
     int inner;
     int port;
     bool closing, running;
@@ -260,14 +264,48 @@ static void tell_done(const http_request_t *request, bool cut)
 
 /* ---- Parking and resuming ---- */
 
-/* Half-closed counts as gone: an MCP client that waits for an answer keeps its side open. */
+static void arm_timer(http_server_t *server)
+{
+    struct itimerspec soon = {.it_value = {.tv_nsec = WATCH_MS * 1000000L}};
+    if (!server->timer_armed)
+        timerfd_settime(server->timer, 0, &soon, NULL);
+    server->timer_armed = true;
+}
+
+/* Most answers come at once: to watch each socket for a client that leaves would cost two system
+ * calls a request. Those that are still parked when the timer comes the second time are watched. */
 static void park(http_request_t *request)
 {
-    struct epoll_event event = {.events = EPOLLRDHUP | EPOLLONESHOT, .data.ptr = request};
     MHD_suspend_connection(request->connection);
-    request->suspended = true;
+    request->suspended = request->fresh = true;
+    arm_timer(request->server);
+}
+
+/* Half-closed counts as gone: an MCP client that waits for an answer keeps its side open. */
+static void watch(http_request_t *request)
+{
+    struct epoll_event event = {.events = EPOLLRDHUP | EPOLLONESHOT, .data.ptr = request};
     request->watched =
         request->fd >= 0 && !epoll_ctl(request->server->epoll, EPOLL_CTL_ADD, request->fd, &event);
+}
+
+static void watch_parked(http_server_t *server)
+{
+    bool again = false;
+    uint64_t times;
+    if (read(server->timer, &times, sizeof(times)) < 0)
+        return;
+    server->timer_armed = false;
+    for (http_request_t *request = server->requests; request; request = request->next) {
+        if (!request->suspended || request->watched)
+            continue;
+        if (!request->fresh)
+            watch(request);
+        again = again || request->fresh;
+        request->fresh = false;
+    }
+    if (again)
+        arm_timer(server);
 }
 
 static void make_ready(http_request_t *request)
@@ -570,6 +608,9 @@ err_t http_server_open(const http_options_t *options, arena_t *arena, http_serve
     server->epoll = epoll_create1(EPOLL_CLOEXEC);
     struct epoll_event event = {.events = EPOLLIN, .data.ptr = NULL};
     epoll_ctl(server->epoll, EPOLL_CTL_ADD, server->inner, &event);
+    server->timer = timerfd_create(CLOCK_MONOTONIC, TFD_CLOEXEC | TFD_NONBLOCK);
+    event.data.ptr = &server->timer;
+    epoll_ctl(server->epoll, EPOLL_CTL_ADD, server->timer, &event);
     *out = server;
     return err_ok();
 }
@@ -590,6 +631,7 @@ void http_server_close(http_server_t **handle)
     }
     resume_ready(server);
     MHD_stop_daemon(server->daemon);
+    close(server->timer);
     close(server->epoll);
     free(server);
     *handle = NULL;
@@ -614,6 +656,10 @@ void http_server_on_readable(http_server_t *server)
         http_request_t *request = events[i].data.ptr;
         if (!request)
             continue;
+        if (events[i].data.ptr == (void *)&server->timer) {
+            watch_parked(server);
+            continue;
+        }
         tell_gone(request);
         request->ended = true;
         make_ready(request); /* libmicrohttpd then finds the closed socket by itself */

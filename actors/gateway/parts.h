@@ -54,7 +54,7 @@
       "The pillar is on another machine: this replica forwards to it, and says so.")               \
     F(STR, key_file, opt(), 1, 4096,                                                               \
       "32 random bytes that sign sessions and tasks; absent: gateway.key beside the data.")        \
-    F(INT, session_ttl_s, opt(86400), 60, 2592000, "A session ends after this time.")              \
+    F(INT, session_ttl_s, opt(86400), 1, 2592000, "A session ends after this time.")              \
     F(INT, max_sessions, opt(10000), 1, 1000000,                                                   \
       "Sessions of which something is remembered: a log level, a subscription, an end.")           \
     F(INT, keep_answer_s, opt(300), 1, 86400, "How long an answer waits to be fetched.")           \

@@ -48,6 +48,7 @@ struct session {
     bool ended;
     watch_t *watches;
     int watch_count;
+    int64_t touched_us;
 };
 
 typedef struct event {
@@ -195,6 +196,7 @@ static session_t *session_keep(gateway_t *self, const char *id)
             session_t *found = *at;
             *at = found->next;
             found->next = self->sessions;
+            found->touched_us = actor_mono_us(self->actor);
             return self->sessions = found;
         }
     if (self->session_count >= (size_t)self->settings->max_sessions)
@@ -203,8 +205,24 @@ static session_t *session_keep(gateway_t *self, const char *id)
     if (!session || !(session->id = strdup(id)))
         abort();
     session->next = self->sessions;
+    session->touched_us = actor_mono_us(self->actor);
     self->session_count++;
     return self->sessions = session;
+}
+
+/* Its id is refused by then. The list is in the order of touching, latest first. */
+static void drop_expired(gateway_t *self, int64_t now)
+{
+    int64_t oldest = now - self->settings->session_ttl_s * 1000000;
+    session_t **at = &self->sessions;
+    while (*at && (*at)->touched_us > oldest)
+        at = &(*at)->next;
+    while (*at) {
+        session_t *gone = *at;
+        *at = gone->next;
+        session_free(gone);
+        self->session_count--;
+    }
 }
 
 void session_set_level(gateway_t *self, const char *id, const char *level)
@@ -713,6 +731,7 @@ static void drop_replay(replay_t **at)
 void streams_tend(gateway_t *self)
 {
     int64_t now = actor_mono_us(self->actor);
+    drop_expired(self, now);
     for (stream_t *at = self->streams; at; at = at->next)
         if (now - at->sent_us >= self->settings->keep_alive_ms * 1000)
             send_text(at, ": still here\n\n");

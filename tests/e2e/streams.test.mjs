@@ -6,6 +6,8 @@ import { StreamableHTTPClientTransport as OldTransport } from '@modelcontextprot
 import { SSEClientTransport } from '@modelcontextprotocol/sdk/client/sse.js';
 import { ElicitRequestSchema, ResourceUpdatedNotificationSchema, PromptListChangedNotificationSchema, LoggingMessageNotificationSchema } from '@modelcontextprotocol/sdk/types.js';
 import { startAgency, post, modern, legacyCall } from './agency.mjs';
+import { readFile, readdir } from 'node:fs/promises';
+import net from 'node:net';
 import { startFixture } from './fixture.mjs';
 
 const info = { name: 'test', version: '1' };
@@ -201,4 +203,128 @@ test('a run that is watched reports each step', async () => {
   await until(() => client.callTool({ name: 'approve', arguments: { id } }), (answer) => !answer.isError);
   assert.equal(await told, uri);
   await client.close();
+});
+
+// ---- Many ----
+
+// A connection that sends requests as they stand and yields the status and body of each answer.
+function wire(port) {
+  const socket = net.connect(port, '127.0.0.1');
+  let rest = '', next, failed;
+  const wanted = [];
+  const fail = (error) => { failed = error ?? new Error('the connection was closed'); for (const one of wanted.splice(0)) one.reject(failed); };
+  socket.setEncoding('latin1').on('error', fail).on('close', () => fail());
+  socket.on('data', (chunk) => {
+    rest += chunk;
+    for (;;) {
+      const head = rest.indexOf('\r\n\r\n');
+      const size = head < 0 ? -1 : Number(/content-length: (\d+)/i.exec(rest.slice(0, head))?.[1] ?? 0);
+      if (head < 0 || rest.length < head + 4 + size) return;
+      next = wanted.shift();
+      next?.resolve({ status: Number(rest.slice(9, 12)), head: rest.slice(0, head), body: rest.slice(head + 4, head + 4 + size) });
+      rest = rest.slice(head + 4 + size);
+    }
+  });
+  return {
+    socket,
+    ask: (body, headers = '') => new Promise((resolve, reject) => {
+      if (failed) return reject(failed);
+      wanted.push({ resolve, reject });
+      socket.write(`POST /mcp HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n${headers}Content-Length: ${body.length}\r\n\r\n${body}`);
+    }),
+  };
+}
+
+const rpc = (id, method, params = {}) => JSON.stringify({ jsonrpc: '2.0', id, method, params });
+const hello = rpc(1, 'initialize', { protocolVersion: '2025-11-25', capabilities: {}, clientInfo: info });
+const residentKiB = async (pid) => Number(/VmRSS:\s+(\d+)/.exec(await readFile(`/proc/${pid}/status`, 'utf8'))[1]);
+const sessionsKnown = async (one) => Number(/agency_http_sessions_known\{pillar="agent"\} (\d+)/.exec(await (await fetch(one.url(3000, '/metrics'))).text())[1]);
+
+test('10,000 sessions that are opened and abandoned: memory returns', async (t) => {
+  const one = await startAgency({ env: { AGENCY_GATEWAY_SESSION_TTL_S: '2' }, flags: ['--workers', '0'] });
+  t.after(() => one.stop());
+  const pid = Number(await readFile(`${one.data}/run/agent.pid`, 'utf8'));
+  const abandon = async (count) => {
+    let most = 0, left = count;
+    await Promise.all(Array.from({ length: 8 }, async () => {
+      const { ask, socket } = wire(3000 + one.offset);
+      while (left-- > 0) {
+        const opened = await ask(hello);
+        assert.equal(opened.status, 200);
+        const id = /mcp-session-id: (\S+)/i.exec(opened.head)[1];
+        const kept = await ask(rpc(2, 'logging/setLevel', { level: 'error' }), `Mcp-Session-Id: ${id}\r\n`); // it is remembered
+        assert.equal(kept.status, 200, kept.body);
+        if (left % 1000 === 0) most = Math.max(most, await sessionsKnown(one));
+      }
+      socket.destroy();
+    }));
+    await until(() => sessionsKnown(one), (known) => known === 0, 30000);
+    return most;
+  };
+  assert.ok(await abandon(2000) > 0); // caches are warm
+  const before = await residentKiB(pid);
+  assert.ok(await abandon(10000) > 0);
+  const grown = await residentKiB(pid) - before;
+  assert.ok(grown < 4096, `${grown} KiB more than before`);
+});
+
+// How often the threads of a process were woken up so far.
+async function wakeUps(pid) {
+  let sum = 0;
+  for (const thread of await readdir(`/proc/${pid}/task`)) {
+    const status = await readFile(`/proc/${pid}/task/${thread}/status`, 'utf8').catch(() => '');
+    sum += Number(/^voluntary_ctxt_switches:\s+(\d+)/m.exec(status)?.[1] ?? 0);
+  }
+  return sum;
+}
+
+// While nothing happens for a time, which is what is measured.
+async function wakeUpsOfNothing(pid, ms) {
+  const before = await wakeUps(pid);
+  await new Promise((resolve) => setTimeout(resolve, ms));
+  return await wakeUps(pid) - before;
+}
+
+test('1,000 idle streams wake nobody up; 200 slow clients are not noticed by others', async (t) => {
+  const one = await startAgency({ env: { AGENCY_GATEWAY_KEEP_ALIVE_MS: '600000' }, flags: ['--workers', '0'] });
+  t.after(() => one.stop());
+  const port = 3000 + one.offset;
+  const pid = Number(await readFile(`${one.data}/run/agent.pid`, 'utf8'));
+  const quiet = await wakeUpsOfNothing(pid, 2000);
+  const sockets = [];
+  t.after(() => sockets.forEach((socket) => socket.destroy()));
+  const listen = (i) => new Promise((resolve, reject) => {
+    const socket = net.connect(port, '127.0.0.1');
+    sockets.push(socket);
+    socket.once('data', (head) => (/200 OK/.test(head) ? resolve(socket) : reject(new Error(String(head))))).once('error', reject);
+    const body = JSON.stringify({ jsonrpc: '2.0', id: i, method: 'subscriptions/listen', params: { notifications: { toolsListChanged: true }, _meta: { 'io.modelcontextprotocol/protocolVersion': '2026-07-28', 'io.modelcontextprotocol/clientCapabilities': {} } } });
+    socket.write(`POST /mcp HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nAccept: application/json, text/event-stream\r\nMCP-Protocol-Version: 2026-07-28\r\nMcp-Method: subscriptions/listen\r\nContent-Length: ${body.length}\r\n\r\n${body}`);
+  });
+  for (let i = 0; i < 1000; i += 50) await Promise.all(Array.from({ length: 50 }, (_, j) => listen(i + j)));
+  const idle = await wakeUpsOfNothing(pid, 2000);
+  assert.ok(idle <= quiet + 30, `${idle} wake-ups in two seconds with 1,000 idle streams, ${quiet} without`);
+
+  // 100 send a byte at a time, 100 ask for much and read nothing.
+  const body = rpc(1, 'tools/list');
+  const whole = `POST /mcp HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: ${body.length}\r\n\r\n${body}`;
+  const slow = Array.from({ length: 200 }, (_, i) => {
+    const socket = net.connect(port, '127.0.0.1');
+    sockets.push(socket);
+    if (i % 2) { socket.pause(); for (let n = 0; n < 20; n++) socket.write(whole); }
+    return socket;
+  });
+  let sent = 0, others = 0;
+  const { ask, socket } = wire(port);
+  sockets.push(socket);
+  while (sent < whole.length - 1) { // the last byte never comes
+    for (let i = 0; i < 200; i += 2) slow[i].write(whole[sent]);
+    sent++;
+    others += (await ask(rpc(sent, 'ping'))).status === 200;
+  }
+  assert.equal(others, sent, 'each of the others was answered in between');
+  const last = (await Promise.all(Array.from({ length: 200 }, (_, i) => ask(rpc(i, 'tools/call', { name: 'queue_stats', arguments: {} }))))).filter(({ status }) => status === 200);
+  assert.equal(last.length, 200);
+  slow.forEach((one, i) => { if (i % 2 === 0) one.write(whole.at(-1)); }); // and now each is served as well
+  const answers = await Promise.all(slow.filter((_, i) => i % 2 === 0).map((one) => new Promise((resolve, reject) => one.once('data', (data) => resolve(String(data))).once('error', reject))));
+  assert.ok(answers.every((answer) => answer.startsWith('HTTP/1.1 200')));
 });
