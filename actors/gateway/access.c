@@ -5,31 +5,12 @@
 #include <string.h>
 #include <strings.h>
 
+#include "actors/gateway/headers.h"
 #include "proto/json.h"
 
 #define METADATA_ROOT "/.well-known/oauth-protected-resource"
 
 #define METADATA METADATA_ROOT "/mcp"
-
-/* ---- Host and Origin ---- */
-
-static bool loopback_name(const char *name, size_t size)
-{
-    static const char *const names[] = {"localhost", "127.0.0.1", "[::1]", NULL};
-    for (int i = 0; names[i]; i++)
-        if (strlen(names[i]) == size && !strncasecmp(names[i], name, size))
-            return true;
-    return false;
-}
-
-static size_t host_size(const char *host)
-{
-    if (*host == '[') {
-        const char *end = strchr(host, ']');
-        return end ? (size_t)(end - host) + 1 : strlen(host);
-    }
-    return strcspn(host, ":");
-}
 
 static bool listed(const strs_t *list, const char *value)
 {
@@ -42,22 +23,15 @@ static bool listed(const strs_t *list, const char *value)
 static bool host_allowed(const gateway_t *self, http_request_t *request)
 {
     const char *host = http_header(request, "Host");
-    if (!host || self->settings->behind_proxy || listed(&self->settings->allowed_hosts, host))
-        return true;
-    if (loopback_name(host, host_size(host)))
-        return true;
-    size_t size = strlen(self->settings->bind);
-    return strlen(self->settings->bind) == host_size(host) &&
-           !strncmp(host, self->settings->bind, size);
+    return !host || self->settings->behind_proxy || listed(&self->settings->allowed_hosts, host) ||
+           headers_host_is_loopback(host) || headers_host_is(host, self->settings->bind);
 }
 
 static bool origin_allowed(const gateway_t *self, http_request_t *request)
 {
     const char *origin = http_header(request, "Origin");
-    if (!origin || listed(&self->settings->allowed_origins, origin))
-        return true;
-    const char *host = strstr(origin, "://");
-    return host && loopback_name(host + 3, host_size(host + 3));
+    return !origin || listed(&self->settings->allowed_origins, origin) ||
+           headers_origin_is_loopback(origin);
 }
 
 bool access_check(const gateway_t *self, http_request_t *request)
@@ -124,17 +98,17 @@ const principal_t *access_who(gateway_t *self, http_request_t *request)
     static const principal_t local = {.name = "local", .role = ROLE_ADMIN, .any_company = true};
     if (!self->tokens && !self->jwt)
         return &local;
-    const char *header = http_header(request, "Authorization"), *why;
-    if (!header || strncasecmp(header, "Bearer ", 7) != 0)
+    const char *token = headers_bearer(http_header(request, "Authorization")), *why;
+    if (!token)
         return refuse_token(self, request, 401, NULL, "a bearer token is needed");
-    const principal_t *found = self->tokens ? tokens_find(self->tokens, header + 7) : NULL;
+    const principal_t *found = self->tokens ? tokens_find(self->tokens, token) : NULL;
     if (found)
         return found;
     if (!self->jwt)
         return refuse_token(self, request, 401, "invalid_token", "the bearer token is not known");
     principal_t *bearer = ARENA_NEW(http_arena(request), principal_t);
-    switch (jwt_check(self->jwt, http_arena(request), header + 7, actor_wall_ms(self->actor),
-                      bearer, &why)) {
+    switch (jwt_check(self->jwt, http_arena(request), token, actor_wall_ms(self->actor), bearer,
+                      &why)) {
     case JWT_FINE:
         return bearer;
     case JWT_NO_KEY:

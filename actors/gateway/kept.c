@@ -6,12 +6,11 @@
 #include <string.h>
 
 #include "actors/gateway/args.h"
+#include "actors/gateway/uri.h"
 #include "proto/json.h"
 #include "proto/mp.h"
 
 enum { PAGE = 100 };
-
-#define SCHEME "agency://"
 
 typedef struct kept_row {
     const char *pillar, *kind;     /* agency://<kind>/<id> */
@@ -168,11 +167,10 @@ static bool is_open(const gateway_t *self, const kept_row_t *row)
     return catalogue_find(self->catalogue, row->get, NULL) != NULL;
 }
 
-static const kept_row_t *row_of(const gateway_t *self, const char *kind, size_t size)
+static const kept_row_t *row_of(const gateway_t *self, const char *kind)
 {
-    for (size_t i = 0; i < ROWS; i++)
-        if (strlen(rows[i].kind) == size && !strncmp(rows[i].kind, kind, size) &&
-            is_open(self, &rows[i]))
+    for (size_t i = 0; kind && i < ROWS; i++)
+        if (!strcmp(rows[i].kind, kind) && is_open(self, &rows[i]))
             return &rows[i];
     return NULL;
 }
@@ -195,7 +193,7 @@ const char *kept_template(arena_t *arena, size_t index)
     buf_t out;
     buf_open(&out, arena);
     buf_printf(&out,
-               "{\"uriTemplate\":\"" SCHEME
+               "{\"uriTemplate\":\"" URI_SCHEME
                "%s/{id}{?company}\",\"name\":\"%s\",\"mimeType\":\"%s\","
                "\"description\":\"%s\"}",
                rows[index].kind, rows[index].kind, rows[index].mime, rows[index].doc);
@@ -247,27 +245,13 @@ bool kept_list_call(pending_t *pending, size_t place, peer_call_t *out)
     return true;
 }
 
-/* Unreserved characters of RFC 3986 stay. */
-static void put_path(buf_t *out, const char *text)
-{
-    static const char fine[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~";
-    for (; *text; text++)
-        if (strchr(fine, *text))
-            buf_put(out, text, 1);
-        else
-            buf_printf(out, "%%%02X", (unsigned)(unsigned char)*text);
-}
-
 static void put_resource(arena_t *arena, const kept_row_t *row, bytes_t item, const char *id,
                          const char *company, buf_t *out)
 {
     buf_t uri;
     const char *title = row->title ? mp_member_text(arena, item, row->title) : NULL;
     buf_open(&uri, arena);
-    buf_printf(&uri, SCHEME "%s/", row->kind);
-    put_path(&uri, id);
-    if (company)
-        buf_printf(&uri, "?company=%s", company);
+    uri_put(&uri, row->kind, id, company);
     buf_puts(out, "{");
     mcp_put_text(out, "uri", uri.data);
     buf_puts(out, ",");
@@ -343,66 +327,17 @@ void kept_put_items(const pending_t *pending, size_t place, bytes_t body, buf_t 
     }
 }
 
-/* ---- Reading ---- */
-
-static int hex(char c)
-{
-    return c >= '0' && c <= '9'   ? c - '0'
-           : c >= 'A' && c <= 'F' ? c - 'A' + 10
-           : c >= 'a' && c <= 'f' ? c - 'a' + 10
-                                  : -1;
-}
-
-static const char *unescape(arena_t *arena, const char *text)
-{
-    char *out = arena_alloc(arena, strlen(text) + 1);
-    size_t at = 0;
-    for (; *text; text++) {
-        if (*text == '%') {
-            int high = hex(text[1]), low = high < 0 ? -1 : hex(text[2]);
-            if (low < 0 || !(high | low))
-                return NULL;
-            out[at++] = (char)(high << 4 | low);
-            text += 2;
-        } else {
-            out[at++] = *text;
-        }
-    }
-    return mp_utf8(out, at) ? out : NULL;
-}
-
-static const kept_row_t *row_of_uri(const gateway_t *self, const char *uri, const char **id)
-{
-    size_t scheme = strlen(SCHEME);
-    if (strncmp(uri, SCHEME, scheme) != 0)
-        return NULL;
-    const char *slash = strchr(uri + scheme, '/');
-    if (!slash || !slash[1])
-        return NULL;
-    *id = slash + 1;
-    return row_of(self, uri + scheme, (size_t)(slash - uri) - scheme);
-}
-
-/* agency://memory/ID?company=NAME */
-static const char *split_company(pending_t *pending, const char *id)
-{
-    static const char mark[] = "?company=";
-    const char *at = strstr(id, mark);
-    if (!at)
-        return id;
-    pending->company = at + strlen(mark);
-    return arena_strndup(pending->exchange->arena, id, (size_t)(at - id));
-}
-
 bool kept_get_call(pending_t *pending, peer_call_t *out)
 {
     const gateway_t *self = pending->exchange->gateway;
-    arena_t *arena = pending->exchange->arena;
-    const char *id = pending->tool;
-    const kept_row_t *row =
-        !strcmp(pending->kind, "prompt") ? row_of(self, "sop", 3) : row_of_uri(self, id, &id);
-    if (row && strcmp(pending->kind, "prompt") != 0)
-        id = unescape(arena, split_company(pending, id));
+    uri_t uri = {.kind = "sop", .id = pending->tool};
+    if (strcmp(pending->kind, "prompt") != 0) {
+        if (!uri_read(pending->exchange->arena, pending->tool, &uri))
+            return false;
+        pending->company = uri.company;
+    }
+    const kept_row_t *row = row_of(self, uri.kind);
+    const char *id = uri.id;
     if (!row || !id || !exchange_offers(pending->exchange, row->pillar))
         return false;
     if (row->fixed) { /* nothing else there is */
@@ -421,9 +356,8 @@ bool kept_get_call(pending_t *pending, peer_call_t *out)
 /* "contents":[…] */
 static void put_contents(const pending_t *pending, bytes_t body, buf_t *out)
 {
-    const char *id;
     arena_t *arena = pending->exchange->arena;
-    const kept_row_t *row = row_of_uri(pending->exchange->gateway, pending->tool, &id);
+    const kept_row_t *row = row_of(pending->exchange->gateway, uri_kind(arena, pending->tool));
     const char *text = row && row->content ? mp_member_text(arena, body, row->content) : NULL;
     buf_puts(out, "\"contents\":[{");
     mcp_put_text(out, "uri", pending->tool);
@@ -511,11 +445,10 @@ static void put_companies(const exchange_t *exchange, const char *begin, complet
 kept_completion_t kept_complete(pending_t *pending, const char *argument, const char *begin,
                                 completion_t *out, peer_call_t *call)
 {
-    const char *id;
     const exchange_t *exchange = pending->exchange;
     const gateway_t *self = exchange->gateway;
     bool prompt = !strcmp(pending->kind, "prompt");
-    const kept_row_t *row = prompt ? row_of(self, "sop", 3) : row_of_uri(self, pending->tool, &id);
+    const kept_row_t *row = row_of(self, prompt ? "sop" : uri_kind(out->arena, pending->tool));
     if (!row || !exchange_offers(exchange, row->pillar))
         return KEPT_NOTHING;
     if (prompt) { /* what earlier runs of the procedure were given */
@@ -571,7 +504,6 @@ void kept_changed(gateway_t *self, arena_t *arena, const char *kind, const char 
     if (!self->streams)
         return;
     buf_open(&uri, arena);
-    buf_printf(&uri, SCHEME "%s/", kind);
-    put_path(&uri, id);
+    uri_put(&uri, kind, id, NULL);
     streams_changed_of(self, uri.data, company);
 }

@@ -4,6 +4,7 @@
 #include <string.h>
 #include <strings.h>
 
+#include "actors/gateway/headers.h"
 #include "proto/json.h"
 #include "proto/mp.h"
 
@@ -189,13 +190,6 @@ static bool take_old_door(exchange_t *exchange, const char *id)
     return true;
 }
 
-static bool accepts(const char *accept, const char *type)
-{
-    if (!accept || strstr(accept, "*/*"))
-        return true;
-    return strcasestr(accept, type) != NULL;
-}
-
 void post_begin(gateway_t *self, http_request_t *request, const principal_t *principal,
                 const char *only, bool old_door)
 {
@@ -206,7 +200,8 @@ void post_begin(gateway_t *self, http_request_t *request, const principal_t *pri
                             "Content-Type must be application/json");
         return;
     }
-    bool json = accepts(accept, "application/json"), events = accepts(accept, "text/event-stream");
+    bool json = headers_accept(accept, "application/json");
+    bool events = headers_accept(accept, "text/event-stream");
     const char *session = old_door ? http_query(request, "sessionId") : NULL;
     if (!json && !events && !session) {
         gateway_reply_error(request, 406, MCP_LEGACY_TRANSPORT,
@@ -216,7 +211,7 @@ void post_begin(gateway_t *self, http_request_t *request, const principal_t *pri
     exchange_t *exchange = exchange_new(self, request, principal);
     exchange->only = only;
     exchange->events = !json || (old_door && accept && events);
-    exchange->streams = events && accept && strcasestr(accept, "text/event-stream");
+    exchange->streams = headers_accept_named(accept, "text/event-stream");
     if (!session && still_learning(self))
         read_body_soon(exchange);
     else if (!session || take_old_door(exchange, session))

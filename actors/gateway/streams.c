@@ -4,6 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "actors/gateway/headers.h"
 #include "proto/json.h"
 #include "proto/mp.h"
 
@@ -381,13 +382,12 @@ static void begin_sse(gateway_t *self, http_request_t *request, const principal_
 static replay_t *replay_find(const gateway_t *self, const char *session, const char *event,
                              int *number)
 {
-    const char *dash = strrchr(event, '-');
-    if (!dash)
+    size_t size;
+    if (!headers_event_id(event, &size, number))
         return NULL;
-    *number = atoi(dash + 1);
     for (replay_t *at = self->replays; at; at = at->next)
-        if (strlen(at->id) == (size_t)(dash - event) &&
-            !strncmp(at->id, event, (size_t)(dash - event)) && !strcmp(at->session, session))
+        if (strlen(at->id) == size && !strncmp(at->id, event, size) &&
+            !strcmp(at->session, session))
             return at;
     return NULL;
 }
