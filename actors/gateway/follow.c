@@ -4,6 +4,7 @@
  */
 #include "actors/gateway/parts.h"
 
+#include <stdlib.h>
 #include <string.h>
 
 #include "actors/gateway/args.h"
@@ -119,17 +120,24 @@ static err_t answer(pending_t *pending, call_t *call, const peer_answer_t *got)
 
 /* ---- What the run asks ---- */
 
-static bool can_ask(const pending_t *pending)
+static bool can_elicit(const pending_t *pending)
 {
     return pending->message.modern
                ? !pending->task && mcp_declares(&pending->message, "elicitation", NULL)
                : ask_can(pending->exchange, "elicitation/create");
 }
 
+static bool can_ask(const pending_t *pending, bytes_t run)
+{
+    return sampling_fits(pending, run_task_waiting(run)) || can_elicit(pending);
+}
+
 static err_t on_told(void *state, call_t *call, void *unused, const peer_answer_t *got, void *ctx)
 {
+    pending_t *pending = ctx;
     (void)unused;
-    (void)got; /* it went on meanwhile: as good */
+    (void)got;           /* it went on meanwhile: as good */
+    pending->rounds = 0; /* a run ends after its steps, however many ask */
     return wait_on(state, call, ctx);
 }
 
@@ -140,8 +148,11 @@ static err_t on_asked(void *state, call_t *call, void *unused, const peer_answer
     (void)unused;
     if (err_is(got->err))
         return pending_fail(pending, call, got->err);
-    if (!run_task_answer(pending, got->body, pending->run, &request))
+    if (!run_task_answer(pending, got->body, pending->run, &request)) {
+        if (pending->sampling || sampling_answered(pending)) /* a person may know better */
+            pending->unsampled = sampling_number(run_task_waiting(got->body));
         return wait_on(state, call, pending);
+    }
     pending->responses = (bytes_t){0};
     call_peer(call, &request, on_told, pending);
     return call_park(call);
@@ -161,12 +172,32 @@ static err_t tell(void *state, call_t *call, void *unused, void *ctx)
     return call_park(call);
 }
 
+/* What a modern client brings back: the run, whether its model was asked (+) or is not to be asked
+ * again (-) about a step, and which. */
+static const char *state_of(const pending_t *pending, bytes_t step)
+{
+    int64_t about = pending->sampling ? sampling_number(step) : pending->unsampled;
+    return arena_printf(pending->exchange->arena, "%s%c%lld", pending->run,
+                        pending->sampling ? '+' : '-', (long long)about);
+}
+
+static void take_state(pending_t *pending)
+{
+    size_t size = strcspn(pending->state, "+-");
+    pending->run = arena_strndup(pending->exchange->arena, pending->state, size);
+    pending->sampling = pending->state[size] == '+';
+    if (pending->state[size] == '-')
+        pending->unsampled = strtoll(pending->state + size + 1, NULL, 10);
+}
+
 static err_t ask(pending_t *pending, call_t *call, bytes_t run)
 {
     arena_t *arena = pending->exchange->arena;
-    const char *json = run_task_question(arena, run, pending->task);
-    bytes_t inputs;
+    bytes_t step = run_task_waiting(run), inputs;
     buf_t reply;
+    pending->sampling = sampling_fits(pending, step);
+    const char *json = pending->sampling ? sampling_question(pending, run, step)
+                                         : run_task_question(arena, run, pending->task);
     if (err_is(json_to_msgpack(arena, json, strlen(json), NULL, &inputs)))
         return pending_fail(pending, call, err_of(ERR_INTERNAL, "the run asks nonsense"));
     if (!pending->message.modern) {
@@ -178,7 +209,7 @@ static err_t ask(pending_t *pending, call_t *call, bytes_t run)
     mp_put_str(&reply, "inputs");
     mp_put_raw(&reply, inputs);
     mp_put_str(&reply, "state");
-    mp_put_str(&reply, pending->run);
+    mp_put_str(&reply, state_of(pending, step));
     return ask_modern(pending, call, buf_bytes(&reply));
 }
 
@@ -235,7 +266,7 @@ static err_t on_waited(void *state, call_t *call, void *unused, const peer_answe
     if (!err_is(got->err) && run_task_over(arena, got->body))
         return answer(pending, call, got);
     bool asks = !err_is(got->err) && run_task_asks(arena, got->body);
-    if (asks && can_ask(pending))
+    if (asks && can_ask(pending, got->body))
         return ask(pending, call, got->body);
     if (!pending->task && (asks || !time_left(self, pending)))
         return answer(pending, call, got);
@@ -302,7 +333,7 @@ static err_t on_begun(void *state, call_t *call, void *unused, const peer_answer
         call_off(pending);
         return pending_done(pending, call);
     }
-    bool asks = run_task_asks(arena, got->body) && can_ask(pending);
+    bool asks = run_task_asks(arena, got->body) && can_ask(pending, got->body);
     bool wait = waits_once(pending) || time_left(state, pending);
     if (!asks && (!wait || run_task_over(arena, got->body) || run_task_asks(arena, got->body)))
         return answer(pending, call, got);
@@ -314,7 +345,7 @@ err_t follow_tool(void *state, call_t *call, void *ctx)
     pending_t *pending = ctx;
     pending->call = call;
     if (pending->state) { /* the client comes again with its answer */
-        pending->run = pending->state;
+        take_state(pending);
         return tell(state, call, NULL, pending);
     }
     peer_call_t request = run_task_start(pending);

@@ -54,10 +54,12 @@
       "The pillar is on another machine: this replica forwards to it, and says so.")               \
     F(STR, key_file, opt(), 1, 4096,                                                               \
       "32 random bytes that sign sessions and tasks; absent: gateway.key beside the data.")        \
-    F(INT, session_ttl_s, opt(86400), 1, 2592000, "A session ends after this time.")              \
+    F(INT, session_ttl_s, opt(86400), 1, 2592000, "A session ends after this time.")               \
     F(INT, max_sessions, opt(10000), 1, 1000000,                                                   \
       "Sessions of which something is remembered: a log level, a subscription, an end.")           \
     F(INT, keep_answer_s, opt(300), 1, 86400, "How long an answer waits to be fetched.")           \
+    F(INT, sampling_tokens, opt(4096), 16, 1000000,                                                \
+      "What a client's model may say to a step of prose.")                                         \
     F(INT, keep_alive_ms, opt(15000), 1000, 600000, "Time between comments on a quiet stream.")
 RECORD_STRUCT(gateway_settings, gateway_settings_FIELDS)
 
@@ -119,7 +121,7 @@ typedef enum visitor { VISITOR_EXCHANGE, VISITOR_PROBE, VISITOR_STREAM, VISITOR_
 typedef struct session_claims {
     const char *id; /* NULL: no session */
     const char *version;
-    bool sampling, elicitation, roots;
+    bool sampling, sampling_tools, elicitation, roots;
 } session_claims_t;
 
 /* One HTTP request with JSON-RPC in it. `request` is NULL once it is answered or the client has
@@ -178,6 +180,8 @@ typedef struct pending {
     int64_t until_us;          /* how long it is waited for; -1: as the agent thinks */
     bool beginning;            /* the run is being submitted: its id is not known */
     bool called_off, owns_run; /* leaving calls it off */
+    bool sampling;             /* its model was asked */
+    int64_t unsampled;         /* the step that the client's model did not do; 0: none */
     int alone;
 } pending_t;
 
@@ -344,18 +348,34 @@ bool run_task_fits(const gateway_t *self, const char *tool);
 peer_call_t run_task_start(const pending_t *pending);
 bool run_task_over(arena_t *arena, bytes_t run);
 bool run_task_asks(arena_t *arena, bytes_t run);
+/* The step that somebody has to say something about; size 0: none. */
+bytes_t run_task_waiting(bytes_t run);
 /* {"step":{method, params}} as JSON; `task`: the sealed id, or NULL. */
 const char *run_task_question(arena_t *arena, bytes_t run, const char *task);
 /* Members of a task of the extension, behind others; of version 2025-11-25; and of what
  * tasks/result answers. `first`: it has only just begun. */
-void run_task_put(arena_t *arena, bytes_t run, const char *text, int64_t now_ms, bool first,
-                  buf_t *out);
+void run_task_put(const pending_t *pending, bytes_t run, const char *text, int64_t now_ms,
+                  bool first, buf_t *out);
 void run_task_put_legacy(arena_t *arena, bytes_t run, const char *task, int64_t now_ms, bool first,
                          buf_t *out);
 void run_task_put_result(arena_t *arena, bytes_t run, const char *text, const char *task,
                          buf_t *out);
 /* The call that says pending->responses to the step that waits. False: nothing to say. */
 bool run_task_answer(const pending_t *pending, bytes_t run, const char *id, peer_call_t *out);
+
+/* ---- sampling.c: prose done by the client's model ---- */
+
+/* Can this step that waits be done so by this client, which has not yet failed to? */
+bool sampling_fits(const pending_t *pending, bytes_t step);
+/* The same of a task, whose client is asked by tasks/get. */
+bool sampling_fits_task(const pending_t *pending, bytes_t step);
+/* As run_task_question. */
+const char *sampling_question(const pending_t *pending, bytes_t run, bytes_t step);
+/* Is pending->responses the answer of a model? */
+bool sampling_answered(const pending_t *pending);
+/* The call that says it to the step. False: it completes nothing. */
+bool sampling_answer(const pending_t *pending, bytes_t step, const char *id, peer_call_t *out);
+int64_t sampling_number(bytes_t step); /* its place, from 1 */
 
 /* ---- kept.c: what pillars keep, by their tools ---- */
 

@@ -107,8 +107,7 @@ bool run_task_asks(arena_t *arena, bytes_t run)
     return !strcmp(look_of(arena, run)->legacy, "input_required");
 }
 
-/* The step that somebody has to say something about; size 0: none. */
-static bytes_t waiting_step(bytes_t run)
+bytes_t run_task_waiting(bytes_t run)
 {
     bytes_t steps = mp_member(run, "steps"), step;
     for (uint32_t i = 0; steps.size && mp_at(steps, i, &step); i++)
@@ -125,7 +124,7 @@ static bool is_approval(bytes_t step)
 
 const char *run_task_question(arena_t *arena, bytes_t run, const char *task)
 {
-    bytes_t step = waiting_step(run);
+    bytes_t step = run_task_waiting(run);
     const char *why = mp_member_text(arena, run, "why"),
                *title = mp_member_text(arena, step, "title");
     buf_t out;
@@ -193,9 +192,10 @@ static void put_why(arena_t *arena, bytes_t run, buf_t *out)
     mcp_put_text(out, "statusMessage", why);
 }
 
-void run_task_put(arena_t *arena, bytes_t run, const char *text, int64_t now_ms, bool first,
-                  buf_t *out)
+void run_task_put(const pending_t *pending, bytes_t run, const char *text, int64_t now_ms,
+                  bool first, buf_t *out)
 {
+    arena_t *arena = pending->exchange->arena;
     const look_t *look = look_of(arena, run);
     buf_printf(out, ",\"status\":\"%s\",", first ? "working" : look->extension);
     put_times(arena, run, first, now_ms, out);
@@ -206,8 +206,11 @@ void run_task_put(arena_t *arena, bytes_t run, const char *text, int64_t now_ms,
         put_result(arena, run, text, out);
         buf_puts(out, "}");
     }
+    bytes_t step = run_task_waiting(run);
     if (!first && run_task_asks(arena, run))
-        buf_printf(out, ",\"inputRequests\":%s", run_task_question(arena, run, NULL));
+        buf_printf(out, ",\"inputRequests\":%s",
+                   sampling_fits_task(pending, step) ? sampling_question(pending, run, step)
+                                                     : run_task_question(arena, run, NULL));
 }
 
 void run_task_put_legacy(arena_t *arena, bytes_t run, const char *task, int64_t now_ms, bool first,
@@ -235,12 +238,16 @@ bool run_task_answer(const pending_t *pending, bytes_t run, const char *id, peer
 {
     arena_t *arena = pending->exchange->arena;
     bytes_t answer = mp_member(pending->responses, "step"), content = mp_member(answer, "content");
-    bytes_t step = waiting_step(run);
+    bytes_t step = run_task_waiting(run);
     bool accepted = mp_equals(mp_member(answer, "action"), "accept");
     const char *note = mp_member_text(arena, content, "note"),
                *result = mp_member_text(arena, content, "result");
     if (!answer.size || !step.size)
         return false;
+    bool model = pending->sampling || sampling_answered(pending) ||
+                 (sampling_fits_task(pending, step) && !mp_member(answer, "action").size);
+    if (model)
+        return sampling_answer(pending, step, id, out);
     if (is_approval(step) && accepted && mp_member_true(content, "approve")) {
         *out = pending_request(pending, "agent", "approve",
                                pending_args(pending, "id", id, "note", note));

@@ -89,7 +89,8 @@ const char *session_new(gateway_t *self, arena_t *arena, const principal_t *prin
     mp_put_str(&out, version);
     mp_put_int(&out, (declares(capabilities, "sampling") ? 1 : 0) |
                          (declares(capabilities, "elicitation") ? 2 : 0) |
-                         (declares(capabilities, "roots") ? 4 : 0));
+                         (declares(capabilities, "roots") ? 4 : 0) |
+                         (declares(mp_member(capabilities, "sampling"), "tools") ? 8 : 0));
     mp_put_int(&out, actor_wall_ms(self->actor));
     mp_put_uint(&out, self->salt);
     mp_put_uint(&out, self->next_number++);
@@ -118,6 +119,7 @@ static bool read_claims(gateway_t *self, arena_t *arena, const char *principal, 
     out->sampling = bits & 1;
     out->elicitation = bits & 2;
     out->roots = bits & 4;
+    out->sampling_tools = bits & 8;
     int64_t age = actor_wall_ms(self->actor) - issued;
     const session_t *session = session_find(self, id);
     return age < self->settings->session_ttl_s * 1000 && !(session && session->ended);

@@ -63,7 +63,7 @@ static err_t on_begun(void *state, call_t *call, void *unused, const peer_answer
     if (pending->message.modern) {
         mcp_open_result_of(&out, &pending->message, AGENCY_VERSION, "task");
         buf_printf(&out, ",\"taskId\":\"%s\"", task);
-        run_task_put(arena, got->body, NULL, call_now_ms(call), true, &out);
+        run_task_put(pending, got->body, NULL, call_now_ms(call), true, &out);
     } else {
         mcp_open_result(&out, &pending->message, AGENCY_VERSION);
         buf_puts(&out, "\"task\":{");
@@ -164,7 +164,7 @@ static err_t answer_task(pending_t *pending, call_t *call, const peer_answer_t *
     if (pending->message.modern) {
         buf_puts(&out, ",");
         mcp_put_text(&out, "taskId", pending->task);
-        run_task_put(arena, got->body, got->text, call_now_ms(call), false, &out);
+        run_task_put(pending, got->body, got->text, call_now_ms(call), false, &out);
     } else {
         run_task_put_legacy(arena, got->body, pending->task, call_now_ms(call), false, &out);
     }
@@ -220,8 +220,15 @@ static err_t on_run(void *state, call_t *call, void *unused, const peer_answer_t
     bytes_t run = {arena_copy(arena, got->body.data, got->body.size), got->body.size};
     if (!strcmp(pending->message.method, "tasks/cancel"))
         return cancel_run(pending, call, run);
-    if (!run_task_answer(pending, run, pending->run, &request))
-        return answer_empty(pending, call);
+    if (!run_task_answer(pending, run, pending->run, &request)) {
+        if (!sampling_answered(pending))
+            return answer_empty(pending, call);
+        return pending_refuse(
+            pending, call,
+            mcp_refuse(&pending->message, 200, MCP_PARAMS,
+                       "this answer completes no step: it was cut off, or says that it cannot be "
+                       "done, or does not call complete_step; step_complete and step_fail do"));
+    }
     call_peer(call, &request, on_run_told, pending);
     return call_park(call);
 }
