@@ -538,6 +538,81 @@ START_TEST(what_json_cannot_say_is_refused)
 }
 END_TEST
 
+/* Each with a word of the sentence that says what to change. */
+START_TEST(every_tool_refuses_what_it_cannot_use)
+{
+    static const struct {
+        const char *method, *args, *part;
+    } rows[] = {
+        {"brain_query", "{}", "query"},
+        {"brain_query", "{'query': null}", "query"},
+        {"brain_query", "{'query': ['x']}", "query"},
+        {"brain_query", "{'query': 'x', 'limit': 1.5}", "limit"},
+        {"brain_query", "{'query': 'x', 'limit': 'many'}", "limit"},
+        {"brain_query", "{'query': 'x', 'format': 'xml'}", "format"},
+        {"brain_query", "{'query': 'x', 'recency_weight': -1}", "recency_weight"},
+        {"brain_query", "{'query': 'x', 'half_life_days': 0}", "half_life_days"},
+        {"brain_query", "{'query': 'x', 'filter': {'a': {'gt': 1, 'nearly': 2}}}", "nearly"},
+        {"brain_query", "{'query': 'x', 'filter': {'a': {'exists': 1}}}", "exists"},
+        {"brain_query", "{'query': 'x', 'filter': 'n=1'}", ""},
+        {"brain_query", "{'query': 'x', 'since': 5, 'until': 5}", "since must be before until"},
+        {"brain_query", "{'query': 'x', 'explain': 'yes'}", "explain"},
+        {"brain_query", "{'query': 'x', 'company': ''}", "company"},
+        {"brain_query", "{'query': 'x', 'company': 'a/../b'}", "company"},
+        {"brain_get", "{'id': ''}", "id"},
+        {"brain_get", "{'id': 7}", "id"},
+        {"brain_list", "{'cursor': 'x'}", "cursor"},
+        {"brain_list", "{'limit': 1000000000}", "limit"},
+        {"brain_store", "{'taskId': 't', 'request': 'r', 'solution': 's', 'id': ''}", "id"},
+        {"brain_store", "{'taskId': 't', 'request': 'r', 'solution': 's', 'tokens': 'x'}",
+         "tokens"},
+        {"brain_store", "{'taskId': 't', 'request': 'r', 'solution': 's', 'timestamp': 'then'}",
+         "timestamp"},
+        {"brain_store", "{'taskId': 't', 'request': 'r', 'solution': 's', 'artifacts': '[1'}",
+         "artifacts"},
+        {"brain_update_graph", "{'operation': 'add_edge', 'args': {'from': 'a', 'to': 'b'}}",
+         "relation"},
+        {"brain_update_graph",
+         "{'operation': 'add_edge', 'args': {'from': 'a', 'to': 'b', "
+         "'relation': 'r', 'weight': 1}}",
+         "weight"},
+        {"brain_update_graph", "{'operation': 'add_node', 'args': '{\\'id\\':'}", ""},
+        {"brain_query_graph", "{'query': 'x', 'limit': 0}", "limit"},
+        {"graph_neighbors", "{'id': 'a', 'depth': 0}", "depth"},
+        {"graph_neighbors", "{'id': 'a', 'depth': 1000000000}", "depth"},
+        {"graph_path", "{'from': 'a'}", "to"},
+        {"recall_delegation_patterns", "{'task_type': ''}", "task_type"},
+        {"recall_delegation_patterns", "{'task_type': 'x', 'since': 9, 'until': 1}", "since"},
+        {"log_experience",
+         "{'taskId': 't', 'task_type': 'x', 'agent_used': 'a', 'outcome': '', "
+         "'summary': ''}",
+         "outcome"},
+        {"brain_forget", "{}", "everything"},
+        {"brain_forget", "{'everything': true, 'type': 'x'}", "everything"},
+        {"brain_forget", "{'filter': {'a': {'about': 1}}}", "about"},
+        {"brain_forget", "{'since': 9, 'until': 1}", "since"},
+        {"brain_export", "{'cursor': 'zz'}", "cursor"},
+        {"brain_export", "{'limit': -1}", "limit"},
+        {"brain_maintenance", "{'action': 'polish'}", "rebuild_indices"},
+        {"brain_maintenance", "{'action': 'vacuum', 'company': 'nobody'}", "no memory"},
+        {"brain_configure", "{'language': 'klingon'}", "there are"},
+        {"brain_configure", "{'keep_days': {'a': 'b'}}", "keep_days"},
+    };
+    house_t house;
+    open_house(&house);
+    for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
+        client_reply_t reply = ask(&house, rows[i].method, rows[i].args);
+        ck_assert_msg(err_is(reply.err), "%s %s was taken", rows[i].method, rows[i].args);
+        ck_assert_msg(reply.err.code != ERR_INTERNAL && reply.err.code != ERR_CORRUPT &&
+                          reply.err.code != ERR_IO,
+                      "%s %s: %s", rows[i].method, rows[i].args, err_what(reply.err));
+        ck_assert_msg(strstr(err_what(reply.err), rows[i].part) != NULL, "no '%s' for %s %s: %s",
+                      rows[i].part, rows[i].method, rows[i].args, err_what(reply.err));
+    }
+    close_house(&house);
+}
+END_TEST
+
 START_TEST(a_company_has_its_most_memories)
 {
     static const char *const settings[] = {"brain.memories_max=3", NULL};
@@ -1220,6 +1295,7 @@ int main(void)
     tcase_add_test(tcase, answers_have_the_old_form_too);
     tcase_add_test(tcase, bad_input_is_refused_clearly);
     tcase_add_test(tcase, what_json_cannot_say_is_refused);
+    tcase_add_test(tcase, every_tool_refuses_what_it_cannot_use);
     tcase_add_test(tcase, a_company_has_its_most_memories);
     tcase_add_test(tcase, companies_do_not_meet);
     tcase_add_test(tcase, indexes_come_and_go);

@@ -1,12 +1,15 @@
 /* Companies are apart, whatever is asked: secrets are planted in the texts, names, ids, metadata
  * and graph of several companies, then somebody of another one calls every method of the agent and
  * the brain with hostile names, known ids and random arguments made from the methods' own schemas.
- * No secret may come back in an answer, an error or a log.
+ * No secret may come back in an answer, an error, a metric, a log, or an event that is not of the
+ * company whose secret it is.
  *
  * AGENCY_ISOLATION_SEED and AGENCY_ISOLATION_ROUNDS (60) repeat or lengthen a run.
  * ctest timeout: 300 */
 #include <check.h>
 #include <inttypes.h>
+#include <pthread.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -60,6 +63,10 @@ static void plant(const char *company)
     keep("brain", "brain_update_graph", company,
          "{'operation':'add_edge','args':{'from':'known-node','to':'" SECRET
          "-node','relation':'" SECRET "'}}");
+    keep("brain", "brain_configure", company, "{'keep_days':{'" SECRET "':3000}}");
+    keep("brain", "brain_store", company,
+         "{'taskId':'t','request':'once','solution':'" SECRET "','thread':'known-thread','dedupe':"
+         "true}");
     keep("brain", "log_experience", company,
          "{'taskId':'known-task','task_type':'known','agent_used':'" SECRET
          "','outcome':'success','summary':'" SECRET "'}");
@@ -96,7 +103,17 @@ static const char *const words[] = {"known-1",
                                     "victim-0/known-1",
                                     "a' OR '1'='1",
                                     "0",
-                                    "../../agent/victim-0"};
+                                    "../../agent/victim-0",
+                                    "..",
+                                    "victim-0\xc0\xaf",
+                                    "\xe2\x80\xaevictim-0",
+                                    "known-1' OR company='victim-0",
+                                    "@2024",
+                                    "n00",
+                                    "N00",
+                                    "m",
+                                    "german",
+                                    "1970-01-01"};
 
 static const char *any_word(void)
 {
@@ -215,12 +232,63 @@ static void attack_all(const char *peer)
     }
     attack(peer, ask.method, (bytes_t){0});
     attack(peer, arena_printf(house.arena, "%s.stats", peer), (bytes_t){0});
+    attack(peer, arena_printf(house.arena, "%s.metrics", peer), (bytes_t){0});
     arena_destroy(&house.arena);
     house.arena = arena;
 }
 
+/* ---- Whoever hears everything ---- */
+
+typedef struct ear {
+    const char *peer;
+    client_t *client;
+    pthread_t thread;
+    atomic_bool stop;
+    atomic_int heard, leaked;
+} ear_t;
+
+static bool on_event(void *ctx, const char *topic, const header_t *header, bytes_t body)
+{
+    ear_t *ear = ctx;
+    bytes_t company;
+    bool theirs = header->company && strncmp(header->company, "victim-", 7) == 0;
+    arena_t *arena = arena_new();
+
+    if (mp_get(body, "company", &company))
+        theirs = strncmp(mp_text(arena, company), "victim-", 7) == 0;
+    atomic_fetch_add(&ear->heard, 1);
+    if (!theirs && (leaks(body) || strstr(topic, SECRET)))
+        atomic_fetch_add(&ear->leaked, 1);
+    arena_destroy(&arena);
+    return !atomic_load(&ear->stop);
+}
+
+static void *listen_on(void *ctx)
+{
+    ear_t *ear = ctx;
+
+    while (!atomic_load(&ear->stop))
+        (void)client_tap(ear->client, ear->peer, "", 200, on_event, ear);
+    return NULL;
+}
+
+static void ear_open(ear_t *ear, const char *peer)
+{
+    *ear = (ear_t){.peer = peer, .client = house_client(&house)};
+    ck_assert_int_eq(pthread_create(&ear->thread, NULL, listen_on, ear), 0);
+}
+
+static void ear_close(ear_t *ear)
+{
+    atomic_store(&ear->stop, true);
+    pthread_join(ear->thread, NULL);
+    client_close(&ear->client);
+    ck_assert_msg(!atomic_load(&ear->leaked), "an event of %s tells a secret", ear->peer);
+}
+
 START_TEST(no_secret_leaves_its_company)
 {
+    ear_t ears[2];
     const char *text = getenv("AGENCY_ISOLATION_ROUNDS");
     int rounds = text ? atoi(text) : 60;
     char log[64];
@@ -233,11 +301,18 @@ START_TEST(no_secret_leaves_its_company)
     house_start(&house, &agent_actor);
     for (int i = 0; i < VICTIMS; i++)
         plant(arena_printf(house.arena, "victim-%d", i));
+    ear_open(&ears[0], "brain");
+    ear_open(&ears[1], "agent");
     for (int round = 0; round < rounds; round++) {
         attack_all("brain");
         attack_all("agent");
     }
-    printf("isolation: %d calls, %d answered without an error\n", calls, answered);
+    int heard = atomic_load(&ears[0].heard) + atomic_load(&ears[1].heard);
+    ear_close(&ears[0]);
+    ear_close(&ears[1]);
+    printf("isolation: %d calls, %d answered without an error, %d events\n", calls, answered,
+           heard);
+    ck_assert_int_gt(heard, 0);
     ck_assert_int_gt(answered, calls / 20); /* it did get through to the methods */
     /* Nothing was lost by it either. */
     client_call_t look = {

@@ -223,6 +223,8 @@ err_t experience_patterns(brain_t *self, call_t *call, const char *company, cons
 
     (void)self;
     *out = (patterns_t){0};
+    if (since >= until)
+        return err_of(ERR_ARGUMENT, "since must be before until");
     if (err.code == ERR_NOT_FOUND)
         return err_ok();
     if (!err_is(err))

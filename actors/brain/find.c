@@ -552,6 +552,8 @@ err_t memory_find(brain_t *self, call_t *call, const char *company, const memory
     search_t search = {.self = self, .call = call, .arena = call_arena(call), .query = query};
 
     *out = (memory_list_t){0};
+    if (query->has_since && query->has_until && query->since >= query->until)
+        return err_of(ERR_ARGUMENT, "since must be before until");
     if (query->filter.size) {
         err_t bad = filter_check(query->filter, search.arena);
         if (err_is(bad))

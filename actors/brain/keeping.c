@@ -304,6 +304,8 @@ static err_t brain_forget(brain_t *self, call_t *call, const brain_forget_args_t
     if (narrowed == args->everything)
         return err_of(ERR_ARGUMENT, narrowed ? "everything leaves no room for other conditions"
                                              : "say what to forget, or everything");
+    if (args->has_since && args->has_until && args->since >= args->until)
+        return err_of(ERR_ARGUMENT, "since must be before until");
     if (args->filter.size) {
         err_t err = filter_check(args->filter, call_arena(call));
         if (err_is(err))
