@@ -133,14 +133,6 @@ err_t transfer_out(brain_t *self, call_t *call, const char *company, const char 
 
 /* ---- import ---- */
 
-/* A line as it comes in: any of the three, told by kind. */
-typedef struct imported {
-    int kind;
-    episode_t episode;
-    graph_node_t node;
-    graph_edge_t edge;
-} imported_t;
-
 static err_t without_kind(arena_t *arena, bytes_t map, bytes_t *out)
 {
     mp_reader_t reader = mp_reader(map);
@@ -168,7 +160,7 @@ static err_t without_kind(arena_t *arena, bytes_t map, bytes_t *out)
     return err_ok();
 }
 
-static err_t read_line(arena_t *arena, const char *text, size_t size, imported_t *out)
+err_t transfer_read_line(arena_t *arena, const char *text, size_t size, transfer_line_t *out)
 {
     bytes_t map, kind, rest;
     mp_type_t type;
@@ -227,7 +219,7 @@ static err_t put_experience(brain_t *self, call_t *call, const char *company,
     return experience_put(self, call, company, episode, &experience);
 }
 
-static err_t put_imported(brain_t *self, call_t *call, const char *company, imported_t *in)
+static err_t put_imported(brain_t *self, call_t *call, const char *company, transfer_line_t *in)
 {
     bool replaced;
 
@@ -261,10 +253,10 @@ err_t transfer_in(brain_t *self, call_t *call, const char *company, const char *
 
     for (const char *at = lines; *at;) {
         size_t size = strcspn(at, "\n");
-        imported_t in;
+        transfer_line_t in;
         number++;
         if (strspn(at, " \t\r") < size) {
-            err_t err = read_line(arena, at, size, &in);
+            err_t err = transfer_read_line(arena, at, size, &in);
             if (err_is(err)) {
                 add_fault(arena, faults, number, err);
             } else {

@@ -3,6 +3,7 @@
 #ifndef ACTORS_BRAIN_TRANSFER_H
 #define ACTORS_BRAIN_TRANSFER_H
 
+#include "actors/brain/graph.h"
 #include "actors/brain/memory.h"
 
 /* Lines of JSON, one a memory, node or edge, in the order of a cursor; "" begins, NULL: the end. A
@@ -20,5 +21,16 @@ extern const record_t import_fault_record;
  * be read is skipped and reported. Other errors (FULL, QUOTA) end it with nothing imported. */
 err_t transfer_in(brain_t *self, call_t *call, const char *company, const char *lines,
                   int64_t *imported, import_fault_list_t *faults);
+
+/* A line as it comes in, in the arena. */
+typedef struct transfer_line {
+    int kind; /* 0 memory, 1 node, 2 edge: which of these is filled in */
+    episode_t episode;
+    graph_node_t node;
+    graph_edge_t edge;
+} transfer_line_t;
+
+/* ERR_PARSE, ERR_ARGUMENT. Thread: pure. */
+err_t transfer_read_line(arena_t *arena, const char *text, size_t size, transfer_line_t *out);
 
 #endif
