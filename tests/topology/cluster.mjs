@@ -21,6 +21,8 @@ export async function until(what, ask, enough = Boolean, ms = 60000) {
   }
 }
 
+const hookOf = (object) => object.metadata.annotations?.["helm.sh/hook"] ?? "";
+
 export class Cluster {
   static async open() {
     const cluster = new Cluster();
@@ -55,12 +57,8 @@ export class Cluster {
 
   // As `helm install` and the controllers do. Resolves when all pods are ready.
   async install(objects) {
-    const isHook = (o) => o.metadata.annotations?.["helm.sh/hook"];
-    const hooks = objects.filter((o) => /pre-install/.test(isHook(o)));
-    this.objects.push(...hooks.filter((o) => o.kind !== "Job"));
-    for (const job of hooks.filter((o) => o.kind === "Job")) await this.runJob(job);
-    this.objects = this.objects.filter((o) => !hooks.includes(o)); // hook-succeeded
-    this.objects.push(...objects.filter((o) => !isHook(o)));
+    await this.hooks(objects, /pre-install/);
+    this.objects.push(...objects.filter((o) => !hookOf(o)));
     const sets = objects.filter((o) => o.kind === "StatefulSet").map((object) => {
       const set = { object, key: `${object.metadata.namespace}/${object.metadata.name}`, pods: new Map(), replicas: 0 };
       this.sets.set(set.key, set);
@@ -70,15 +68,24 @@ export class Cluster {
     await Promise.all(sets.map((set) => this.settled(set)));
   }
 
-  async runJob(job) {
-    const pod = new Pod(this, { name: job.metadata.name, namespace: job.metadata.namespace, labels: job.spec.template.metadata.labels, spec: job.spec.template.spec });
-    this.jobs.push(pod);
-    await pod.start();
-    await Promise.all(pod.lives);
-    this.jobs.splice(this.jobs.indexOf(pod), 1);
-    pod.destroy();
+  // Runs the hooks of an event to their end; policy hook-succeeded. Resolves to what their pods said.
+  async hooks(objects, event) {
+    const hooks = objects.filter((o) => event.test(hookOf(o))), said = [];
+    this.objects.push(...hooks.filter((o) => !/^(Job|Pod)$/.test(o.kind)));
+    for (const hook of hooks.filter((o) => o.kind === "Job" || o.kind === "Pod")) {
+      const { metadata, spec } = hook.spec.template ?? hook;
+      const pod = new Pod(this, { name: hook.metadata.name, namespace: hook.metadata.namespace, labels: metadata.labels, spec });
+      this.jobs.push(pod);
+      await pod.start();
+      await Promise.all(pod.lives);
+      this.jobs.splice(this.jobs.indexOf(pod), 1);
+      pod.destroy();
+      said.push(pod.containers.map((at) => at.log).join(""));
+      if (pod.containers.some((at) => at.exit !== 0)) throw new Error(`the hook ${hook.metadata.name} failed: ${pod.logs()}`);
+    }
+    this.objects = this.objects.filter((o) => !hooks.includes(o));
     this.podsChanged();
-    if (pod.containers.some((at) => at.exit !== 0)) throw new Error(`the Job ${job.metadata.name} failed: ${pod.logs()}`);
+    return said;
   }
 
   // ---- StatefulSets, podManagementPolicy Parallel ----

@@ -27,7 +27,7 @@ while [ "$1" != -- ]; do
 done
 shift
 mount -t proc proc "$root/proc"
-mount --bind /dev "$root/dev"
+mount --rbind /dev "$root/dev"
 mount -o remount,bind,ro "$root"
 if [ -n "$user" ]; then set -- "--userspec=$user" "$root" "$@"; else set -- "$root" "$@"; fi
 exec env PATH="$path" /usr/bin/setpriv --no-new-privs /usr/sbin/chroot "$@"`;

@@ -15,6 +15,7 @@ export class Network {
   constructor() {
     this.count = 1;
     this.pods = new Map(); // address → pod
+    this.numbers = new Map();
     this.pauses = [];
     if (!isolated) return;
     ip("link", "set", "lo", "up");
@@ -23,8 +24,11 @@ export class Network {
     run("sh", ["-c", "echo 1 >/proc/sys/net/ipv4/ip_forward"]);
   }
 
-  freeAddress() {
-    const number = ++this.count;
+  // A new address for each pod, as in a cluster. Loopback addresses stand in the environment of other
+  // pods in place of names, so there a pod of the same name gets the same one.
+  freeAddress({ namespace, name }) {
+    const key = `${namespace}/${name}`, number = (!isolated && this.numbers.get(key)) || ++this.count;
+    this.numbers.set(key, number);
     return `${isolated ? 10 : 127}.88.${number >> 8}.${number & 255}`;
   }
 

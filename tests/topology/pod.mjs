@@ -24,7 +24,7 @@ export class Pod {
   // cluster gives image, network, dir, claims, secret(), token(), hostsChanged() and names().
   constructor(cluster, { name, namespace, labels, spec }) {
     Object.assign(this, { cluster, name, namespace, labels, spec });
-    this.address = cluster.network.freeAddress();
+    this.address = cluster.network.freeAddress(this);
     this.containers = [];
     this.killed = []; // containers that had to be killed at the end of the grace period
     this.failedProbes = [];

@@ -85,6 +85,16 @@ after(async () => {
   await cluster.close();
 });
 
+test("the release: helm test succeeds, and an upgrade keeps the keys", async () => {
+  for (const company of [acme, beta]) await cluster.hooks(company.objects, /^test$/);
+  const keys = () => Object.entries(cluster.secret("acme", "house-curve")).map(([name, key]) => `${name}: ${key}`);
+  const before = keys();
+  assert.equal(new Set(before).size, 4);
+  assert.match((await cluster.hooks(acme.objects, /pre-upgrade/)).join(), /is there and stays/);
+  assert.deepEqual(keys(), before);
+  assert.ok(!cluster.objects.some((o) => o.metadata.name === "house-keygen"), "its account and rights are gone");
+});
+
 // ---- (a) ----
 
 test("tenants: no tool of one company shows, changes or takes anything of the other", async () => {
@@ -163,7 +173,7 @@ async function writeWhile(write, during) {
   return { acknowledged, begun: next };
 }
 
-test("kill -9 of each container with writes in flight: what was acknowledged is there", async () => {
+test("kill -9 of each container with writes in flight, then pods that are replaced: what was acknowledged is there", async () => {
   const unless = (answer, kept) => (answer.error ? null : kept(answer));
   const cases = [
     { pod: "agent-0", container: "agent", port: 3000,
@@ -189,19 +199,31 @@ test("kill -9 of each container with writes in flight: what was acknowledged is 
         await acme.done("scale_policy_set", { reset: true });
       } },
   ];
+  const kept = [];
   for (const { pod, container: name, port, write, check } of cases) {
     const at = acme.pod(pod), container = at.container(name);
-    const { acknowledged, begun } = await writeWhile(write, async (kept) => {
-      await until(`${name} has kept something`, () => kept.length > 10);
-      const { restarts } = container, before_ = kept.length;
+    const { acknowledged, begun } = await writeWhile(write, async (promised) => {
+      await until(`${name} has kept something`, () => promised.length > 10);
+      const { restarts } = container, first = promised.length;
       container.kill("SIGKILL");
       await until(`${name} lives again`, () => container.restarts > restarts && at.ready);
-      if (name !== "swarm") await until(`${name} keeps again`, () => kept.length > before_ + 10);
+      if (name !== "swarm") await until(`${name} keeps again`, () => promised.length > first + 10);
     });
     assert.ok(acknowledged.length > 10 && container.restarts > 0, port);
     await until("it answers", () => acme.call("queue_stats"), ({ error }) => !error);
     await check(acknowledged, begun);
+    if (name !== "elastic-swarm") kept.push(() => check(acknowledged.slice(0, 20), begun));
   }
+  // The pods themselves go, in order, and others take over their claims.
+  const sets = ["house-agent", "house-brain"].map((name) => cluster.sets.get(`acme/${name}`));
+  const old = sets.map((set) => set.pods.get(0));
+  await Promise.all(sets.map((set, i) => cluster.end(set, 0, old[i])));
+  await Promise.all(sets.map((set) => cluster.settled(set)));
+  for (const [i, set] of sets.entries()) {
+    assert.notEqual(set.pods.get(0), old[i]);
+    assert.deepEqual(old[i].killed, []);
+  }
+  for (const look of kept) await look();
 });
 
 // ---- (c) ----
