@@ -3,6 +3,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "actors/gateway/catalogue.h"
 #include "actors/gateway/mcp.h"
 #include "proto/json.h"
 
@@ -109,6 +110,57 @@ START_TEST(ids_come_back_as_they_were)
 }
 END_TEST
 
+/* ---- The catalogue: when a list that was given is no longer right ---- */
+
+static bytes_t description(arena_t *arena, const char *tool, bool may_be_long)
+{
+    bytes_t value;
+    const char *json =
+        arena_printf(arena,
+                     "{\"methods\":[{\"name\":\"%s\",\"doc\":\"d\",\"tool\":true,\"may_be_long\":%"
+                     "s,\"input\":{},"
+                     "\"output\":{}},{\"name\":\"inner\",\"doc\":\"d\",\"tool\":false}]}",
+                     tool, may_be_long ? "true" : "false");
+    ck_assert_int_eq(json_to_msgpack(arena, json, strlen(json), NULL, &value).code, ERR_OK);
+    return value;
+}
+
+static bool all(const void *ctx, const char *pillar)
+{
+    return !ctx || !strcmp(ctx, pillar);
+}
+
+START_TEST(the_list_of_tools_changes_only_when_it_does)
+{
+    static const char *const pillars[] = {"one", "two"};
+    arena_t *arena = arena_new();
+    catalogue_t *catalogue = catalogue_new(pillars, 2);
+    ck_assert(!catalogue_learn(catalogue, "one", description(arena, "a", false)));
+    ck_assert(!catalogue_complete(catalogue));
+    ck_assert_ptr_nonnull(strstr(catalogue_json(catalogue), "\"a\""));
+    /* A pillar that comes after the list was given; the same once more; another tool. */
+    ck_assert(catalogue_learn(catalogue, "two", description(arena, "b", false)));
+    ck_assert(!catalogue_learn(catalogue, "two", description(arena, "b", false)));
+    const char *before = arena_strdup(arena, catalogue_json(catalogue));
+    ck_assert(catalogue_learn(catalogue, "two", description(arena, "c", true)));
+    ck_assert(catalogue_is_long(catalogue, "c") && !catalogue_is_long(catalogue, "a"));
+    ck_assert_ptr_nonnull(strstr(catalogue_json(catalogue), "taskSupport"));
+    ck_assert_ptr_null(catalogue_find(catalogue, "b", NULL));
+    ck_assert_ptr_null(catalogue_find(catalogue, "inner", NULL));
+    /* One that stays away, and comes back: the list is the same as before, byte by byte. */
+    ck_assert(catalogue_learn(catalogue, "two", description(arena, "b", false)));
+    ck_assert(catalogue_forget(catalogue, "two") && !catalogue_forget(catalogue, "two"));
+    ck_assert_ptr_null(strstr(catalogue_json(catalogue), "\"b\""));
+    ck_assert(!catalogue_knows(catalogue, "two"));
+    ck_assert(catalogue_learn(catalogue, "two", description(arena, "b", false)));
+    ck_assert_str_eq(before, catalogue_json(catalogue));
+    ck_assert_str_eq(before, catalogue_json_of(catalogue, all, NULL, arena));
+    ck_assert_ptr_null(strstr(catalogue_json_of(catalogue, all, "one", arena), "\"b\""));
+    catalogue_destroy(&catalogue);
+    arena_destroy(&arena);
+}
+END_TEST
+
 int main(void)
 {
     Suite *suite = suite_create("mcp");
@@ -116,6 +168,7 @@ int main(void)
     tcase_add_loop_test(tcase, each_message_is_read_as_the_specification_says, 0,
                         (int)(sizeof(rows) / sizeof(rows[0])));
     tcase_add_test(tcase, ids_come_back_as_they_were);
+    tcase_add_test(tcase, the_list_of_tools_changes_only_when_it_does);
     suite_add_tcase(suite, tcase);
     SRunner *runner = srunner_create(suite);
     srunner_run_all(runner, CK_ENV);

@@ -442,6 +442,7 @@ static err_t tell_progress(void *self, call_t *call, void *reply, void *ctx)
     (void)self;
     (void)reply;
     call_progress(call, (double)telling->done, (double)telling->total, telling->words);
+    call_note(call, "info", telling->words);
     return call_park(call);
 }
 

@@ -57,6 +57,8 @@
     F(INT, session_ttl_s, opt(86400), 1, 2592000, "A session ends after this time.")               \
     F(INT, max_sessions, opt(10000), 1, 1000000,                                                   \
       "Sessions of which something is remembered: a log level, a subscription, an end.")           \
+    F(INT, max_streams, opt(1500), 1, 100000,                                                      \
+      "Streams that stay open at once (GET, subscriptions); one more is refused.")                 \
     F(INT, keep_answer_s, opt(300), 1, 86400, "How long an answer waits to be fetched.")           \
     F(INT, sampling_tokens, opt(4096), 16, 1000000,                                                \
       "What a client's model may say to a step of prose.")                                         \
@@ -100,7 +102,8 @@ typedef struct gateway {
     bool flush_armed;
     bool began; /* the pillar has answered once */
     seal_t seal;
-    stream_t *streams;   /* open ones */
+    stream_t *streams; /* open ones */
+    int64_t stream_count;
     session_t *sessions; /* latest first; only those with something to remember */
     size_t session_count;
     replay_t *replays;          /* answers that can be fetched later */

@@ -305,6 +305,7 @@ static stream_t *stream_new(gateway_t *self, http_request_t *request, stream_kin
     if (self->streams)
         self->streams->prev = stream;
     self->streams = stream;
+    self->stream_count++;
     http_set_header(request, "Cache-Control", "no-cache");
     http_set_header(request, "X-Accel-Buffering", "no");
     http_stream_start(request, 200, "text/event-stream");
@@ -315,6 +316,7 @@ static stream_t *stream_new(gateway_t *self, http_request_t *request, stream_kin
 static void stream_free(stream_t *stream)
 {
     gateway_t *self = stream->gateway;
+    self->stream_count--;
     if (stream->replay)
         stream->replay->stream = NULL;
     if (stream->prev)
@@ -415,8 +417,24 @@ static void carry_on(stream_t *stream, replay_t *replay, int after)
     replay->stream = stream;
 }
 
+static bool too_many(const gateway_t *self, mcp_refusal_t *refusal)
+{
+    if (self->stream_count < self->settings->max_streams)
+        return false;
+    *refusal = (mcp_refusal_t){.status = 503,
+                               .code = MCP_LEGACY_TRANSPORT,
+                               .text = "as many streams are open as gateway.max_streams allows: "
+                                       "close one, or try again later"};
+    return true;
+}
+
 void stream_get(gateway_t *self, http_request_t *request, const principal_t *principal, bool old)
 {
+    mcp_refusal_t full;
+    if (too_many(self, &full)) {
+        refuse_get(request, &full);
+        return;
+    }
     if (old) {
         begin_sse(self, request, principal);
         return;
@@ -535,6 +553,11 @@ mcp_refusal_t stream_listen(exchange_t *exchange, const mcp_message_t *message)
                                .id = message->id,
                                .text = "params.notifications must say what to send, e.g. "
                                        "{\"toolsListChanged\":true}"};
+    mcp_refusal_t full;
+    if (too_many(self, &full)) {
+        full.id = message->id;
+        return full;
+    }
     http_request_t *request = exchange->request;
     exchange->request = NULL; /* the stream answers it */
     stream_t *stream = stream_new(self, request, STREAM_LISTEN);

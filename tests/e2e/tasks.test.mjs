@@ -6,7 +6,7 @@ import { readFile, rm, access } from 'node:fs/promises';
 import { join } from 'node:path';
 import { Client } from '@modelcontextprotocol/sdk/client/index.js';
 import { StreamableHTTPClientTransport } from '@modelcontextprotocol/sdk/client/streamableHttp.js';
-import { ElicitRequestSchema, CallToolResultSchema, TaskStatusNotificationSchema } from '@modelcontextprotocol/sdk/types.js';
+import { ElicitRequestSchema, CallToolResultSchema, TaskStatusNotificationSchema, LoggingMessageNotificationSchema } from '@modelcontextprotocol/sdk/types.js';
 import { startAgency, post, modern, legacyCall } from './agency.mjs';
 
 const info = { name: 'test', version: '1' };
@@ -148,7 +148,8 @@ async function children(pid) {
 test('steps are progress, and a question is asked of the client that waits', async () => {
   await write('asking', `${sh('Asking', 'echo first')}2. **Decide**\n\n   \`\`\`approve\n   Shall it go out?\n   \`\`\`\n3. **Last**\n\n   \`\`\`sh\n   echo last\n   \`\`\`\n`);
   const client = await connect(agency.url(), { elicitation: {} });
-  const asked = [];
+  const asked = [], lines = [];
+  client.setNotificationHandler(LoggingMessageNotificationSchema, (note) => lines.push(note.params.data));
   client.setRequestHandler(ElicitRequestSchema, (request) => {
     asked.push(request.params);
     return { action: 'accept', content: { approve: true } };
@@ -161,6 +162,9 @@ test('steps are progress, and a question is asked of the client that waits', asy
   assert.ok(steps.length >= 2, JSON.stringify(steps));
   for (let i = 1; i < steps.length; i++) assert.ok(steps[i].progress > steps[i - 1].progress);
   assert.equal(steps.at(-1).total, 3);
+  assert.ok(lines.some((line) => /^step_1: completed/.test(line)), JSON.stringify(lines));
+  await client.setLoggingLevel('warning');
+  lines.length = 0;
 
   // The same of a task: the question comes with tasks/result, and says of which task.
   const seen = [];
@@ -169,6 +173,7 @@ test('steps are progress, and a question is asked of the client that waits', asy
   assert.equal(seen.at(-1).result?.structuredContent.state, 'completed', JSON.stringify(seen.at(-1)));
   assert.equal(asked[1]._meta['io.modelcontextprotocol/related-task'].taskId, seen[0].task.taskId);
 
+  assert.deepEqual(lines, [], 'nothing below the level that the client set');
   // Who cannot be asked gets the run as it is.
   const mute = await connect();
   const waits = await mute.callTool({ name: 'sop_execute', arguments: { name: 'asking' } });
