@@ -15,5 +15,9 @@ void process_usage(process_usage_t *out);
 /* As many open files as the system lets us have: thousands of streams need more than shells give.
  * Commands that we start get the usual number again (bus/child.h). */
 void process_raise_files(void);
+/* Once the process is up: gives back the pages of program and libraries that only its start touched
+ * (symbols and relocations of some forty libraries, a few MiB). What is wanted again comes from the
+ * system's cache of files. */
+void process_settle(void);
 
 #endif

@@ -223,6 +223,7 @@ static int run_actor(running_t *run)
     }
     hire_workers(run);
     tell_ready(name);
+    process_settle();
     if (!wait_for_end(run, host, signals))
         _exit(EXIT_REFUSED); /* the store failed: nothing in memory is worth saving */
     crew_stop(&run->crew, true, WORKERS_MS); /* while there is somebody to report to */

@@ -17,6 +17,7 @@
 #include <unistd.h>
 
 #include "actors/cli/crew.h"
+#include "bus/process.h"
 
 enum { STOP_MS = 25000, MOST_WORKERS = 64 };
 
@@ -201,8 +202,10 @@ static verdict_t watch(house_up_t *up)
         verdict_t verdict = look(up, polls);
         if (verdict != GO_ON)
             return verdict;
-        if (!up->announced && crew_ready(&up->crew))
+        if (!up->announced && crew_ready(&up->crew)) {
             announce(up);
+            process_settle();
+        }
     }
 }
 
