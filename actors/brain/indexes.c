@@ -9,7 +9,7 @@
 
 #include "actors/brain/brain.h"
 
-enum { COMPANY_BYTES = 65, MODEL_BYTES = 96, SAVE_MIN = 2000, BUILD_NICE = 10 };
+enum { COMPANY_BYTES = 65, MODEL_BYTES = 96, SAVE_MIN = 2000, BUILD_NICE = 5 };
 
 typedef struct shelf {
     char company[COMPANY_BYTES];
