@@ -179,7 +179,10 @@ test("the rules of Prometheus are those that are tested with it, over the own na
     assert.deepEqual({ ...own, expr: "" }, { ...rule, expr: "" });
   }
   const dir = mkdtempSync(join(tmpdir(), "agency-rules-")), file = join(dir, "rules.yaml");
-  writeFileSync(file, yaml.stringify(of(rendered.monitored, "PrometheusRule").spec));
+  // The dashboard in the same breath: each of its queries is one that Prometheus can read.
+  const dashboard = JSON.parse(of(rendered.monitored, "ConfigMap", "house-dashboard").data["agency.json"]);
+  const queries = dashboard.panels.flatMap((panel) => panel.targets.map(({ expr }) => expr));
+  writeFileSync(file, yaml.stringify({ groups: [...of(rendered.monitored, "PrometheusRule").spec.groups, { name: "dashboard", rules: queries.map((expr, i) => ({ record: `dashboard:query:n${i}`, expr })) }] }));
   const out = spawnSync(join(here, "../../build/tools/usr/bin/promtool"), ["check", "rules", file], { encoding: "utf8" });
   rmSync(dir, { recursive: true });
   assert.equal(out.status, 0, `${out.stdout}${out.stderr}`);
