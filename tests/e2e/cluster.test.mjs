@@ -51,7 +51,7 @@ class Cluster {
       AGENCY_BUS_OWNER: this.pods[0].ip, AGENCY_BUS_LISTEN: pod.ip, AGENCY_GATEWAY_KEY_FILE: this.keyFile,
       AGENCY_BUS_CURVE_KEY: join(this.dir, 'keys', 'curve.key'), AGENCY_BUS_CURVE_ALLOW: join(this.dir, 'keys', 'curve.pub'),
       AGENCY_BUS_CURVE_SERVERS: join(this.dir, 'keys', 'curve.pub'),
-      AGENCY_HEALTH_POLL_MS: '50', AGENCY_FEED_POLL_MS: '50', AGENCY_GATEWAY_AWAY_MS: '1500',
+      AGENCY_HEALTH_POLL_MS: '50', AGENCY_FEED_POLL_MS: '50', AGENCY_GATEWAY_AWAY_MS: '1500', AGENCY_AGENT_LEASE_MS: '3000',
       ...(brain ? {} : { AGENCY_BUS_POD: pod.name, AGENCY_BUS_BRAIN: `tcp://${this.pods.brain.ip}:${5502 + this.offset}` }),
     };
   }
@@ -78,7 +78,7 @@ class Cluster {
 
   async call(pod, name, args = {}, port = 3000) {
     const { json } = await legacyCall(this.url(pod, port), name, args);
-    if (!json?.result) throw new Error(JSON.stringify(json));
+    if (!json?.result?.content) throw new Error(JSON.stringify(json) ?? 'no answer');
     const { structuredContent = {}, content, isError } = json.result;
     return { ...structuredContent, text: content?.[0]?.text, error: isError };
   }
@@ -102,7 +102,7 @@ class Cluster {
 
 const house = new Cluster();
 let owner, replica;
-const ready = (pod, what) => until(() => house.probe(pod, what, '/readyz'), (answer) => answer.status === 200);
+const ready = (pod, what) => until(async () => { const answer = await house.probe(pod, what, '/readyz'); return { pod: pod.name, what, status: answer.status, says: await answer.text() }; }, (answer) => answer.status === 200);
 
 before(async () => {
   await house.open();
@@ -203,6 +203,11 @@ test('workers are children of the agent on every replica; a drained pod gets no 
   await Promise.all([ready(owner, 'agent'), ready(replica, 'agent')]);
   const alone = await house.cli(['drain', 'elastic', '--timeout', '30000'], local(replica));
   assert.equal(alone.code, 0, 'its workers go on: only this container is started again');
+  for (const what of ['swarm', 'elastic']) { // as the kubelet would now
+    await house.kill(replica, what);
+    await house.start(replica, what);
+    await ready(replica, what);
+  }
   assert.equal((await house.cli(['drain', 'nobody'], local(owner))).code, 2);
   assert.equal((await house.cli(['drain'], { AGENCY_DATA: house.dir })).code, 3);
 });
@@ -321,6 +326,72 @@ test('metrics on the volume of a replica come to the owner once each, whoever is
   const all = await until(seen, (row) => row.count >= count);
   assert.equal(all.count, count);
   assert.equal(all.sum, sum);
+});
+
+// Longer with AGENCY_CHAOS_SECONDS=600; another course with AGENCY_CHAOS_SEED=2.
+test('everything is killed at random: nothing acknowledged is lost or doubled, every run ends', async () => {
+  const seconds = Number(process.env.AGENCY_CHAOS_SECONDS ?? 5);
+  let seed = Number(process.env.AGENCY_CHAOS_SEED ?? 1);
+  const random = (n) => { seed = (seed * 1103515245 + 12345) % 2147483648; return Math.floor((seed / 2147483648) * n); };
+  const victims = [[owner, 'agent'], [replica, 'agent'], [owner, 'health'], [replica, 'health'], [house.pods.brain, 'brain']];
+  const file = join(replica.data, 'metrics', `${new Date().toISOString().slice(0, 10)}.ndjson`);
+  await house.call(replica, 'sop_create', { name: 'note', content: `# note
+
+Input: n
+
+1. **First**
+
+   \`\`\`tool
+   brain_store {"id": "first-{{input.n}}", "taskId": "{{input.n}}", "request": "first", "solution": "x"}
+   \`\`\`
+
+2. **Second**
+
+   \`\`\`tool
+   brain_store {"id": "second-{{input.n}}", "taskId": "{{input.n}}", "request": "second", "solution": "y"}
+   \`\`\`
+` });
+  const end = Date.now() + seconds * 1000;
+  const over = () => Date.now() > end;
+  const either = () => (random(2) ? owner : replica);
+  const persist = async (pod, name, args) => { // until it is acknowledged
+    for (const give_up = Date.now() + 60000; ;) {
+      const answer = await house.call(pod(), name, args).catch((error) => ({ error, text: error.message }));
+      if (!answer.error) return answer;
+      assert.ok(Date.now() < give_up, `${name}: ${answer.text}`);
+      await pause(20);
+    }
+  };
+  const tasks = new Map(), memories = [], runs = [];
+  let sum = 0, count = 0;
+  const submit = async (who) => { for (let i = 0; !over(); i++) { const key = `chaos-${who}-${i}`; tasks.set(key, (await persist(either, 'task_submit', { kind: 'chaos', idempotency_key: key })).id); } };
+  const remember = async () => { for (let i = 0; !over(); i++) { await persist(either, 'brain_store', { id: `kept-${i}`, taskId: 'c', request: `r${i}`, solution: 's' }); memories.push(`kept-${i}`); } };
+  const work = async () => { for (let i = 0; !over(); i++) { runs.push((await persist(either, 'sop_execute', { name: 'note', input: { n: String(i) }, wait_ms: 0, idempotency_key: `run-${i}` })).id); await pause(100); } };
+  const measure = async () => { while (!over()) { sum += ++count; await appendFile(file, `${JSON.stringify({ timestamp: Date.now(), agent: 'c', metric: 'chaos', value: count })}\n`); await pause(5); } };
+  const kill = async () => {
+    while (!over()) {
+      await pause(200 + random(700));
+      const [pod, what] = victims[random(victims.length)];
+      await house.kill(pod, what);
+      await house.start(pod, what);
+    }
+  };
+  await Promise.all([submit('a'), submit('b'), remember(), work(), measure(), kill()]);
+  await Promise.all([owner, replica].flatMap((pod) => pod.containers.map((what) => ready(pod, what))));
+  const found = new Map();
+  let cursor;
+  do {
+    const page = await house.call(replica, 'task_list', { kind: 'chaos', limit: 100, ...(cursor ? { cursor } : {}) });
+    for (const task of page.tasks) found.set(task.id, task);
+    cursor = page.cursor;
+  } while (cursor);
+  assert.equal(found.size, tasks.size, 'each key one task');
+  for (const id of tasks.values()) assert.ok(found.has(id), id);
+  for (const id of memories) assert.ok(!(await house.call(replica, 'brain_get', { id })).error, id);
+  for (const id of runs) await until(() => house.call(owner, 'task_get', { id }), (answer) => answer.task?.state === 'completed');
+  const seen = await until(async () => (await house.call(owner, 'get_health_report', { agent: 'c' }, 3004)).metrics['c:chaos'], (row) => row?.count >= count);
+  assert.equal(seen.count, count);
+  assert.equal(seen.sum, sum);
 });
 
 test('the command line looks into the cluster from outside', async () => {
