@@ -7,7 +7,7 @@
 
 #define DAY_MS INT64_C(86400000)
 
-enum { TOKENS_MAX = 512, WORD_MAX = 32, YEAR_FIRST = 1900, YEAR_LAST = 2099 };
+enum { TOKENS_MAX = 256, WORD_MAX = 32, YEAR_FIRST = 1900, YEAR_LAST = 2099 };
 
 /* ---- the words that say when ---- */
 
@@ -288,7 +288,7 @@ static size_t small(const char *in, size_t size, char *out)
 static void know(token_t *token)
 {
     for (size_t i = 0; i < sizeof says / sizeof says[0]; i++)
-        if (strcmp(says[i].word, token->word) == 0) {
+        if (says[i].word[0] == token->word[0] && strcmp(says[i].word, token->word) == 0) {
             token->meaning = (meaning_t)says[i].meaning;
             token->value = says[i].value;
             token->doubtful = says[i].doubtful;

@@ -273,7 +273,7 @@ static const char *const german[] = {"auto wagen fahrzeug pkw",
 
 enum { LANGUAGES = 2, STEM_MAX = 24, GROUPS_MAX = 1200 };
 
-/* A word's stem and its group; made once, sorted by stem, constant from then on. */
+/* A word's stem and its group; made once, constant from then on. */
 typedef struct entry {
     char stem[STEM_MAX];
     uint16_t group;
@@ -282,7 +282,9 @@ typedef struct entry {
 typedef struct lexicon {
     const char *language;
     const char *const *groups;
-    entry_t entries[GROUPS_MAX];
+    entry_t entries[GROUPS_MAX]; /* by stem */
+    entry_t members[GROUPS_MAX]; /* the same by group */
+    uint16_t first[GROUPS_MAX];  /* of each group's members */
     size_t count;
 } lexicon_t;
 
@@ -307,6 +309,7 @@ static void make_lexicon(lexicon_t *lexicon)
     if (err_is(words_new(&words, lexicon->language)))
         abort();
     for (uint16_t group = 0; lexicon->groups[group]; group++) {
+        lexicon->first[group] = (uint16_t)lexicon->count;
         words_split(words, arena, lexicon->groups[group], strlen(lexicon->groups[group]), &list);
         for (size_t i = 0; i < list.count && lexicon->count < GROUPS_MAX; i++)
             if (list.words[i].kind == WORD_STEM && list.words[i].size < STEM_MAX) {
@@ -317,6 +320,7 @@ static void make_lexicon(lexicon_t *lexicon)
     }
     words_destroy(&words);
     arena_destroy(&arena);
+    memcpy(lexicon->members, lexicon->entries, sizeof lexicon->members);
     qsort(lexicon->entries, lexicon->count, sizeof lexicon->entries[0], by_stem);
 }
 
@@ -358,9 +362,11 @@ size_t synonyms_of(const char *language, const char *stem, const char **out, siz
         return 0;
     for (size_t at = first_of(lexicon, stem);
          at < lexicon->count && strcmp(lexicon->entries[at].stem, stem) == 0; at++)
-        for (size_t i = 0; i < lexicon->count && count < most; i++)
-            if (lexicon->entries[i].group == lexicon->entries[at].group &&
-                strcmp(lexicon->entries[i].stem, stem) != 0)
-                out[count++] = lexicon->entries[i].stem;
+        for (size_t i = lexicon->first[lexicon->entries[at].group];
+             i < lexicon->count && count < most &&
+             lexicon->members[i].group == lexicon->entries[at].group;
+             i++)
+            if (strcmp(lexicon->members[i].stem, stem) != 0)
+                out[count++] = lexicon->members[i].stem;
     return count;
 }
