@@ -43,6 +43,7 @@ exchange_t *exchange_new(gateway_t *self, http_request_t *request, const princip
                      .request = request,
                      .refs = 1,
                      .arena = arena,
+                     .sent_us = actor_mono_us(self->actor),
                      .traceparent = mcp_traceparent(arena, http_header(request, "traceparent"))};
     /* The list of tokens may be read anew while a call is under way. */
     exchange->principal = principal_copy(arena, principal);
@@ -132,6 +133,7 @@ static void start_events(exchange_t *exchange)
 
 void exchange_send(exchange_t *exchange, const char *json)
 {
+    exchange->sent_us = actor_mono_us(exchange->gateway->actor);
     if (exchange->old_door) {
         stream_send(exchange->gateway, exchange->old_door, json);
         return;
@@ -433,4 +435,20 @@ void exchange_cancel(exchange_t *exchange)
         exchange_accept(exchange);
     }
     exchange_unref(exchange);
+}
+
+void exchange_tend(gateway_t *self)
+{
+    static const char comment[] = ": still here\n\n";
+    int64_t now = actor_mono_us(self->actor);
+    for (exchange_t *at = self->live; at; at = at->next) {
+        if (!at->request || !at->calls || at->old_door || !exchange_may_stream(at) ||
+            now - at->sent_us < self->settings->keep_alive_ms * 1000)
+            continue;
+        exchange_fetchable(at, &at->calls->message);
+        start_events(at);
+        http_stream_send(at->request, (bytes_t){(const uint8_t *)comment, sizeof(comment) - 1});
+        at->sent_us = now;
+        gateway_flush_soon(self);
+    }
 }

@@ -278,6 +278,7 @@ static err_t tend(void *state, call_t *call, void *ctx)
 {
     gateway_t *self = state;
     streams_tend(self);
+    exchange_tend(self);
     http_server_on_readable(self->http);
     call_work(call, TEND_MS, tend, ctx);
     return err_ok();

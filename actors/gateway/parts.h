@@ -139,7 +139,8 @@ typedef struct exchange {
     bool streams; /* it could be */
     bool started; /* the stream has begun */
     bool batch;
-    int waiting; /* answers of the batch that are still to come */
+    int waiting;     /* answers of the batch that are still to come */
+    int64_t sent_us; /* when something was last sent; at first: when it came */
     buf_t answers;
     arena_t *arena;
     principal_t principal;
@@ -244,6 +245,9 @@ void exchange_let_go(exchange_t *exchange);
 void exchange_cancel(exchange_t *exchange);
 /* The client went away. */
 void exchange_gone(exchange_t *exchange);
+/* Those who have heard nothing for keep_alive_ms hear a comment, so that nobody on the way thinks
+ * the connection dead; an answer that could be a stream becomes one then. */
+void exchange_tend(gateway_t *self);
 /* Are the tools of this pillar for this client, by its path and its token? */
 bool exchange_offers(const exchange_t *exchange, const char *pillar);
 /* Will the answer of this message be a stream on which somebody hears progress or a log? */

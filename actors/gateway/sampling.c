@@ -183,8 +183,9 @@ static bytes_t verdict(const pending_t *pending, bytes_t answer, bool *failed)
     }
     const char *text = text_of(arena, content);
     text += strspn(text, " \t\r\n");
-    return !*text || !strncasecmp(text, CANNOT, strlen(CANNOT)) ? (bytes_t){0}
-                                                                : text_value(arena, text);
+    if (!*text || !strncasecmp(text, CANNOT, strlen(CANNOT)))
+        return (bytes_t){0};
+    return text_value(arena, text);
 }
 
 /* Whose word it is: the client's, and of which model. */

@@ -217,3 +217,28 @@ test('a task outlives the death of the agent, its gateway and the worker', async
   const result = await waiting;
   assert.match(result.json.result.content[0].text, /gone on/, result.text);
 });
+
+test('a quiet call is kept alive, a slow tool has its time-out', async (t) => {
+  const own = await startAgency({ env: { AGENCY_GATEWAY_KEEP_ALIVE_MS: '1000', AGENCY_GATEWAY_TOOL_TIMEOUTS: 'brain_stat=300' } });
+  t.after(() => own.stop());
+  const flag = join(own.data, 'go');
+  await legacyCall(own.url(), 'sop_create', { name: 'quiet', content: sh('Quiet', `while [ ! -e ${flag} ]; do sleep 0.05; done`) });
+  const answer = await fetch(own.url(), { method: 'POST', headers: { 'content-type': 'application/json', accept: 'application/json, text/event-stream' },
+    body: JSON.stringify({ jsonrpc: '2.0', id: 1, method: 'tools/call', params: { name: 'sop_execute', arguments: { name: 'quiet' } } }) });
+  const reader = answer.body.pipeThrough(new TextDecoderStream()).getReader();
+  let text = '';
+  while (!text.includes(': still here')) text += (await reader.read()).value;
+  const { writeFile } = await import('node:fs/promises');
+  await writeFile(flag, '');
+  for (let part; !(part = await reader.read()).done;) text += part.value;
+  assert.match(text, /"state":"completed"/);
+
+  const brain = Number(await readFile(join(own.data, 'run', 'brain.pid'), 'utf8'));
+  process.kill(brain, 'SIGSTOP');
+  try {
+    const slow = await legacyCall(own.url(), 'brain_stat', {});
+    assert.equal(slow.json.result.isError, true, slow.text);
+  } finally {
+    process.kill(brain, 'SIGCONT');
+  }
+});
