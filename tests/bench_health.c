@@ -1,6 +1,6 @@
 /* track_metric (each acknowledged after its sync) against a bare LMDB that commits one row for each
- * that waits; lines of a metrics file a second; and what a report costs with more and more points
- * behind it.
+ * that waits, also with a thousand alert rules and thousands of metrics; lines of a metrics file a
+ * second; what a report costs with more and more points behind it; and the start with all of that.
  *
  *     bench_health [SECONDS [POINTS…]]     default: 3 1000 100000; 10000000 takes some minutes */
 #include <inttypes.h>
@@ -20,7 +20,7 @@
 
 extern const actor_def_t health_actor;
 
-enum { MOST = 16, REPORTS = 50, METRICS = 10 };
+enum { MOST = 16, REPORTS = 50, METRICS = 10, RULES = 1000, SERIES = 5000 };
 
 static double now_s(void)
 {
@@ -123,9 +123,9 @@ static double track_rate(const char *run_dir, int clients, double seconds)
     return (double)count / (now_s() - began);
 }
 
-/* ---- Reports ---- */
+/* ---- Many rules and metrics ---- */
 
-static void write_points(const char *data, int64_t from, int64_t to)
+static FILE *open_today(const char *data)
 {
     char path[256], day[32];
     time_t now = time(NULL);
@@ -136,6 +136,46 @@ static void write_points(const char *data, int64_t from, int64_t to)
     FILE *file = fopen(path, "ae");
     if (!file)
         abort();
+    return file;
+}
+
+/* Until the rules are in force and the metrics known. */
+static void write_many(const char *data, client_t *client, arena_t *arena)
+{
+    char path[256];
+    bytes_t field;
+    buf_t none;
+    int64_t seen = 0;
+    snprintf(path, sizeof(path), "%s/alert_rules.json", data);
+    FILE *rules = fopen(path, "we"), *file = open_today(data);
+    if (!rules)
+        abort();
+    for (int i = 0; i < RULES; i++)
+        fprintf(rules, "%c{\"metric\":\"s%d\",\"operator\":\">\",\"threshold\":1e9}\n",
+                i ? ',' : '[', i);
+    fprintf(rules, "]");
+    fclose(rules);
+    for (int i = 0; i < SERIES; i++)
+        fprintf(file, "{\"timestamp\":%lld,\"agent\":\"many\",\"metric\":\"s%d\",\"value\":1}\n",
+                (long long)time(NULL) * 1000, i);
+    fclose(file);
+    buf_open(&none, arena);
+    for (int i = 0; i < 2; i++)
+        do
+            seen = mp_get(ask(client, arena, "get_company_metrics", &none),
+                          i ? "metrics" : "alerts", &field) &&
+                           mp_int(field, &seen)
+                       ? seen
+                       : 0;
+        while (seen < (i ? SERIES : RULES));
+}
+
+/* ---- Reports ---- */
+
+static void write_points(const char *data, int64_t from, int64_t to)
+{
+    time_t now = time(NULL);
+    FILE *file = open_today(data);
     for (int64_t i = from; i < to; i++)
         fprintf(file,
                 "{\"timestamp\":%" PRId64 ",\"agent\":\"file\",\"metric\":\"m%d\",\"value\":%d}\n",
@@ -228,6 +268,11 @@ int main(int argc, char **argv)
         printf("track_metric %2d clients %8.0f/s   bare LMDB %8.0f/s   ratio %.2f\n", clients[i],
                rate, floor, rate / floor);
     }
+    double plain = track_rate(host_run_dir(host), MOST, seconds);
+    write_many(dir, client, scratch);
+    double watched = track_rate(host_run_dir(host), MOST, seconds);
+    printf("track_metric %2d clients %8.0f/s   with %d alert rules and %d metrics   ratio %.2f\n",
+           MOST, watched, RULES, SERIES, watched / plain);
     int64_t written = 0;
     for (int i = 2; i < argc || i < 4; i++) {
         int64_t points = i < argc ? atoll(argv[i]) : i == 2 ? 1000 : 100000;
@@ -242,6 +287,18 @@ int main(int argc, char **argv)
         written = points;
         time_reports(client, scratch, points);
     }
+    client_close(&client);
+    host_close(&host, 1000);
+    began = now_s();
+    err = host_open(&options, arena, &host);
+    if (!err_is(err))
+        err = host_start(host, &health_actor, NULL, arena);
+    if (!err_is(err))
+        err = client_open(host_run_dir(host), arena, &client);
+    if (err_is(err))
+        abort();
+    report(client, scratch, "last_hour");
+    printf("start with all of that, to the first report %.1f ms\n", (now_s() - began) * 1e3);
     client_close(&client);
     host_close(&host, 1000);
     snprintf(command, sizeof(command), "rm -rf %s", dir);

@@ -66,8 +66,9 @@ verdict_t detect(const double *values, size_t count, double *scratch)
 
 verdict_t detect_season(const double *same, size_t count, double last, double *scratch)
 {
-    return count < SEASON_LEAST ? (verdict_t){.method = "seasonal"}
-                                : beside(same, count, last, scratch, "seasonal");
+    if (count < SEASON_LEAST)
+        return (verdict_t){.method = "seasonal"};
+    return beside(same, count, last, scratch, "seasonal");
 }
 
 /* Student's t for 95 % both sides, by degrees of freedom; beyond the table the normal one. */
