@@ -1,9 +1,12 @@
 /* The HR loop: a procedure fails for real, a review makes a proposal of it, which is approved,
  * applied and taken back, with a restart between every step. And diffs. */
 #include <check.h>
+#include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
+#include <time.h>
 
 #include "actors/agent/diff.h"
 #include "house.h"
@@ -64,6 +67,23 @@ static const char *file(const char *path)
     return text ? text : "(absent)";
 }
 
+/* As a process leaves it that died between the commit and what follows: the file of before. */
+static void left_behind(const char *path, const char *text)
+{
+    const char *full = arena_printf(house.arena, "%s/%s", house.data, path);
+    struct timespec times[2] = {{.tv_sec = time(NULL) - 3600}, {.tv_sec = time(NULL) - 3600}};
+    write_file(full, text);
+    ck_assert_int_eq(utimensat(AT_FDCWD, full, times, 0), 0);
+}
+
+/* Waits: files are repaired right after the start. */
+static void becomes(const char *path, const char *part)
+{
+    for (int64_t end = mono_ms() + 10000; mono_ms() < end && !strstr(file(path), part);)
+        ask("list_pending_proposals", "{}");
+    has(file(path), part);
+}
+
 /* Asks for tasks that are not there. */
 static void fail_times(int times)
 {
@@ -107,11 +127,18 @@ START_TEST(from_failure_to_soul_and_back)
     has(ask("update_agent_soul", "{'proposal_id':'%s'}", id), "ERR STATE"); /* once */
     restart();
     has(file("souls/sop_engine.md"), "Known failure of fetch");
+    const char *applied = file("souls/sop_engine.md");
     has(ask("proposal_rollback", "{'proposal_id':'%s'}", id), "'status':'rolled_back'");
     has(file("souls/sop_engine.md"), "(absent)");
     restart();
     has(ask("proposal_get", "{'proposal_id':'%s'}", id), "'status':'rolled_back'");
     has(ask("proposal_rollback", "{'proposal_id':'%s'}", id), "ERR STATE");
+    const char *copy = arena_printf(house.arena, "hr/proposals/%s.json", id);
+    left_behind("souls/sop_engine.md", applied);
+    left_behind(copy, "{\"status\":\"applied\"}");
+    restart();
+    becomes("souls/sop_engine.md", "(absent)");
+    becomes(copy, "\"rolled_back\"");
     has(file(arena_printf(house.arena, "hr/proposals/%s.json", id)), "\"rolled_back\"");
     has(ask("list_pending_proposals", "{}"), "'proposals':[]");
     has(ask("schedule_list", "{}"), "'id':'hr-weekly'"); /* since something failed */

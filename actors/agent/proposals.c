@@ -1,6 +1,7 @@
 #include "actors/agent/proposals.h"
 
 #include <string.h>
+#include <sys/stat.h>
 
 #include "actors/agent/agent.h"
 #include "actors/agent/diff.h"
@@ -22,13 +23,19 @@ static store_key_t key_of(const char *id)
     return key;
 }
 
-static void write_copy(call_t *call, const proposal_t *proposal)
+static const char *copies_of(call_t *call)
 {
     arena_t *arena = call_arena(call);
     const char *company = call_company(call), *data = actor_data_dir(call_actor(call));
-    const char *folder = !strcmp(company, actor_default_company(call_actor(call)))
-                             ? arena_printf(arena, "%s/hr/proposals", data)
-                             : arena_printf(arena, "%s/agent/%s/hr/proposals", data, company);
+    return !strcmp(company, actor_default_company(call_actor(call)))
+               ? arena_printf(arena, "%s/hr/proposals", data)
+               : arena_printf(arena, "%s/agent/%s/hr/proposals", data, company);
+}
+
+static void write_copy(call_t *call, const proposal_t *proposal)
+{
+    arena_t *arena = call_arena(call);
+    const char *folder = copies_of(call);
     buf_t row, text;
     buf_open(&row, arena);
     buf_open(&text, arena);
@@ -116,6 +123,23 @@ bool proposals_known(const proposal_list_t *all, const char *evidence_id)
                 all->items[i].status != PROPOSAL_ROLLED_BACK)
                 return true;
     return false;
+}
+
+err_t proposals_repair(call_t *call)
+{
+    proposal_list_t all;
+    err_t err = proposals_load_all(call, &all);
+    for (size_t i = 0; i < all.count && !err_is(err); i++) {
+        const proposal_t *one = &all.items[i];
+        struct stat info;
+        const char *path = arena_printf(call_arena(call), "%s/%s.json", copies_of(call), one->id);
+        bool fresh =
+            !stat(path, &info) &&
+            (int64_t)info.st_mtim.tv_sec * 1000 + info.st_mtim.tv_nsec / 1000000 >= one->updatedAt;
+        if (!fresh)
+            write_copy(call, one);
+    }
+    return err;
 }
 
 /* ---- making them -------------------------------------------------------------------------- */

@@ -45,6 +45,8 @@ extern const record_t proposal_record;
 err_t proposals_make(call_t *call, proposal_t *proposal, proposal_change_t *changes, size_t count);
 /* The row, its copy on the volume and an event. */
 err_t proposals_save(call_t *call, proposal_t *proposal);
+/* Copies that are older than the store, or absent, are written anew after the commit. */
+err_t proposals_repair(call_t *call);
 /* ERR_NOT_FOUND with a sentence. */
 err_t proposals_load(call_t *call, const char *id, proposal_t *proposal);
 /* All, oldest first; a company without a store has none. */

@@ -5,6 +5,7 @@
 
 #include "actors/agent/agent.h"
 #include "actors/agent/cron.h"
+#include "actors/agent/proposals.h"
 #include "actors/agent/rows.h"
 #include "actors/agent/values.h"
 
@@ -430,6 +431,8 @@ static err_t look_at(agent_t *agent, call_t *call, bool repair)
     err_t err = call_read(call, call_company(call), &txn);
     if (!err_is(err) && repair)
         err = papers_repair(call, txn);
+    if (!err_is(err) && repair)
+        err = proposals_repair(call);
     if (!err_is(err))
         err = find_due(call, txn, ids, &count, &next);
     if (!err_is(err) && count)

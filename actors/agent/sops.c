@@ -125,6 +125,7 @@ const method_t sops_methods[] = {SOPS_METHODS(METHOD_ROW_){.name = NULL}};
     F(STR, hash, must, 0, 0, "The current version.")                                               \
     F(STR, file_hash, opt(), 0, 0, "What the file held when it was last seen or written.")         \
     F(TIME, updated_ms, must, 0, 0, "When the current version came in.")                           \
+    F(BOOL, dropped, opt(false), 0, 0, "There is none any more; its versions stay.")               \
     F(LIST(sop_version_ref), versions, must, 0, SOPS_VERSIONS_MOST, "Newest first.")
 RECORD(sop_row, sop_row_FIELDS)
 
@@ -312,6 +313,11 @@ static err_t find(call_t *call, store_txn_t *txn, paper_t paper, const char *nam
     const sop_row_t *row = &found->row;
     if (!row->hash) {
         found->edited = true;
+    } else if (row->dropped) { /* what a crash left behind, or a new one of that name */
+        bool same = !strcmp(file->hash, row->hash) ||
+                    (row->file_hash && !strcmp(file->hash, row->file_hash));
+        found->stale = same && file->changed_ms <= row->updated_ms;
+        found->edited = !found->stale;
     } else if (strcmp(file->hash, row->hash) != 0) {
         found->stale = row->file_hash && !strcmp(file->hash, row->file_hash) &&
                        file->changed_ms <= row->updated_ms;
@@ -358,7 +364,7 @@ static err_t effective(call_t *call, store_txn_t *txn, paper_t paper, const char
     if (err_is(err))
         return err;
     if (!found->edited) {
-        if (!found->row.hash)
+        if (!found->row.hash || found->row.dropped)
             return err_of(ERR_NOT_FOUND, NULL);
         err = by_hash(call, txn, paper, found->row.hash, out);
         out->name = name;
@@ -424,11 +430,15 @@ static err_t add_stored(call_t *call, store_txn_t *txn, names_t *names)
     err_t err = store_scan_open(&scan, txn, TABLE_sops, (bytes_t){0}, (bytes_t){0}, false);
     if (err_is(err))
         return err;
-    while (store_scan_next(&scan, &key, &value))
-        add_name(call_arena(call), names,
-                 arena_strndup(call_arena(call), (const char *)key.data, key.size));
+    while (!err_is(err) && store_scan_next(&scan, &key, &value)) {
+        sop_row_t row;
+        err = record_decode(&sop_row_record, value, call_arena(call), "stored procedure", &row);
+        if (!err_is(err) && !row.dropped)
+            add_name(call_arena(call), names,
+                     arena_strndup(call_arena(call), (const char *)key.data, key.size));
+    }
     store_scan_close(&scan);
-    return err_ok();
+    return err;
 }
 
 static int by_text(const void *one, const void *other)
@@ -528,6 +538,7 @@ static err_t put_version(call_t *call, store_txn_t *txn, paper_t paper,
         return err;
     push_version(arena, row, version->hash, call_now_ms(call), author);
     row->hash = version->hash;
+    row->dropped = false;
     row->updated_ms = call_now_ms(call);
     row->has_updated_ms = true;
     key = key_of(version->name);
@@ -839,7 +850,7 @@ err_t papers_save(call_t *call, paper_t paper, const char *name, const char *con
         err = find(call, txn, paper, out->name, &found);
     if (err_is(err))
         return err;
-    *created = !found.row.hash && !found.file.there;
+    *created = (!found.row.hash || found.row.dropped) && (!found.file.there || !found.edited);
     /* What a person wrote into the file meanwhile is not lost: it becomes a version. */
     if (found.edited && found.file.size <= SOP_BYTES_LARGEST) {
         sops_version_t other = {.name = out->name,
@@ -893,10 +904,20 @@ static void unlink_file(void *self, void *ctx)
 err_t papers_drop(call_t *call, paper_t paper, const char *name)
 {
     store_txn_t *txn;
+    found_t found;
     store_key_t key = key_of(name);
     err_t err = call_write(call, call_company(call), &txn);
     if (!err_is(err))
-        err = store_del(txn, shelves[paper].names, key_bytes(&key));
+        err = find(call, txn, paper, name, &found);
+    if (err_is(err))
+        return err;
+    /* The row stays: by it a file that a crash leaves behind is known for what it is. */
+    sop_row_t *row = &found.row;
+    if (found.file.there)
+        row->file_hash = found.file.hash;
+    row->dropped = row->has_dropped = true;
+    row->updated_ms = call_now_ms(call);
+    err = rows_put(txn, shelves[paper].names, &key, &sop_row_record, call_arena(call), row);
     if (!err_is(err))
         call_after_commit(call, unlink_file, (void *)(uintptr_t)file_of(call, paper, name));
     return err;
@@ -922,7 +943,9 @@ static err_t repair_of(call_t *call, store_txn_t *txn, paper_t paper)
         sops_version_t version;
         const char *name = arena_strndup(call_arena(call), (const char *)key.data, key.size);
         err = find(call, txn, paper, name, &found);
-        if (err_is(err) || (found.file.there && !found.stale))
+        if (!err_is(err) && found.row.dropped && found.stale)
+            call_after_commit(call, unlink_file, (void *)(uintptr_t)file_of(call, paper, name));
+        if (err_is(err) || found.row.dropped || (found.file.there && !found.stale))
             continue;
         err = by_hash(call, txn, paper, found.row.hash, &version);
         if (!err_is(err))

@@ -49,7 +49,7 @@ err_t papers_read(call_t *call, paper_t paper, const char *name, const char *ver
  * procedure with errors is ERR_ARGUMENT. From a WRITES entry. */
 err_t papers_save(call_t *call, paper_t paper, const char *name, const char *content,
                   const char *author, sops_version_t *out, bool *created);
-/* The name is gone, and its file; versions stay. */
+/* The name is gone, and its file, also when a crash comes between; versions stay. */
 err_t papers_drop(call_t *call, paper_t paper, const char *name);
 /* A file, replaced as a whole after the commit; makes the folder. */
 void papers_write(call_t *call, const char *folder, const char *path, const char *content);
