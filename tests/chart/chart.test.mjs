@@ -31,6 +31,9 @@ test("values that contradict each other are refused with what to change", () => 
   refused({ "auth.tokens": "x", "auth.existingSecret": "y" }, /set one/);
   refused({ "scaling.minReplicas": 6 }, /minReplicas/);
   refused({ "agent.persistence.existingClaim": "one" }, /one writer/);
+  refused({ settings: { AGENCY_ELASTIC_MODE: "off" } }, /settings\.AGENCY_ELASTIC_MODE: the chart gives/);
+  refused({ "embeddings.url": "http://x" }, /embeddings\.model/);
+  refused({ allowedHosts: ["a b"] }, /allowedHosts/);
   refused({ "scaling.mode": "sometimes" }, /mode/);
   refused({ company: "../x" }, /company/);
 });
@@ -48,6 +51,11 @@ test("the HPA has the numbers of the contract", () => {
   assert.deepEqual(spec.metrics[2].external.target, { type: "AverageValue", averageValue: "5" });
   assert.equal(spec.behavior.scaleDown.stabilizationWindowSeconds, 300);
   assert.equal(of(rendered.plain, "StatefulSet", "house-agent").spec.replicas, undefined);
+});
+
+test("nobody but the scaler says how many replicas there are", () => {
+  for (const [name, objects] of Object.entries(rendered))
+    assert.equal(of(objects, "StatefulSet", "house-agent").spec.replicas, name === "off" ? 1 : undefined, name);
 });
 
 test("one scaler at a time", () => {

@@ -17,7 +17,7 @@ export const matrix = {
   monitored: { ...monitors },
   open: { "networkPolicy.clients": peers, "networkPolicy.monitoring": peers, "networkPolicy.egress": [{ to: [{ ipBlock: { cidr: "0.0.0.0/0" } }], ports: [{ port: 443, protocol: "TCP" }] }] },
   bare: { "networkPolicy.enabled": false, "podDisruptionBudget.enabled": false },
-  model: { "llm.url": "https://models.example/v1", "llm.model": "m", "llm.existingSecret": "llm", settings: { AGENCY_AGENT_DUE_SOON_MS: "5000" } },
+  model: { "llm.url": "https://models.example/v1", "llm.model": "m", "llm.existingSecret": "llm", embeddings: { url: "https://models.example/v1", model: "e", existingSecret: "vectors" }, allowedHosts: ["agency.example.com"], settings: { AGENCY_AGENT_DUE_SOON_MS: "5000" } },
   placed: { "image.pullSecrets": [{ name: "r" }], "image.digest": `sha256:${"0".repeat(64)}`, "agent.nodeSelector": { disk: "ssd" }, "agent.tolerations": [{ key: "x", operator: "Exists" }], "agent.podAnnotations": { a: "1" } },
   named: { company: "Acme_1", "scaling.minReplicas": 2, "scaling.maxReplicas": 9, "scaling.stabilizationSeconds": 5, "scaling.downPeriodSeconds": 1 },
 };

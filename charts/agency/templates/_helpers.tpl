@@ -47,6 +47,14 @@ helm.sh/chart: {{ .Chart.Name }}-{{ .Chart.Version }}
 {{- if and .Values.auth.tokens .Values.auth.existingSecret }}
 {{- fail "auth.tokens and auth.existingSecret say two things: set one" }}
 {{- end }}
+{{- range $key, $_ := .Values.settings }}
+{{- if regexMatch "^AGENCY_(BUS_(POD|OWNER|BRAIN|LISTEN|CURVE_.*)|GATEWAY_(ALLOWED_HOSTS|KEY_FILE|BEHIND_PROXY)|WORKER_LLM_KEY_FILE|BRAIN_EMBED_(URL|MODEL|KEY_FILE)|(AGENT|ELASTIC)_(MIN_REPLICAS|MAX_REPLICAS|TARGET_PER_REPLICA)|ELASTIC_(MODE|DOWN_STABILIZATION_MS|DOWN_PERIOD_MS|UP_PERIOD_MS|STATEFULSET|NAMESPACE|IDENTITY))$" $key }}
+{{- fail (printf "settings.%s: the chart gives this setting itself, from other values" $key) }}
+{{- end }}
+{{- end }}
+{{- if and .Values.embeddings.url (not .Values.embeddings.model) }}
+{{- fail "embeddings.model must be set with embeddings.url" }}
+{{- end }}
 {{- if gt (int .Values.scaling.minReplicas) (int .Values.scaling.maxReplicas) }}
 {{- fail "scaling.minReplicas is larger than scaling.maxReplicas" }}
 {{- end }}
@@ -103,7 +111,7 @@ env:
   - {name: AGENCY_BIND, value: 0.0.0.0}
   {{- $host := printf "%s-%s" .root.Release.Name .service }}
   - name: AGENCY_GATEWAY_ALLOWED_HOSTS
-    value: {{ printf "$(POD_IP):%d,%s:%d,%s.%s:%d,%s.%s.svc:%d,%s.%s.svc.cluster.local:%d" (int .port) $host (int .port) $host .root.Release.Namespace (int .port) $host .root.Release.Namespace (int .port) $host .root.Release.Namespace (int .port) | quote }}
+    value: {{ concat (list (printf "$(POD_IP):%d" (int .port)) (printf "%s:%d" $host (int .port)) (printf "%s.%s:%d" $host .root.Release.Namespace (int .port)) (printf "%s.%s.svc:%d" $host .root.Release.Namespace (int .port)) (printf "%s.%s.svc.cluster.local:%d" $host .root.Release.Namespace (int .port))) $v.allowedHosts | join "," | quote }}
   {{- if include "agency.tokens" .root }}
   - {name: AGENCY_TOKENS, value: /etc/agency/tokens/tokens}
   {{- end }}
@@ -120,6 +128,13 @@ env:
   {{- end }}
   {{- if $v.llm.existingSecret }}
   - {name: AGENCY_WORKER_LLM_KEY_FILE, value: /etc/agency/llm/key}
+  {{- end }}
+  {{- end }}
+  {{- if and (eq .name "brain") $v.embeddings.url }}
+  - {name: AGENCY_BRAIN_EMBED_URL, value: {{ $v.embeddings.url | quote }}}
+  - {name: AGENCY_BRAIN_EMBED_MODEL, value: {{ $v.embeddings.model | quote }}}
+  {{- if $v.embeddings.existingSecret }}
+  - {name: AGENCY_BRAIN_EMBED_KEY_FILE, value: /etc/agency/embeddings/key}
   {{- end }}
   {{- end }}
   {{- range $key, $value := $v.settings }}
@@ -160,6 +175,9 @@ volumeMounts:
   {{- if and .llm $v.llm.url $v.llm.existingSecret }}
   - {name: llm, mountPath: /etc/agency/llm, readOnly: true}
   {{- end }}
+  {{- if and (eq .name "brain") $v.embeddings.url $v.embeddings.existingSecret }}
+  - {name: embeddings, mountPath: /etc/agency/embeddings, readOnly: true}
+  {{- end }}
   {{- if .api }}
   - {name: api, mountPath: /var/run/secrets/kubernetes.io/serviceaccount, readOnly: true}
   {{- end }}
@@ -175,9 +193,11 @@ volumeMounts:
 - {name: tokens, secret: {secretName: {{ . }}, defaultMode: 288, items: [{key: tokens, path: tokens}]}}
 {{- end }}
 - {name: gateway, secret: {secretName: {{ .root.Release.Name }}-gateway, defaultMode: 288}}
-{{- with .root.Values.llm }}
-{{- if and (eq $part "agent") .url .existingSecret }}
-- {name: llm, secret: {secretName: {{ .existingSecret }}, defaultMode: 288, items: [{key: key, path: key}]}}
+{{- range $name, $of := dict "llm" "agent" "embeddings" "brain" }}
+{{- with get $.root.Values $name }}
+{{- if and (eq $part $of) .url .existingSecret }}
+- {name: {{ $name }}, secret: {secretName: {{ .existingSecret }}, defaultMode: 288, items: [{key: key, path: key}]}}
+{{- end }}
 {{- end }}
 {{- end }}
 - name: curve
