@@ -6,10 +6,9 @@
 #include <string.h>
 #include <time.h>
 
+#include "actors/brain/meta.h"
 #include "house.h"
 #include "proto/mp.h"
-
-extern const actor_def_t brain_actor;
 
 enum { PATIENCE_MS = 60000 };
 
@@ -100,6 +99,61 @@ START_TEST(a_language_is_chosen_and_the_words_follow)
     good("brain_configure", "{'language':'dutch'}");
     await_stat("'language':'dutch'", "next_");
     has(good("brain_check", "{}"), "'memories':268");
+    house_close(&house);
+}
+END_TEST
+
+/* As a store of an older version has it. */
+static void pretend_older_rules(void)
+{
+    static const store_table_t tables[] = {
+#define TABLE_ROW(name) {#name},
+        BRAIN_TABLES(TABLE_ROW)
+#undef TABLE_ROW
+            {NULL}};
+    static const bytes_t name = {(const uint8_t *)"config", 6};
+    store_pool_options_t options = {
+        .dir = arena_printf(house.arena, "%s/brain", house.data), .tables = tables, .format = 1};
+    store_pool_t *pool;
+    store_txn_t *txn;
+    bytes_t value;
+    meta_config_t config;
+    buf_t out;
+
+    ck_assert(!err_is(store_pool_open(&options, &pool, house.arena)));
+    ck_assert(!err_is(store_begin_write(pool, "default", &txn, house.arena)));
+    ck_assert(!err_is(store_get(txn, TABLE_meta, name, &value)));
+    value.data = arena_copy(house.arena, value.data, value.size);
+    ck_assert(!err_is(record_decode(&meta_config_record, value, house.arena, "field", &config)));
+    config.words_version = 1;
+    config.model = "hash-1-384-english";
+    buf_open(&out, house.arena);
+    record_encode(&meta_config_record, &config, &out);
+    ck_assert(!err_is(store_put(txn, TABLE_meta, name, buf_bytes(&out))));
+    ck_assert(!err_is(store_commit(&txn)));
+    store_pool_close(&pool);
+}
+
+START_TEST(a_store_of_older_rules_is_made_anew_by_itself)
+{
+    open_brain(NULL);
+    keep(0, 230);
+    good("brain_maintenance", "{'action':'optimize'}");
+    keep(230, 240);
+    house_down(&house);
+    pretend_older_rules();
+    house_up(&house);
+    house_start(&house, &brain_actor);
+    int64_t deadline = mono_ms() + PATIENCE_MS;
+    for (;;) { /* refused with a sentence until the words are there */
+        const char *answer = house_call(&house, "brain", "brain_query", "{'query':'Vorgang 17'}");
+        if (!err_is(house.err) && strstr(answer, "'m17'"))
+            break;
+        ck_assert_msg(!err_is(house.err) || house.err.code == ERR_VERSION, "%s", house.text);
+        ck_assert_int_lt(mono_ms(), deadline);
+    }
+    await_stat("'hash-2-384-english'", "next_model");
+    has(good("brain_check", "{}"), "'vectors':240");
     house_close(&house);
 }
 END_TEST
@@ -206,6 +260,7 @@ int main(void)
     TCase *all = tcase_create("all");
     tcase_set_timeout(all, 110);
     tcase_add_test(all, a_language_is_chosen_and_the_words_follow);
+    tcase_add_test(all, a_store_of_older_rules_is_made_anew_by_itself);
     tcase_add_test(all, a_new_company_begins_with_its_language);
     tcase_add_test(all, memories_end_with_their_time);
     tcase_add_test(all, upkeep_comes_by_itself);
