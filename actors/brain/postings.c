@@ -4,272 +4,12 @@
 #include <string.h>
 
 #include "actors/brain/brain.h"
+#include "actors/brain/posting.h"
 
-/* A block: u64 last number, then postings: varint step of the number (the first from 0), a byte of
- * fields, for each a varint count and a length code. The head row has u32 memories before its
- * block, whose last number is 0 while it is empty. Numbers in the machine's byte order: the store
- * as a whole is not portable either. */
-enum { HEAD = 4, LAST = 8, POSTING_LARGEST = 10 + 1 + RANK_FIELDS * 4 };
+/* The head row of a term has u32 memories before its block, whose last number is 0 while it is
+ * empty. */
+enum { HEAD = 4 };
 enum { ATTEND_EACH = 32 }; /* terms of a merge */
-
-/* How often a term is in the fields of one memory, and how long these are. */
-typedef struct posting {
-    uint64_t id;
-    uint16_t counts[RANK_FIELDS];
-    uint16_t lengths[RANK_FIELDS];
-} posting_t;
-
-/* ---- what a memory says ---- */
-
-static void make_room(posting_doc_t *doc, arena_t *arena, size_t more)
-{
-    if (doc->count + more <= doc->capacity)
-        return;
-    size_t capacity = doc->count + more + 16;
-    posting_term_t *terms = ARENA_ARRAY(arena, posting_term_t, capacity);
-    if (doc->count)
-        memcpy(terms, doc->terms, doc->count * sizeof *terms);
-    doc->terms = terms;
-    doc->capacity = capacity;
-}
-
-void posting_doc_add(posting_doc_t *doc, arena_t *arena, int field, int parts,
-                     const word_list_t *list)
-{
-    make_room(doc, arena, list->count);
-    for (size_t i = 0; i < list->count; i++) {
-        const word_t *word = &list->words[i];
-        if (word->stop)
-            continue;
-        posting_term_t *term = &doc->terms[doc->count++];
-        *term = (posting_term_t){.term = word->term, .size = word->size};
-        term->counts[word->kind == WORD_PART ? parts : field] = 1;
-        if (word->kind != WORD_PART && doc->lengths[field] < UINT16_MAX)
-            doc->lengths[field]++;
-    }
-}
-
-void posting_doc_add_term(posting_doc_t *doc, arena_t *arena, int field, const char *term)
-{
-    make_room(doc, arena, 1);
-    posting_term_t *added = &doc->terms[doc->count++];
-    *added = (posting_term_t){.term = term, .size = (uint16_t)strlen(term)};
-    added->counts[field] = 1;
-}
-
-static int by_term(const void *a, const void *b)
-{
-    const posting_term_t *x = a, *y = b;
-
-    return strcmp(x->term, y->term);
-}
-
-void posting_doc_finish(posting_doc_t *doc)
-{
-    size_t kept = 0;
-
-    if (doc->count)
-        qsort(doc->terms, doc->count, sizeof doc->terms[0], by_term);
-    for (size_t i = 0; i < doc->count; i++) {
-        if (!kept || strcmp(doc->terms[kept - 1].term, doc->terms[i].term) != 0) {
-            doc->terms[kept++] = doc->terms[i];
-            continue;
-        }
-        for (int field = 0; field < RANK_FIELDS; field++) {
-            unsigned sum = doc->terms[kept - 1].counts[field] + doc->terms[i].counts[field];
-            doc->terms[kept - 1].counts[field] = (uint16_t)(sum < UINT16_MAX ? sum : UINT16_MAX);
-        }
-    }
-    doc->count = kept;
-}
-
-/* ---- lengths in 8 bits: exact to 15, then 3 bits after the leading one ---- */
-
-static uint8_t length_code(unsigned length)
-{
-    unsigned shift = 0;
-
-    while (length >> shift > 15)
-        shift++;
-    return (uint8_t)(shift ? 8 + shift * 8 + ((length >> shift) & 7) : length);
-}
-
-static uint16_t length_of(uint8_t code)
-{
-    if (code < 16)
-        return code;
-    unsigned shift = (code - 8U) / 8, length = (8U + (code & 7)) << shift;
-
-    return (uint16_t)(length < UINT16_MAX ? length : UINT16_MAX);
-}
-
-/* ---- blocks ---- */
-
-static size_t put_varint(uint8_t *out, uint64_t value)
-{
-    size_t size = 0;
-
-    for (; value > 127; value >>= 7)
-        out[size++] = (uint8_t)(value | 128);
-    out[size++] = (uint8_t)value;
-    return size;
-}
-
-static inline bool get_varint(const uint8_t **at, const uint8_t *end, uint64_t *value)
-{
-    if (*at < end && **at < 128) { /* nearly always */
-        *value = *(*at)++;
-        return true;
-    }
-    *value = 0;
-    for (unsigned shift = 0; *at < end && shift < 64; shift += 7) {
-        uint8_t byte = *(*at)++;
-        *value |= (uint64_t)(byte & 127) << shift;
-        if (byte < 128)
-            return true;
-    }
-    return false;
-}
-
-static size_t put_posting(uint8_t *out, uint64_t before, const posting_t *posting)
-{
-    size_t size = put_varint(out, posting->id - before), mask_at = size++;
-
-    out[mask_at] = 0;
-    for (int field = 0; field < RANK_FIELDS; field++)
-        if (posting->counts[field]) {
-            out[mask_at] |= (uint8_t)(1 << field);
-            size += put_varint(out + size, posting->counts[field]);
-            out[size++] = length_code(posting->lengths[field]);
-        }
-    return size;
-}
-
-/* One posting whose number is a step from `before`. */
-static inline bool get_posting(const uint8_t **at, const uint8_t *end, uint64_t before,
-                               posting_t *posting)
-{
-    uint64_t value;
-
-    memset(posting, 0, sizeof *posting);
-    if (!get_varint(at, end, &value) || *at == end)
-        return false;
-    posting->id = before + value;
-    uint8_t mask = *(*at)++;
-    for (int field = 0; mask; field++, mask >>= 1) {
-        if (!(mask & 1))
-            continue;
-        if (field >= RANK_FIELDS || !get_varint(at, end, &value) || *at == end)
-            return false;
-        posting->counts[field] = (uint16_t)value;
-        posting->lengths[field] = length_of(*(*at)++);
-    }
-    return true;
-}
-
-/* Decodes at most `most` postings; false when the bytes are no block. */
-static bool decode(bytes_t block, posting_t *postings, size_t most, size_t *count)
-{
-    const uint8_t *at = block.data + LAST, *end = block.data + block.size;
-    uint64_t id = 0;
-
-    for (*count = 0; at < end; (*count)++) {
-        if (*count == most || !get_posting(&at, end, id, &postings[*count]))
-            return false;
-        id = postings[*count].id;
-    }
-    return true;
-}
-
-/* What is left of a posting behind its step: the fields' counts and lengths. */
-static bool weigh(const uint8_t **at, const uint8_t *end, const postings_units_t *units, float *out)
-{
-    float weight = 0;
-    uint64_t count;
-
-    for (unsigned mask = *(*at)++; mask; mask &= mask - 1) {
-        unsigned field = (unsigned)__builtin_ctz(mask);
-        if (field >= RANK_FIELDS || !get_varint(at, end, &count) || *at == end)
-            return false;
-        weight += (float)count * units->units[field][*(*at)++];
-    }
-    *out = weight;
-    return true;
-}
-
-/* The same as ids and weights; this is where a search spends its time. Nearly every posting is four
- * bytes: a small step, one field, a small count, a length. */
-static bool decode_weights(bytes_t block, const postings_units_t *units, uint64_t *ids,
-                           float *weights, size_t *count)
-{
-    enum { ONE_BYTE_EACH = 0x80, FIELDS = 1 << RANK_FIELDS };
-    const uint8_t *at = block.data + LAST, *end = block.data + block.size;
-    uint64_t id = 0, step;
-    size_t done = 0;
-
-    for (; at < end; done++) {
-        if (done == POSTINGS_BLOCK)
-            return false;
-        unsigned mask = end - at >= 4 ? at[1] : 0;
-        if (mask && mask < FIELDS && !(mask & (mask - 1)) && !((at[0] | at[2]) & ONE_BYTE_EACH)) {
-            ids[done] = id += at[0];
-            weights[done] = (float)(int)at[2] * units->units[__builtin_ctz(mask)][at[3]];
-            at += 4;
-            continue;
-        }
-        if (!get_varint(&at, end, &step) || at == end)
-            return false;
-        ids[done] = id += step;
-        if (!weigh(&at, end, units, &weights[done]))
-            return false;
-    }
-    *count = done;
-    return true;
-}
-
-void postings_units(const rank_options_t *options, postings_units_t *out)
-{
-    for (int field = 0; field < RANK_FIELDS; field++)
-        for (unsigned code = 0; code < 256; code++)
-            out->units[field][code] = rank_unit(options, field, length_of((uint8_t)code));
-}
-
-static size_t encode(uint8_t *out, const posting_t *postings, size_t count)
-{
-    size_t size = LAST;
-    uint64_t before = 0;
-
-    for (size_t i = 0; i < count; i++) {
-        size += put_posting(out + size, before, &postings[i]);
-        before = postings[i].id;
-    }
-    memcpy(out, &before, LAST);
-    return size;
-}
-
-static uint64_t last_of(bytes_t block)
-{
-    uint64_t last;
-
-    memcpy(&last, block.data, LAST);
-    return last;
-}
-
-static size_t count_in(bytes_t block)
-{
-    const uint8_t *at = block.data + LAST, *end = block.data + block.size;
-    size_t count = 0;
-    uint64_t skip;
-
-    for (; at < end; count++) {
-        if (!get_varint(&at, end, &skip) || at == end)
-            return SIZE_MAX;
-        for (uint8_t mask = *at++; mask; mask >>= 1)
-            if ((mask & 1) && (!get_varint(&at, end, &skip) || at++ == end))
-                return SIZE_MAX;
-    }
-    return count;
-}
 
 static void term_key(store_key_t *key, uint8_t generation, const char *term)
 {
@@ -311,17 +51,17 @@ static err_t get_head(const postings_t *in, arena_t *arena, const char *term, si
         value.size = 0;
     else if (err_is(err))
         return err;
-    else if (value.size < HEAD + LAST)
+    else if (value.size < HEAD + POSTING_LAST)
         return corrupt(arena, term);
     *head =
-        (head_t){.room = arena_alloc(arena, HEAD + LAST + value.size +
+        (head_t){.room = arena_alloc(arena, HEAD + POSTING_LAST + value.size +
                                                 (more < POSTINGS_BLOCK ? more : POSTINGS_BLOCK) *
                                                     POSTING_LARGEST)};
     if (value.size) {
         memcpy(head->room, value.data, value.size);
         memcpy(&head->memories, head->room, HEAD);
     }
-    head->block = (bytes_t){head->room + HEAD, value.size ? value.size - HEAD : LAST};
+    head->block = (bytes_t){head->room + HEAD, value.size ? value.size - HEAD : POSTING_LAST};
     return err_ok();
 }
 
@@ -346,15 +86,6 @@ static err_t put_block(const postings_t *in, const char *term, uint64_t first, b
     return store_put(in->txn, TABLE_postings, key_bytes(&key), block);
 }
 
-static uint64_t first_of(bytes_t block)
-{
-    const uint8_t *at = block.data + LAST;
-    uint64_t first = 0;
-
-    get_varint(&at, block.data + block.size, &first);
-    return first;
-}
-
 /* Appends postings of ascending numbers to a term, moving out each block that is full. */
 static err_t append(const postings_t *in, arena_t *arena, const char *term,
                     const posting_t *postings, size_t count)
@@ -364,21 +95,21 @@ static err_t append(const postings_t *in, arena_t *arena, const char *term,
 
     if (err_is(err))
         return err;
-    size_t in_block = count_in(head.block);
+    size_t in_block = posting_count_in(head.block);
     if (in_block == SIZE_MAX)
         return corrupt(arena, term);
     for (size_t i = 0; i < count; i++) {
         if (in_block >= POSTINGS_BLOCK) {
-            err = put_block(in, term, first_of(head.block), head.block);
+            err = put_block(in, term, posting_first_of(head.block), head.block);
             if (err_is(err))
                 return err;
-            head.block.size = LAST;
-            memset(head.room + HEAD, 0, LAST);
+            head.block.size = POSTING_LAST;
+            memset(head.room + HEAD, 0, POSTING_LAST);
             in_block = 0;
         }
-        uint64_t before = last_of(head.block);
-        head.block.size += put_posting(head.room + HEAD + head.block.size, before, &postings[i]);
-        memcpy(head.room + HEAD, &postings[i].id, LAST);
+        uint64_t before = posting_last_of(head.block);
+        head.block.size += posting_put(head.room + HEAD + head.block.size, before, &postings[i]);
+        memcpy(head.room + HEAD, &postings[i].id, POSTING_LAST);
         head.memories++;
         in_block++;
     }
@@ -441,7 +172,7 @@ static bytes_t fresh_row(arena_t *arena, const posting_doc_t *doc)
         row[size++] = (uint8_t)term->size;
         memcpy(row + size, term->term, (size_t)term->size + 1);
         size += (size_t)term->size + 1;
-        size += put_posting(row + size, 0, &posting);
+        size += posting_put(row + size, 0, &posting);
     }
     return (bytes_t){row, size};
 }
@@ -461,7 +192,7 @@ static bool fresh_entry(bytes_t row, uint32_t count, uint32_t i, const char **te
         return false;
     *term = (const char *)at;
     at += size + 1;
-    return get_posting(&at, end, 0, posting);
+    return posting_get(&at, end, 0, posting);
 }
 
 static bool fresh_count(bytes_t row, uint32_t *count)
@@ -699,13 +430,13 @@ static bool without(arena_t *arena, bytes_t block, uint64_t number, uint8_t *out
     size_t most = block.size / 3 + 1, count, kept = 0;
     posting_t *postings = ARENA_ARRAY(arena, posting_t, most);
 
-    if (!decode(block, postings, most, &count))
+    if (!posting_decode(block, postings, most, &count))
         return false;
     for (size_t i = 0; i < count; i++)
         if (postings[i].id != number)
             postings[kept++] = postings[i];
     *found = kept < count;
-    *size = encode(out, postings, kept);
+    *size = posting_encode(out, postings, kept);
     return true;
 }
 
@@ -726,8 +457,8 @@ static err_t remove_from_blocks(const postings_t *in, arena_t *arena, const char
         store_scan_open(&scan, in->txn, TABLE_postings, key_bytes(&prefix), key_bytes(&from), true);
     if (err_is(err))
         return err;
-    bool any =
-        store_scan_next(&scan, &key, &value) && key.size == prefix.size + 8 && value.size > LAST;
+    bool any = store_scan_next(&scan, &key, &value) && key.size == prefix.size + 8 &&
+               value.size > POSTING_LAST;
     store_key_t place;
     key_open(&place);
     uint8_t *block = NULL;
@@ -739,7 +470,7 @@ static err_t remove_from_blocks(const postings_t *in, arena_t *arena, const char
     store_scan_close(&scan);
     if (!any)
         return corrupt(arena, term);
-    if (size == LAST)
+    if (size == POSTING_LAST)
         return store_del(in->txn, TABLE_postings, key_bytes(&place));
     return store_put(in->txn, TABLE_postings, key_bytes(&place), (bytes_t){block, size});
 }
@@ -809,12 +540,12 @@ static bytes_t next_block(postings_list_t *self, uint64_t from)
     while (self->stage == AT_BLOCKS) {
         if (!store_scan_next(&self->scan, &key, &block))
             self->stage = AT_HEAD;
-        else if (block.size > LAST && last_of(block) >= from)
+        else if (block.size > POSTING_LAST && posting_last_of(block) >= from)
             return block;
     }
     if (self->stage == AT_HEAD) {
         self->stage = AT_FRESH;
-        if (self->head.size > LAST && last_of(self->head) >= from)
+        if (self->head.size > POSTING_LAST && posting_last_of(self->head) >= from)
             return self->head;
     }
     return (bytes_t){0};
@@ -836,7 +567,7 @@ static err_t seek(void *ctx, uint64_t from, rank_block_t *out)
         self->ids = ARENA_ARRAY(self->arena, uint64_t, POSTINGS_BLOCK);
         self->weights = ARENA_ARRAY(self->arena, float, POSTINGS_BLOCK);
     }
-    if (!decode_weights(block, self->units, self->ids, self->weights, &count))
+    if (!posting_decode_weights(block, self->units, self->ids, self->weights, &count))
         return damaged();
     *out = (rank_block_t){self->ids, self->weights, count};
     return err_ok();
@@ -858,7 +589,7 @@ static err_t open_term(postings_list_t *self, const postings_t *in, const char *
         self->stage = AT_FRESH;
         return err_ok();
     }
-    if (key.size != self->prefix.size || value.size < HEAD + LAST)
+    if (key.size != self->prefix.size || value.size < HEAD + POSTING_LAST)
         return corrupt(self->arena, term);
     memcpy(&memories, value.data, HEAD);
     self->head = (bytes_t){value.data + HEAD, value.size - HEAD};
@@ -891,7 +622,7 @@ static float weight_of(const postings_units_t *units, const posting_t *posting)
     for (int field = 0; field < RANK_FIELDS; field++)
         if (posting->counts[field])
             weight += (float)posting->counts[field] *
-                      units->units[field][length_code(posting->lengths[field])];
+                      units->units[field][posting_length_code(posting->lengths[field])];
     return weight;
 }
 
@@ -1015,7 +746,7 @@ static err_t check_block(check_t *check, bytes_t block, uint64_t after, uint64_t
     size_t most = block.size / 3 + 1, count = 0;
     posting_t *postings = ARENA_ARRAY(check->arena, posting_t, most);
 
-    if (block.size < LAST || !decode(block, postings, most, &count))
+    if (block.size < POSTING_LAST || !posting_decode(block, postings, most, &count))
         return corrupt(check->arena, check->term);
     *last = after;
     for (size_t i = 0; i < count; i++) {
@@ -1024,7 +755,7 @@ static err_t check_block(check_t *check, bytes_t block, uint64_t after, uint64_t
         *last = postings[i].id;
         check->out.sum += sum_one(*last, check->term, strlen(check->term), postings[i].counts);
     }
-    if (count && *last != last_of(block))
+    if (count && *last != posting_last_of(block))
         return corrupt(check->arena, check->term);
     check->seen += count;
     check->out.postings += count;
@@ -1053,7 +784,7 @@ static err_t check_row(check_t *check, bytes_t key, bytes_t value)
     if (err_is(err))
         return err;
     if (!key_read_u8(&rest, &generation) || !key_read_str(&rest, check->arena, &check->term) ||
-        rest.size || value.size < HEAD + LAST)
+        rest.size || value.size < HEAD + POSTING_LAST)
         return corrupt(check->arena, "?");
     key_open(&check->prefix);
     key_raw(&check->prefix, key.data, key.size);
@@ -1061,7 +792,7 @@ static err_t check_row(check_t *check, bytes_t key, bytes_t value)
     bytes_t block = {value.data + HEAD, value.size - HEAD};
     check->promised = memories;
     check->seen = check->last = 0;
-    check->head_first = block.size > LAST ? first_of(block) : 0;
+    check->head_first = block.size > POSTING_LAST ? posting_first_of(block) : 0;
     check->out.terms++;
     return check_block(check, block, 0, &ignored);
 }
