@@ -298,8 +298,9 @@ END_TEST
 
 START_TEST(stop_words_are_sorted_and_folded)
 {
-    static const char *const languages[] = {"english", "german",     "french", "spanish",
-                                            "italian", "portuguese", "dutch"};
+    static const char *const languages[] = {"english", "german",     "french",   "spanish",
+                                            "italian", "portuguese", "dutch",    "russian",
+                                            "swedish", "danish",     "norwegian"};
 
     for (size_t i = 0; i < sizeof languages / sizeof languages[0]; i++) {
         const char *const *list = stopwords_of(languages[i]);

@@ -106,7 +106,70 @@ static const char *const dutch[] = {
     "waren", "was",   "wat",   "werd", "wezen",  "wie",    "wil",    "worden", "wordt", "zal",
     "ze",    "zelf",  "zich",  "zij",  "zijn",   "zo",     "zonder", "zou",    NULL};
 
-#define LANGUAGE_ROWS(L) L(english) L(german) L(french) L(spanish) L(italian) L(portuguese) L(dutch)
+static const char *const russian[] = {
+    "а",       "без",    "более",  "больше", "будет",  "будто", "бы",     "был",    "была",
+    "были",    "было",   "быть",   "в",      "вам",    "вас",   "вдруг",  "ведь",   "во",
+    "вот",     "все",    "всегда", "всего",  "всех",   "всю",   "вы",     "где",    "да",
+    "даже",    "для",    "до",     "другой", "его",    "ее",    "ей",     "ему",    "если",
+    "есть",    "еще",    "ж",      "же",     "за",     "зачем", "здесь",  "и",      "из",
+    "или",     "им",     "иногда", "их",     "к",      "как",   "какая",  "какой",  "когда",
+    "конечно", "кто",    "куда",   "ли",     "лучше",  "между", "меня",   "мне",    "много",
+    "может",   "можно",  "мой",    "моя",    "мы",     "на",    "над",    "надо",   "нас",
+    "не",      "него",   "нее",    "ней",    "нельзя", "нет",   "ни",     "нибудь", "никогда",
+    "ним",     "них",    "ничего", "но",     "ну",     "о",     "об",     "один",   "он",
+    "она",     "они",    "опять",  "от",     "перед",  "по",    "под",    "после",  "потом",
+    "потому",  "почти",  "при",    "про",    "раз",    "разве", "с",      "сам",    "свою",
+    "себе",    "себя",   "сейчас", "со",     "совсем", "так",   "такой",  "там",    "тебя",
+    "тем",     "теперь", "то",     "тогда",  "того",   "тоже",  "только", "том",    "тот",
+    "тут",     "ты",     "у",      "уж",     "уже",    "хоть",  "чего",   "чем",    "через",
+    "что",     "чтоб",   "чтобы",  "чуть",   "эта",    "эти",   "это",    "этого",  "этой",
+    "этом",    "этот",   "эту",    "я",      NULL};
+
+static const char *const swedish[] = {
+    "alla",   "allt",   "att",   "av",     "blev",   "bli",    "blir",   "blivit", "de",    "dem",
+    "den",    "denna",  "deras", "dess",   "dessa",  "det",    "detta",  "dig",    "din",   "dina",
+    "ditt",   "du",     "där",   "då",     "efter",  "ej",     "eller",  "en",     "er",    "era",
+    "ert",    "ett",    "från",  "för",    "ha",     "hade",   "han",    "hans",   "har",   "henne",
+    "hennes", "hon",    "honom", "hur",    "här",    "i",      "icke",   "ingen",  "inom",  "inte",
+    "jag",    "ju",     "kan",   "kunde",  "man",    "med",    "mellan", "men",    "mig",   "min",
+    "mina",   "mitt",   "mot",   "mycket", "ni",     "nu",     "när",    "någon",  "något", "några",
+    "och",    "om",     "oss",   "på",     "samma",  "sedan",  "sig",    "sin",    "sina",  "sitta",
+    "själv",  "skulle", "som",   "så",     "sådan",  "sådana", "sådant", "till",   "under", "upp",
+    "ut",     "utan",   "vad",   "var",    "vara",   "varför", "varit",  "varje",  "vars",  "vart",
+    "vem",    "vi",     "vid",   "vilka",  "vilkas", "vilken", "vilket", "vår",    "våra",  "vårt",
+    "än",     "är",     "åt",    "över",   NULL};
+
+static const char *const danish[] = {
+    "ad",     "af",    "alle",  "alt",   "anden", "at",    "blev",  "blive", "bliver", "da",
+    "de",     "dem",   "den",   "denne", "der",   "deres", "det",   "dette", "dig",    "din",
+    "disse",  "dog",   "du",    "efter", "eller", "en",    "end",   "er",    "et",     "for",
+    "fra",    "ham",   "han",   "hans",  "har",   "havde", "have",  "hende", "hendes", "her",
+    "hos",    "hun",   "hvad",  "hvis",  "hvor",  "i",     "ikke",  "ind",   "jeg",    "jer",
+    "jo",     "kunne", "man",   "mange", "med",   "meget", "men",   "mig",   "min",    "mine",
+    "mit",    "mod",   "ned",   "noget", "nogle", "nu",    "når",   "og",    "også",   "om",
+    "op",     "os",    "over",  "på",    "selv",  "sig",   "sin",   "sine",  "sit",    "skal",
+    "skulle", "som",   "sådan", "thi",   "til",   "ud",    "under", "var",   "vi",     "vil",
+    "ville",  "vor",   "være",  "været", NULL};
+
+static const char *const norwegian[] = {
+    "alle",  "at",     "av",      "bare", "begge", "ble",     "bli",     "blir",  "blitt",
+    "både",  "da",     "de",      "deg",  "dem",   "den",     "denne",   "der",   "dere",
+    "deres", "det",    "dette",   "din",  "disse", "ditt",    "du",      "eller", "en",
+    "enn",   "er",     "et",      "ett",  "etter", "for",     "fordi",   "fra",   "før",
+    "ha",    "hadde",  "han",     "hans", "har",   "her",     "hun",     "hva",   "hvem",
+    "hver",  "hvilke", "hvilken", "hvis", "hvor",  "hvordan", "hvorfor", "i",     "ikke",
+    "ingen", "inn",    "inni",    "ja",   "jeg",   "kan",     "kom",     "kun",   "kunne",
+    "man",   "mange",  "med",     "meg",  "meget", "mellom",  "men",     "min",   "mitt",
+    "mot",   "ned",    "noe",     "noen", "nå",    "når",     "og",      "også",  "om",
+    "opp",   "oss",    "over",    "på",   "samme", "seg",     "selv",    "si",    "siden",
+    "sin",   "sine",   "sitt",    "sjøl", "skal",  "skulle",  "slik",    "som",   "så",
+    "sånn",  "til",    "ut",      "uten", "var",   "ved",     "vi",      "vil",   "ville",
+    "vors",  "vår",    "være",    "vært", "å",     NULL};
+
+#define LANGUAGE_ROWS(L)                                                                           \
+    L(english)                                                                                     \
+    L(german) L(french) L(spanish) L(italian) L(portuguese) L(dutch) L(russian) L(swedish)         \
+        L(danish) L(norwegian)
 
 typedef struct language {
     const char *name;
