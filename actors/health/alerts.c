@@ -13,7 +13,7 @@
 #include "actors/health/health.h"
 #include "actors/health/watches.h"
 
-enum { HISTORY_KEPT = 1000, STALE_LOOK_MS = 5000 };
+enum { HISTORY_KEPT = 5000, STALE_LOOK_MS = 5000 };
 
 RECORD_DEFINE(alert, alert_FIELDS)
 RECORD_DEFINE(alert_change, alert_change_FIELDS)
@@ -388,10 +388,9 @@ static void go_on(alert_t *alert, const alert_t *old)
     alert->has_told = old->has_told;
 }
 
-err_t alerts_set(health_t *self, call_t *call, const char *company, store_txn_t *txn,
+static err_t put(health_t *self, call_t *call, const char *company, store_txn_t *txn,
                  alert_t *alert, const alert_t *old)
 {
-    look_t look;
     err_t err = err_ok();
     if (old && !strcmp(old->state, "firing") && strcmp(old->metric, alert->metric) != 0) {
         alert_t gone = *old;
@@ -399,16 +398,41 @@ err_t alerts_set(health_t *self, call_t *call, const char *company, store_txn_t 
     }
     if (old)
         go_on(alert, old);
-    if (!err_is(err))
-        err = save(txn, call_arena(call), alert);
+    return err_is(err) ? err : save(txn, call_arena(call), alert);
+}
+
+err_t alerts_set(health_t *self, call_t *call, const char *company, store_txn_t *txn,
+                 alert_t *alert, const alert_t *old)
+{
+    look_t look;
+    watch_t *watch;
+    err_t err = put(self, call, company, txn, alert, old);
     if (!err_is(err))
         err = open_look(self, call, company, txn, &look);
     if (err_is(err))
         return err;
-    watch_t *watch;
     err = watches_add(look.watches, call, txn, alert, &watch);
     if (!err_is(err))
         err = look_at(&look, watch, NULL);
+    close_look(&look);
+    return err;
+}
+
+/* The watches are built once, not for each of them. */
+err_t alerts_set_all(health_t *self, call_t *call, const char *company, store_txn_t *txn,
+                     const alert_pair_t *pairs, size_t count)
+{
+    look_t look;
+    err_t err = err_ok();
+    for (size_t i = 0; i < count && !err_is(err); i++)
+        err = put(self, call, company, txn, pairs[i].alert, pairs[i].old);
+    watches_destroy(&health_company(self, company)->watches);
+    if (!err_is(err))
+        err = open_look(self, call, company, txn, &look);
+    if (err_is(err))
+        return err;
+    for (size_t i = 0; i < count && !err_is(err); i++)
+        err = look_at(&look, watches_find(look.watches, pairs[i].alert->id), NULL);
     close_look(&look);
     return err;
 }

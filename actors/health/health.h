@@ -134,6 +134,13 @@ err_t alerts_load(store_txn_t *txn, arena_t *arena, const char *id, alert_t *out
  */
 err_t alerts_set(health_t *self, call_t *call, const char *company, store_txn_t *txn,
                  alert_t *alert, const alert_t *old);
+/* The same for many of one company. */
+typedef struct alert_pair {
+    alert_t *alert;
+    const alert_t *old;
+} alert_pair_t;
+err_t alerts_set_all(health_t *self, call_t *call, const char *company, store_txn_t *txn,
+                     const alert_pair_t *pairs, size_t count);
 /* Resolves it when it fires, and forgets it. */
 err_t alerts_drop(health_t *self, call_t *call, const char *company, store_txn_t *txn,
                   alert_t *alert);

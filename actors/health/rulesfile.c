@@ -169,16 +169,18 @@ static err_t bring(health_t *self, call_t *call, const char *company, const want
     if (err_is(err) && err.code != ERR_NOT_FOUND)
         return err;
     err = drop_gone(self, call, company, &old, list);
-    for (size_t i = 0; i < list->count && !err_is(err); i++) {
+    alert_pair_t *pairs = ARENA_ARRAY(call_arena(call), alert_pair_t, list->count + 1);
+    size_t count = 0;
+    for (size_t i = 0; i < list->count; i++) {
         wanted_t *wanted = &list->items[i];
         const alert_t *before = find_old(&old, wanted->alert.id);
-        if (strcmp(wanted->company, company) != 0 || (before && is_same(before, &wanted->alert)))
-            continue;
-        err = call_write(call, company, &txn);
-        if (!err_is(err))
-            err = alerts_set(self, call, company, txn, &wanted->alert, before);
+        if (!strcmp(wanted->company, company) && !(before && is_same(before, &wanted->alert)))
+            pairs[count++] = (alert_pair_t){&wanted->alert, before};
     }
-    return err;
+    if (!count || err_is(err))
+        return err;
+    err = call_write(call, company, &txn);
+    return err_is(err) ? err : alerts_set_all(self, call, company, txn, pairs, count);
 }
 
 /* Each company once: those that have a store, and those that get one by a rule. */

@@ -42,7 +42,7 @@ static void add_ear(watches_t *watches, watch_t *watch, const char *agent, size_
     *bucket = ear;
 }
 
-static watch_t *find_watch(const watches_t *watches, const char *id)
+watch_t *watches_find(const watches_t *watches, const char *id)
 {
     watch_t *watch = watches->first;
     while (watch && strcmp(watch->id, id) != 0)
@@ -150,7 +150,7 @@ err_t watches_add(watches_t *watches, call_t *call, store_txn_t *txn, const aler
                   watch_t **out)
 {
     series_list_t list;
-    watch_t *watch = *out = find_watch(watches, alert->id);
+    watch_t *watch = *out = watches_find(watches, alert->id);
     if (!watch || !listens(watches, watch, alert->metric)) {
         err_t err = series_list(txn, call_arena(call), NULL, NULL, &list);
         if (err_is(err))

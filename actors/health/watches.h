@@ -35,6 +35,8 @@ void watches_destroy(watches_t **watches);
 err_t watches_add(watches_t *watches, call_t *call, store_txn_t *txn, const alert_t *alert,
                   watch_t **out);
 
+/* NULL: none. */
+watch_t *watches_find(const watches_t *watches, const char *id);
 watch_t *watches_first(const watches_t *watches);
 /* The next rule after `last` (NULL: the first) that looks at this series; NULL: there is none. */
 ear_t *watches_next(const watches_t *watches, const series_t *series, ear_t *last);
