@@ -206,6 +206,179 @@ START_TEST(a_proposal_is_whole_whatever_dies)
     arena_destroy(&arena);
 }
 END_TEST
+
+/* ---- Reviews by the virtual clock ---- */
+
+enum { FAILURES = 3, LEASE = 1 + FAILURES, RUN, REST, DAYS = 8, DAY_HOURS = 24 };
+
+typedef struct week {
+    int stage, failed;
+    const char *id;
+    int64_t fence;
+    bool looked;
+    const char *proposals, *schedules;
+    arena_t *arena;
+} week_t;
+
+static week_t week;
+
+static err_t work(void *self, call_t *call, void *ctx);
+
+static bytes_t field_of(bytes_t map, const char *name)
+{
+    bytes_t value = {0};
+    mp_get(map, name, &value);
+    return value;
+}
+
+static void note_answer(bytes_t body)
+{
+    bytes_t task;
+    if (week.stage < LEASE) {
+        week.stage++;
+    } else if (week.stage == LEASE && mp_at(field_of(body, "tasks"), 0, &task)) {
+        week.id = mp_text(week.arena, field_of(task, "id"));
+        mp_int(field_of(task, "fence"), &week.fence);
+        week.stage = RUN;
+    } else if (week.stage == RUN) {
+        week.failed += mp_equals(field_of(body, "action"), "done");
+        week.stage = week.failed == FAILURES ? REST : LEASE;
+    }
+}
+
+static err_t on_worked(void *self, call_t *call, void *reply, const peer_answer_t *got, void *ctx)
+{
+    (void)self, (void)reply, (void)ctx;
+    if (got->progress)
+        return call_park(call);
+    if (!err_is(got->err))
+        note_answer(got->body);
+    call_work(call, RETRY_MS, work, NULL);
+    return err_ok();
+}
+
+/* Writes a procedure that always fails, runs it, and is its worker. */
+static err_t work(void *self, call_t *call, void *ctx)
+{
+    (void)self, (void)ctx;
+    const char *method = !week.stage          ? "sop_create"
+                         : week.stage < LEASE ? "sop_execute"
+                         : week.stage < RUN   ? "task_lease"
+                                              : "run_next";
+    const char *json =
+        !week.stage          ? "{'name':'bad','content':'# Bad\\n\\n1. **Weigh**\\n\\n   ```if\\n"
+                               "   {{input}} < 3\\n   then: end\\n   ```\\n\\n2. **Say** it\\n'}"
+        : week.stage < LEASE ? "{'name':'bad','input':'heavy','wait_ms':0}"
+        : week.stage < RUN   ? "{'worker':'w','kinds':['sop']}"
+                             : arena_printf(call_arena(call), "{'id':'%s','fence':%lld}", week.id,
+                                            (long long)week.fence);
+    if (week.stage == REST)
+        return err_ok();
+    peer_call_t request = {.peer = "agent",
+                           .method = method,
+                           .args = house_pack(call_arena(call), json),
+                           .company = "acme",
+                           .timeout_ms = CALL_MS};
+    call_peer(call, &request, on_worked, NULL);
+    return call_park(call);
+}
+
+static err_t on_schedules(void *self, call_t *call, void *reply, const peer_answer_t *got,
+                          void *ctx)
+{
+    (void)self, (void)call, (void)reply, (void)ctx;
+    week.schedules = house_reply_text(
+        week.arena, (client_reply_t){.err = got->err, .text = "", .body = got->body});
+    week.looked = true;
+    return err_ok();
+}
+
+static err_t on_proposals(void *self, call_t *call, void *reply, const peer_answer_t *got,
+                          void *ctx)
+{
+    (void)self, (void)reply, (void)ctx;
+    week.proposals = house_reply_text(
+        week.arena, (client_reply_t){.err = got->err, .text = "", .body = got->body});
+    peer_call_t request = {
+        .peer = "agent", .method = "schedule_list", .company = "acme", .timeout_ms = CALL_MS};
+    call_peer(call, &request, on_schedules, NULL);
+    return call_park(call);
+}
+
+static err_t worker_open(void *self, call_t *call)
+{
+    (void)self;
+    call_work(call, 0, work, NULL);
+    return err_ok();
+}
+
+static err_t look_back(void *self, call_t *call, void *ctx)
+{
+    (void)self, (void)ctx;
+    peer_call_t request = {.peer = "agent",
+                           .method = "list_pending_proposals",
+                           .company = "acme",
+                           .timeout_ms = CALL_MS};
+    call_peer(call, &request, on_proposals, NULL);
+    return call_park(call);
+}
+
+static err_t looker_open(void *self, call_t *call)
+{
+    (void)self;
+    call_work(call, 0, look_back, NULL);
+    return err_ok();
+}
+
+static const actor_def_t worker_desk = {
+    .name = "hands", .doc = "Fails.", .size = sizeof(desk_t), .open = worker_open};
+static const actor_def_t looker_desk = {
+    .name = "looker", .doc = "Looks.", .size = sizeof(desk_t), .open = looker_open};
+
+static bool has_failed(void *ctx)
+{
+    (void)ctx;
+    return week.stage == REST;
+}
+
+static bool has_looked(void *ctx)
+{
+    (void)ctx;
+    return week.looked;
+}
+
+/* The hour of the day at which a schedule was served last. */
+static int hour_of(const char *schedules, const char *id)
+{
+    const char *at = strstr(schedules, id), *last = at ? strstr(at, "'last_ms':") : NULL;
+    ck_assert_msg(last != NULL, "%s was never due: %s", id, schedules);
+    return (int)(atoll(last + 10) / HOUR_MS % DAY_HOURS);
+}
+
+START_TEST(reviews_come_by_the_clock)
+{
+    char dir[64];
+    week = (week_t){.arena = arena_new()};
+    scratch_make(dir);
+    sim_options_t options = {.seed = 7, .dir = dir};
+    sim_t *sim = sim_new(&options);
+    ck_assert(!err_is(sim_add(sim, &agent_actor, "agent", true, NULL, week.arena)));
+    ck_assert(!err_is(sim_add(sim, &worker_desk, "hands", false, NULL, week.arena)));
+    ck_assert(sim_run(sim, sim_now_ms(sim) + HOUR_MS, has_failed, NULL));
+    sim_kill(sim, "agent"); /* the schedules are in the store */
+    sim_run(sim, sim_now_ms(sim) + (int64_t)DAYS * DAY_HOURS * HOUR_MS, NULL, NULL);
+    ck_assert(!err_is(sim_add(sim, &looker_desk, "looker", false, NULL, week.arena)));
+    ck_assert(sim_run(sim, sim_now_ms(sim) + HOUR_MS, has_looked, NULL));
+    const char *made = strstr(week.proposals, "'maker':'hr'");
+    ck_assert_msg(made != NULL, "%s", week.proposals);
+    ck_assert_msg(!strstr(made + 1, "'maker':'hr'"), "once is enough: %s", week.proposals);
+    ck_assert_int_eq(hour_of(week.schedules, "'id':'hr-daily'"), 6);
+    ck_assert_int_eq(hour_of(week.schedules, "'id':'hr-weekly'"), 7);
+    sim_destroy(&sim);
+    scratch_remove(dir);
+    arena_destroy(&week.arena);
+}
+END_TEST
 #endif
 
 int main(void)
@@ -214,6 +387,7 @@ int main(void)
     TCase *tcase = tcase_create("hr_crash");
     tcase_set_timeout(tcase, 60);
 #ifdef AGENCY_FAULTS
+    tcase_add_test(tcase, reviews_come_by_the_clock);
     tcase_add_loop_test(tcase, a_proposal_is_whole_whatever_dies, 0, 20);
 #endif
     suite_add_tcase(suite, tcase);
