@@ -1,6 +1,6 @@
 // A pod as the kubelet runs it: volumes, environment, probes, restarts, and the end by preStop, SIGTERM
 // and, after the grace period, SIGKILL. Everything comes from the rendered objects.
-import { chmodSync, chownSync, existsSync, mkdirSync, mkdtempSync, writeFileSync } from "node:fs";
+import { chmodSync, chownSync, existsSync, mkdirSync, mkdtempSync, symlinkSync, writeFileSync } from "node:fs";
 import { request } from "node:http";
 import { dirname, join } from "node:path";
 import { setTimeout as pause } from "node:timers/promises";
@@ -53,11 +53,14 @@ export class Pod {
   volume({ name, persistentVolumeClaim, secret, emptyDir, projected }) {
     if (persistentVolumeClaim) return this.owned(join(this.cluster.claims, this.namespace, persistentVolumeClaim.claimName), true);
     const dir = this.owned(join(this.dir, name), Boolean(emptyDir));
+    // As the kubelet lays it out: links into a directory that can be replaced at once.
     const put = (path, data, mode) => {
-      mkdirSync(dirname(join(dir, path)), { recursive: true });
-      writeFileSync(join(dir, path), data);
-      if (canBeOthers) chownSync(join(dir, path), 0, this.spec.securityContext.fsGroup);
-      chmodSync(join(dir, path), mode ?? 0o644);
+      const at = join(dir, "..1", path), top = path.split("/")[0];
+      mkdirSync(dirname(at), { recursive: true });
+      writeFileSync(at, data);
+      if (canBeOthers) chownSync(at, 0, this.spec.securityContext.fsGroup);
+      chmodSync(at, mode ?? 0o644);
+      for (const [link, target] of [["..data", "..1"], [top, `..data/${top}`]]) if (!existsSync(join(dir, link))) symlinkSync(target, join(dir, link));
     };
     if (secret) {
       const data = this.cluster.secret(this.namespace, secret.secretName);

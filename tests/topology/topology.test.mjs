@@ -86,7 +86,7 @@ after(async () => {
 });
 
 test("the release: helm test succeeds, and an upgrade keeps the keys", async () => {
-  for (const company of [acme, beta]) await cluster.hooks(company.objects, /^test$/);
+  await Promise.all([acme, beta].map((company) => cluster.hooks(company.objects, /^test$/)));
   const keys = () => Object.entries(cluster.secret("acme", "house-curve")).map(([name, key]) => `${name}: ${key}`);
   const before = keys();
   assert.equal(new Set(before).size, 4);
