@@ -44,7 +44,7 @@ export class Pod {
       image: cluster.image, enter: this.net.enter, spec, env: this.environment(spec),
       mounts: [...(spec.volumeMounts ?? []).map((mount) => this.mount(volumes, mount)), { source: this.hosts, path: "/etc/hosts", readOnly: true, isFile: true }],
       replace: (text) => this.outside(text) }));
-    if (isolated) for (const container of this.containers) container.mounts.sort((a, b) => a.path.length - b.path.length);
+    for (const { mounts } of this.containers) this.nest(mounts.sort((a, b) => a.path.length - b.path.length));
     this.lives = this.containers.map((container) => this.keep(container));
   }
 
@@ -90,6 +90,16 @@ export class Pod {
   mount(volumes, { name, mountPath, subPath, readOnly }) {
     const source = volumes[name] ?? this.missing(`volume ${name}`);
     return { source: subPath ? this.owned(join(source, subPath), true) : source, path: mountPath, readOnly: Boolean(readOnly) };
+  }
+
+  // A mount below another one: the place for it, or without namespaces a link.
+  nest(mounts) {
+    for (const { path, source } of mounts)
+      for (const outer of mounts.filter((at) => path.startsWith(`${at.path}/`))) {
+        const place = join(outer.source, path.slice(outer.path.length));
+        if (isolated) mkdirSync(place, { recursive: true });
+        else if (!existsSync(place)) symlinkSync(source, place);
+      }
   }
 
   field({ fieldPath }) {

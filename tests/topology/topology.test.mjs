@@ -66,7 +66,7 @@ class Company {
 
 before(async () => {
   cluster = await Cluster.open();
-  acme = new Company("acme", { "scaling.mode": "hpa" });
+  acme = new Company("acme", { "scaling.mode": "hpa", "shared.enabled": true });
   const account = "/var/run/secrets/kubernetes.io/serviceaccount"; // without a root of its own, elastic must be told
   const outside = isolated ? {} : { AGENCY_ELASTIC_API_URL: "https://kubernetes.default.svc", AGENCY_ELASTIC_TOKEN_FILE: `${account}/token`, AGENCY_ELASTIC_CA_FILE: `${account}/ca.crt` };
   beta = new Company("beta", { "scaling.mode": "direct", "auth.tokens": doors, "networkPolicy.apiServer": [{ ipBlock: { cidr: `${nodeAddress}/32` } }],
