@@ -171,6 +171,7 @@ static float length_of(const float *vector, uint32_t dims)
 static void lean(search_t *search, const top_hit_t *words, size_t count, uint32_t dims)
 {
     float *common = ARENA_ARRAY(search->arena, float, dims);
+    float *one = ARENA_ARRAY(search->arena, float, dims);
     size_t took = 0;
 
     for (size_t i = 0; i < count && took < LEAN_ON; i++) {
@@ -180,7 +181,8 @@ static void lean(search_t *search, const top_hit_t *words, size_t count, uint32_
         if (err_is(store_get(search->txn, TABLE_vectors, key_bytes(&key), &value)) ||
             value.size != dims * sizeof(float))
             continue;
-        add_scaled(common, (const float *)value.data, dims, words[i].score / words[0].score);
+        memcpy(one, value.data, value.size);
+        add_scaled(common, one, dims, words[i].score / words[0].score);
         took++;
     }
     float length = length_of(common, dims);

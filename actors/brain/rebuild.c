@@ -307,8 +307,11 @@ err_t rebuild_language(brain_t *self, call_t *call, const char *company, const c
             mending.config.model = embedder_name(arena, (uint32_t)mending.config.dims, language);
         return meta_put_config(mending.txn, arena, &mending.config);
     }
-    if (some) /* half of it is in the other language */
+    if (some) { /* half of it is in the other language */
         err = meta_put_rebuild(mending.txn, NULL);
+        if (err_is(err))
+            return err;
+    }
     rebuild = open_rebuild(&mending, mending.txn);
     snprintf(rebuild.language, sizeof rebuild.language, "%s", language);
     rebuild.cleared = false;

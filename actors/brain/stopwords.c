@@ -168,8 +168,9 @@ static const char *const norwegian[] = {
 
 #define LANGUAGE_ROWS(L)                                                                           \
     L(english)                                                                                     \
-    L(german) L(french) L(spanish) L(italian) L(portuguese) L(dutch) L(russian) L(swedish)         \
-        L(danish) L(norwegian)
+    L(german)                                                                                      \
+    L(french) L(spanish) L(italian) L(portuguese) L(dutch) L(russian) L(swedish) L(danish)         \
+        L(norwegian)
 
 typedef struct language {
     const char *name;
