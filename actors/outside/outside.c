@@ -131,7 +131,7 @@ static server_t *take_same(outside_t *self, const config_server_t *config)
  * own: the file is read once more into the arena of each that is new. */
 static void apply(outside_t *self, const char *text, size_t size, const config_t *config)
 {
-    server_t *now[CONFIG_SERVERS_MOST];
+    server_t *now[CONFIG_SERVERS_MOST] = {NULL};
     server_world_t world = world_of(self);
     for (size_t i = 0; i < config->count; i++) {
         now[i] = take_same(self, &config->servers[i]);
@@ -154,7 +154,7 @@ static void read_config(outside_t *self)
     char *text = read_whole(self->file, &size);
     arena_t *arena = arena_new();
     config_t config = {0};
-    err_t err = err_ok();
+    err_t err;
     if (!text)
         err = err_make(arena, ERR_IO, "%s cannot be read: %s", self->file, strerror(errno));
     else
