@@ -127,11 +127,31 @@ static server_t *take_same(outside_t *self, const config_server_t *config)
     return NULL;
 }
 
+static void on_http(void *state, void *ctx)
+{
+    outside_t *self = state;
+    (void)ctx;
+    http_client_on_readable(self->http);
+}
+
+/* libcurl costs time and memory when it begins: not before a server needs it. */
+static void need_http(outside_t *self, const config_t *config)
+{
+    bool needed = false;
+    for (size_t i = 0; i < config->count; i++)
+        needed = needed || config->servers[i].url;
+    if (!needed || self->http)
+        return;
+    self->http = http_client_new();
+    actor_watch(self->actor, http_client_fd(self->http), on_http, NULL);
+}
+
 /* Servers of which nothing changed go on as they are. Each has a copy of the configuration of its
  * own: the file is read once more into the arena of each that is new. */
 static void apply(outside_t *self, const char *text, size_t size, const config_t *config)
 {
     server_t *now[CONFIG_SERVERS_MOST] = {NULL};
+    need_http(self, config);
     server_world_t world = world_of(self);
     for (size_t i = 0; i < config->count; i++) {
         now[i] = take_same(self, &config->servers[i]);
@@ -242,13 +262,6 @@ static void on_children(void *state, void *ctx)
     children_on_readable(self->children);
 }
 
-static void on_http(void *state, void *ctx)
-{
-    outside_t *self = state;
-    (void)ctx;
-    http_client_on_readable(self->http);
-}
-
 /* ---- Life ---- */
 
 static err_t outside_open(void *state, call_t *call)
@@ -265,10 +278,8 @@ static err_t outside_open(void *state, call_t *call)
     for (size_t i = 0; i < sizeof(life); i++)
         snprintf(self->life + 2 * i, 3, "%02x", life[i]);
     self->children = children_new();
-    self->http = http_client_new();
     self->armed_us = INT64_MAX;
     actor_watch(self->actor, children_fd(self->children), on_children, NULL);
-    actor_watch(self->actor, http_client_fd(self->http), on_http, NULL);
     hurry(self, actor_mono_us(self->actor));
     return err_ok();
 }
