@@ -47,7 +47,7 @@ export class Autoscaler {
       const samples = (this.cpu.get(pod) ?? []).filter((at) => now - at.now < 5000).concat({ now, cpu: usage.cpu });
       this.cpu.set(pod, samples);
       const [first] = samples;
-      if (now - first.now < 1000) { used += 0; continue; } // a pod that starts counts as idle
+      if (now - first.now < 1000) continue; // a pod that starts counts as idle
       used += Math.max(0, (usage.cpu - first.cpu) / ((now - first.now) / 1000));
     }
     return requested ? (used / requested) * 100 : null;
