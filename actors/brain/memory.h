@@ -45,7 +45,7 @@ RECORD_STRUCT(episode, episode_FIELDS)
 extern const record_t episode_record;
 
 #define explanation_FIELDS(F)                                                                      \
-    F(STRS, words, must, 0, 0, "Terms of the query that the memory has.")                          \
+    F(STRS, words, must, 0, 0, "Terms of the query that the memory has; those with @ are dates.")  \
     F(REAL, word_score, opt(), 0, 0, "BM25F of the memory itself.")                                \
     F(REAL, word_weight, must, 0, 0, "Weight of the words against the vectors.")                   \
     F(REAL, neighbour_score, opt(), 0, 0, "What its neighbours in the thread added.")              \
