@@ -137,12 +137,12 @@ static size_t chunk_bytes(uint32_t dims)
 
 static chunk_t *chunk_new(uint32_t dims)
 {
-    uint8_t *memory = aligned_alloc(CODES_ALIGN, chunk_bytes(dims));
+    chunk_t *chunk = aligned_alloc(CODES_ALIGN, chunk_bytes(dims));
 
-    if (!memory)
+    if (!chunk)
         abort();
-    chunk_t *chunk = memset(memory, 0, sizeof *chunk);
-    chunk->codes = memory + chunk_head();
+    memset(chunk, 0, sizeof *chunk);
+    chunk->codes = (uint8_t *)chunk + chunk_head();
     chunk->vectors = (float *)(void *)(chunk->codes + codes_stride(dims) * CHUNK);
     return chunk;
 }
