@@ -33,7 +33,7 @@ typedef struct world {
     /* The API server: */
     bool away, missing, slow, refuses;
     const char *cut_off; /* the server is away for this one only */
-    int64_t replicas, running, version, requests, patches, too_early;
+    int64_t replicas, running, version, lease_writes, lease_s, requests, patches, too_early;
     int64_t asked_again_ms; /* nobody may ask before then */
     char holder[64], lease_version[32], acquired[64], renewed[64];
     int64_t transitions;
@@ -138,11 +138,11 @@ static void answer_lease(sim_http_t *out, int status)
            arena_printf(world->arena,
                         "{\"kind\":\"Lease\",\"apiVersion\":\"coordination.k8s.io/v1\","
                         "\"metadata\":{\"name\":\"agency-elastic\",\"resourceVersion\":\"%s\"},"
-                        "\"spec\":{\"holderIdentity\":\"%s\",\"leaseDurationSeconds\":15,"
-                        "\"acquireTime\":\"%s\",\"renewTime\":\"%s\",\"leaseTransitions\":%" PRId64
+                        "\"spec\":{\"holderIdentity\":\"%s\",\"leaseDurationSeconds\":%" PRId64
+                        ",\"acquireTime\":\"%s\",\"renewTime\":\"%s\",\"leaseTransitions\":%" PRId64
                         "}}",
-                        world->lease_version, world->holder, world->acquired, world->renewed,
-                        world->transitions));
+                        world->lease_version, world->holder, world->lease_s, world->acquired,
+                        world->renewed, world->transitions));
 }
 
 static const char *part(bytes_t value, const char *one, const char *two)
@@ -185,8 +185,9 @@ static void take_lease(const http_call_request_t *request, bytes_t body, sim_htt
         snprintf(world->acquired, sizeof(world->acquired), "%s", part(body, "spec", "acquireTime"));
         snprintf(world->renewed, sizeof(world->renewed), "%s", renewed);
         snprintf(world->lease_version, sizeof(world->lease_version), "%" PRId64,
-                 ++world->version * 7);
+                 ++world->lease_writes);
         world->transitions = transitions;
+        world->lease_s = count_of(body, "spec", "leaseDurationSeconds");
         answer_lease(out, fresh ? 201 : 200);
     }
 }
@@ -277,10 +278,11 @@ static void http(void *ctx, const http_call_request_t *request, uint64_t chance,
 
 static actor_def_t rival; /* a second elastic, on a volume of its own */
 
-/* In a hurry: down after a minute, so that a short life gets there. */
+/* In a hurry: down after a minute, so that a short life gets there; and a Lease that slow answers
+ * outlast. */
 static const char *const *settings_of(const char *name, bool hurry)
 {
-    const char **list = ARENA_ARRAY(world->arena, const char *, 8);
+    const char **list = ARENA_ARRAY(world->arena, const char *, 9);
     int which = strcmp(name, "elastic") != 0;
     snprintf(world->tokens[which], sizeof(world->tokens[which]), "%s/%s.token", world->dir, name);
     write_file(world->tokens[which], name);
@@ -291,6 +293,7 @@ static const char *const *settings_of(const char *name, bool hurry)
     list[4] = arena_printf(world->arena, "%s.token_file=%s", name, world->tokens[which]);
     list[5] = arena_printf(world->arena, "%s.identity=%s", name, name);
     list[6] = hurry ? arena_printf(world->arena, "%s.down_stabilization_ms=60000", name) : NULL;
+    list[7] = hurry ? arena_printf(world->arena, "%s.lease_s=5", name) : NULL;
     return list;
 }
 
