@@ -4,12 +4,10 @@
  *
  *     bench_health [SECONDS [POINTS…]]     default: 3 1000 100000; 10000000 takes some minutes */
 #include <inttypes.h>
-#include <lmdb.h>
 #include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -17,6 +15,7 @@
 #include "bus/host.h"
 #include "bus/process.h"
 #include "proto/mp.h"
+#include "support_floor.h"
 
 extern const actor_def_t health_actor;
 
@@ -27,36 +26,6 @@ static double now_s(void)
     struct timespec now;
     clock_gettime(CLOCK_MONOTONIC, &now);
     return (double)now.tv_sec + (double)now.tv_nsec / 1e9;
-}
-
-static double floor_rate(const char *dir, int waiting, double seconds)
-{
-    MDB_env *env;
-    MDB_dbi dbi;
-    MDB_txn *txn;
-    char payload[100] = {0};
-    uint64_t number = 0;
-    mkdir(dir, 0700);
-    mdb_env_create(&env);
-    mdb_env_set_mapsize(env, (size_t)1 << 30);
-    if (mdb_env_open(env, dir, 0, 0600))
-        abort();
-    double began = now_s();
-    while (now_s() < began + seconds) {
-        mdb_txn_begin(env, NULL, 0, &txn);
-        mdb_dbi_open(txn, NULL, 0, &dbi);
-        for (int i = 0; i < waiting; i++, number++) {
-            uint64_t id = __builtin_bswap64(number);
-            MDB_val key = {sizeof(id), &id}, value = {sizeof(payload), payload};
-            if (mdb_put(txn, dbi, &key, &value, 0))
-                abort();
-        }
-        if (mdb_txn_commit(txn))
-            abort();
-    }
-    double rate = (double)number / (now_s() - began);
-    mdb_env_close(env);
-    return rate;
 }
 
 typedef struct load {
@@ -263,7 +232,8 @@ int main(int argc, char **argv)
     }
     printf("start %.1f ms\n", (now_s() - began) * 1e3);
     for (int i = 0; i < 2; i++) {
-        double floor = floor_rate(arena_printf(arena, "%s/floor%d", dir, i), clients[i], seconds);
+        double floor =
+            floor_rows(arena_printf(arena, "%s/floor%d", dir, i), clients[i], 100, seconds);
         double rate = track_rate(host_run_dir(host), clients[i], seconds);
         printf("track_metric %2d clients %8.0f/s   bare LMDB %8.0f/s   ratio %.2f\n", clients[i],
                rate, floor, rate / floor);

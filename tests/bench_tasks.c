@@ -3,7 +3,6 @@
  *
  *     bench_tasks [SECONDS] */
 #include <inttypes.h>
-#include <lmdb.h>
 #include <pthread.h>
 #include <stdatomic.h>
 #include <stdio.h>
@@ -15,6 +14,7 @@
 
 #include "bus/client.h"
 #include "proto/mp.h"
+#include "support_floor.h"
 
 extern const actor_def_t agent_actor;
 
@@ -25,42 +25,6 @@ static double now_s(void)
     struct timespec now;
     clock_gettime(CLOCK_MONOTONIC, &now);
     return (double)now.tv_sec + (double)now.tv_nsec / 1e9;
-}
-
-/* ---- The floor: group commit over everything that waits, nothing else ---- */
-
-static double floor_cycles(const char *dir, int waiting, double seconds)
-{
-    MDB_env *env;
-    MDB_dbi dbi;
-    MDB_txn *txn;
-    char payload[PAYLOAD] = {0};
-    uint64_t number = 0, cycles = 0;
-    mkdir(dir, 0700);
-    mdb_env_create(&env);
-    mdb_env_set_mapsize(env, (size_t)4 << 30);
-    if (mdb_env_open(env, dir, 0, 0600))
-        abort();
-    double end = now_s() + seconds;
-    while (now_s() < end) {
-        /* A cycle is two commits: one for the submissions, one for the completions. */
-        for (int phase = 0; phase < 2; phase++) {
-            mdb_txn_begin(env, NULL, 0, &txn);
-            mdb_dbi_open(txn, NULL, 0, &dbi);
-            for (int i = 0; i < waiting; i++) {
-                uint64_t id = __builtin_bswap64(number + (uint64_t)i);
-                MDB_val key = {sizeof(id), &id}, value = {PAYLOAD, payload};
-                if (mdb_put(txn, dbi, &key, &value, 0))
-                    abort();
-            }
-            if (mdb_txn_commit(txn))
-                abort();
-        }
-        number += (uint64_t)waiting;
-        cycles += (uint64_t)waiting;
-    }
-    mdb_env_close(env);
-    return (double)cycles / seconds;
 }
 
 /* ---- Clients ---- */
@@ -210,7 +174,9 @@ int main(int argc, char **argv)
     printf("clients companies batch   agent cycles/s   raw LMDB cycles/s   ratio\n");
     for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
         int waiting = rows[i].clients * rows[i].batch;
-        double bare = floor_cycles(arena_printf(arena, "%s/floor", dir), waiting, seconds);
+        /* A cycle is two commits: one for the submissions, one for the completions. */
+        double bare =
+            floor_rows(arena_printf(arena, "%s/floor", dir), waiting, PAYLOAD, seconds) / 2;
         double ours = agent_cycles(host_run_dir(host), rows[i].clients, rows[i].companies,
                                    rows[i].batch, seconds);
         printf("%7d %9d %5d %16.0f %19.0f %7.2f\n", rows[i].clients, rows[i].companies,
