@@ -202,7 +202,7 @@ void run_task_put(const pending_t *pending, bytes_t run, const char *text, int64
     buf_printf(out, ",\"ttlMs\":null,\"pollIntervalMs\":%d", RUN_POLL_MS);
     put_why(arena, run, out);
     if (!first && !strcmp(look->extension, "completed")) {
-        buf_puts(out, ",\"result\":{");
+        buf_puts(out, ",\"result\":{\"resultType\":\"complete\","); /* it is a whole result */
         put_result(arena, run, text, out);
         buf_puts(out, "}");
     }
