@@ -176,7 +176,7 @@ static int run_clients(int port, int count, double seconds)
     double took = now_us() - began;
     qsort(us, (size_t)done, sizeof(*us), compare);
     printf("%d %.1f %.1f %.1f\n", done, done / took * 1e6, (double)us[done / 2],
-           (double)us[done / 100 * 99]);
+           (double)us[(size_t)done * 99 / 100]);
     return 0;
 }
 
