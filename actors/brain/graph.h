@@ -48,7 +48,8 @@ err_t graph_del_edge(brain_t *self, call_t *call, const char *company, const cha
  * the text are looked up by their beginnings; in a graph of at most GRAPH_SCAN rows every row is
  * looked at instead, so that also middles of words are found. "" finds all. A page has at most
  * `limit` of both together; `cursor` NULL begins. What is not
- * changed meanwhile is found once. In graph_search.c. ERR_ARGUMENT: such a text needs a word, a cursor of something else.
+ * changed meanwhile is found once. In graph_search.c. ERR_ARGUMENT: such a text needs a word, a
+ * cursor of something else.
  */
 enum { GRAPH_SCAN = 20000 };
 err_t graph_query(brain_t *self, call_t *call, const char *company, const char *text, size_t limit,

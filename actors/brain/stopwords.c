@@ -169,8 +169,8 @@ static const char *const norwegian[] = {
 #define LANGUAGE_ROWS(L)                                                                           \
     L(english)                                                                                     \
     L(german)                                                                                      \
-    L(french) L(spanish) L(italian) L(portuguese) L(dutch) L(russian) L(swedish) L(danish)         \
-        L(norwegian)
+    L(french)                                                                                      \
+    L(spanish) L(italian) L(portuguese) L(dutch) L(russian) L(swedish) L(danish) L(norwegian)
 
 typedef struct language {
     const char *name;
