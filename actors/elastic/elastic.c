@@ -175,10 +175,15 @@ static err_t put_change(call_t *call, store_txn_t *txn, const scale_change_t *ch
     return store_put(txn, TABLE_CHANGES, key_bytes(&key), buf_bytes(&out));
 }
 
+/* Several of a batch may have kept the same ones. */
 static void forget_kept(void *state, void *ctx)
 {
     elastic_t *self = state;
-    int count = *(const int *)ctx;
+    int64_t kept = *(const int64_t *)ctx - self->unkept_first;
+    if (kept <= 0)
+        return;
+    int count = kept < self->unkept_count ? (int)kept : self->unkept_count;
+    self->unkept_first += count;
     self->unkept_count -= count;
     memmove(self->unkept, self->unkept + count, (size_t)self->unkept_count * sizeof(*self->unkept));
 }
@@ -188,14 +193,15 @@ static err_t keep_changes(void *state, call_t *call, void *ctx)
 {
     elastic_t *self = state;
     store_txn_t *txn;
-    int *count = ARENA_NEW(call_arena(call), int);
+    int64_t *until = ARENA_NEW(call_arena(call), int64_t);
     (void)ctx;
     if (!self->unkept_count)
         return err_ok();
     err_t err = call_write(call, actor_default_company(self->actor), &txn);
-    for (; *count < self->unkept_count && !err_is(err); ++*count)
-        err = put_change(call, txn, &self->unkept[*count]);
-    call_after_commit(call, forget_kept, count);
+    for (int i = 0; i < self->unkept_count && !err_is(err); i++)
+        err = put_change(call, txn, &self->unkept[i]);
+    *until = self->unkept_first + self->unkept_count;
+    call_after_commit(call, forget_kept, until);
     return err_is(err) ? err : trim_changes(txn);
 }
 

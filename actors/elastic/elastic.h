@@ -75,8 +75,9 @@ typedef struct elastic {
     bool decided;
     int64_t changed; /* changes since the start */
     scale_change_t unkept[UNKEPT_CHANGES];
-    int unkept_count; /* of them not in the store yet */
-    int64_t told;     /* what the agent calls for: shown where a controller of the cluster scales */
+    int unkept_count;     /* of them not in the store yet */
+    int64_t unkept_first; /* how many went before the first of them */
+    int64_t told; /* what the agent calls for: shown where a controller of the cluster scales */
     asked_t asked;
     rules_t *rules;
     int64_t rules_ms; /* when the files were looked at, monotonic */
