@@ -266,6 +266,31 @@ static err_t step(const look_t *look, watch_t *watch, alert_t *alert, const foun
     return err_ok();
 }
 
+/* A batch may be run twice: the watch is due until what was found is on disk. By its id, since the
+ * watches may be built anew meanwhile. */
+typedef struct done {
+    const char *company, *id;
+    int64_t due_ms;
+} done_t;
+
+static void on_done(void *state, void *ctx)
+{
+    const done_t *done = ctx;
+    const watches_t *watches = health_company(state, done->company)->watches;
+    watch_t *watch = watches ? watches_find(watches, done->id) : NULL;
+    if (watch && watch->due_ms == done->due_ms) /* else it is due again */
+        watch->due_ms = 0;
+}
+
+static void done_after_commit(const look_t *look, const watch_t *watch)
+{
+    arena_t *arena = call_arena(look->call);
+    done_t *done = ARENA_NEW(arena, done_t);
+    *done =
+        (done_t){arena_strdup(arena, look->company), arena_strdup(arena, watch->id), watch->due_ms};
+    call_after_commit(look->call, on_done, done);
+}
+
 static err_t look_at(const look_t *look, watch_t *watch, const series_t *touched)
 {
     alert_t alert;
@@ -287,9 +312,9 @@ static err_t look_at(const look_t *look, watch_t *watch, const series_t *touched
         alert.series = alert.by;
     alert.value = found.by->last;
     alert.has_value = true;
-    err = step(look, watch, &alert, &found, is_due, &changed);
     if (is_due)
-        watches_done(watch, look->call);
+        done_after_commit(look, watch);
+    err = step(look, watch, &alert, &found, is_due, &changed);
     return err_is(err) || (!changed && !other) ? err : save(look->txn, arena, &alert);
 }
 

@@ -209,12 +209,6 @@ bool watches_is_due(const watch_t *watch, call_t *call)
     return watch->due_ms && watch->due_ms <= mono(call);
 }
 
-void watches_done(watch_t *watch, call_t *call)
-{
-    if (watches_is_due(watch, call))
-        watch->due_ms = 0;
-}
-
 int64_t watches_next_due(const watches_t *watches)
 {
     return watches->next_due_ms;

@@ -46,8 +46,6 @@ void watches_meet(watch_t *watch, const series_t *series);
 /* To be looked at again in so long. */
 void watches_due(watches_t *watches, watch_t *watch, call_t *call, int64_t in_ms);
 bool watches_is_due(const watch_t *watch, call_t *call);
-/* It was looked at when it was due: it is no more, unless that made it due again. */
-void watches_done(watch_t *watch, call_t *call);
 /* INT64_MAX: nobody waits. Monotonic. */
 int64_t watches_next_due(const watches_t *watches);
 /* Finds that time anew; who is due and could not be judged is tried again in retry_ms. */
