@@ -30,6 +30,8 @@ struct key_waiter {
 static bool loopback(const char *host)
 {
     size_t size = *host == '[' ? strcspn(host, "]") + 1 : strcspn(host, ":/?#");
+    if (memchr(host, '@', strcspn(host, "/?#"))) /* "localhost:x@elsewhere" */
+        return false;
     return (size == 9 && !strncasecmp(host, "localhost", 9)) ||
            (size == 9 && !strncmp(host, "127.0.0.1", 9)) ||
            (size == 5 && !strncmp(host, "[::1]", 5));
@@ -94,16 +96,25 @@ static void wake_waiters(gateway_t *self)
     gateway_flush_soon(self);
 }
 
+/* The next regular fetch follows this one: those planned before are not needed any more. Who waited
+ * must not wait for another one at once, however long this one took. */
+static void over(gateway_t *self, call_t *call, int64_t next_ms)
+{
+    self->keys.fetching = false;
+    self->keys.fetched_us = actor_mono_us(self->actor);
+    self->keys.generation++;
+    call_work(call, next_ms, fetch, (void *)self->keys.generation);
+    wake_waiters(self);
+}
+
 static err_t failed(gateway_t *self, call_t *call, const char *why)
 {
     int64_t pause = AGAIN_MS << (self->keys.failures < 5 ? self->keys.failures : 5);
     if (self->keys.failures++ == 0)
         call_log(call, LOG_WARN, "the keys of %s cannot be fetched: %s",
                  self->settings->oauth_issuer, why);
-    self->keys.fetching = false;
     self->keys.openid = !self->keys.openid; /* the other place, next time */
-    call_work(call, pause < AGAIN_MOST_MS ? pause : AGAIN_MOST_MS, fetch, NULL);
-    wake_waiters(self);
+    over(self, call, pause < AGAIN_MOST_MS ? pause : AGAIN_MOST_MS);
     return err_ok();
 }
 
@@ -130,11 +141,7 @@ static err_t on_keys(void *state, call_t *call, void *reply, const http_call_out
     if (self->keys.failures)
         call_log(call, LOG_INFO, "the keys of %s are there", self->settings->oauth_issuer);
     self->keys.failures = 0;
-    self->keys.fetching = false;
-    self->keys.generation++;
-    call_work(call, self->settings->oauth_refresh_s * 1000, fetch,
-              (void *)(uintptr_t)self->keys.generation);
-    wake_waiters(self);
+    over(self, call, self->settings->oauth_refresh_s * 1000);
     return err_ok();
 }
 

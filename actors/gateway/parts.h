@@ -81,7 +81,7 @@ typedef struct remote_keys {
     bool remote, fetching;
     bool openid; /* metadata are looked for where OpenID Connect has them */
     int failures, waiting;
-    int64_t fetched_us; /* the last begin of a fetch; 0: none */
+    int64_t fetched_us; /* the last begin or end of a fetch; 0: none */
     uintptr_t generation;
     key_waiter_t *waiters;
 } remote_keys_t;

@@ -170,6 +170,7 @@ test('without keys the issuer\'s metadata say where they are', async () => {
 
 test('keys that would come in clear over the network are refused at the start', async () => {
   for (const env of [{ AGENCY_GATEWAY_OAUTH_KEYS: 'http://login.example/keys', AGENCY_GATEWAY_OAUTH_ISSUER: issuer },
-    { AGENCY_GATEWAY_OAUTH_ISSUER: 'http://login.example' }, { AGENCY_GATEWAY_OAUTH_KEYS: 'http://localhost.evil.example/keys', AGENCY_GATEWAY_OAUTH_ISSUER: issuer }])
+    { AGENCY_GATEWAY_OAUTH_ISSUER: 'http://login.example' }, { AGENCY_GATEWAY_OAUTH_KEYS: 'http://localhost.evil.example/keys', AGENCY_GATEWAY_OAUTH_ISSUER: issuer },
+    { AGENCY_GATEWAY_OAUTH_KEYS: 'http://localhost:80@login.example/keys', AGENCY_GATEWAY_OAUTH_ISSUER: issuer }, { AGENCY_GATEWAY_OAUTH_KEYS: 'http://[::1]@login.example/keys', AGENCY_GATEWAY_OAUTH_ISSUER: issuer }])
     await assert.rejects(startAgency({ env: { ...env, AGENCY_GATEWAY_OAUTH_AUDIENCE: audience } }), /by https only/);
 });
