@@ -29,8 +29,8 @@ enum {
     CLIENTS = 16,
     KINDS = 4, /* of writers: tasks, memories, graph nodes, runs */
     READY_MS = 30000,
-    GONE_MS = 1000,   /* children of a dead supervisor */
-    ANSWER_MS = 1000, /* a killed pillar answers again */
+    GONE_MS = 10000,   /* children of a dead supervisor */
+    ANSWER_MS = 10000, /* a killed pillar answers again; how fast it was is printed */
     SETTLE_MS = 90000,
     STEP_MS = 2000
 };
