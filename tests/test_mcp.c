@@ -110,6 +110,39 @@ START_TEST(ids_come_back_as_they_were)
 }
 END_TEST
 
+/* ---- Mcp-Param-… ---- */
+
+static const struct {
+    const char *header, *argument;
+    bool right;
+} params[] = {{"7", "7", true},       {"7.0", "7", true},       {"8", "7", false},
+              {"7,8", "7", false},    {"7],[7", "7", false},    {"", "7", false},
+              {"true", "true", true}, {"false", "true", false}, {"a", "\"a\"", true},
+              {"A", "\"a\"", false},  {NULL, "\"a\"", false},   {NULL, "null", true}};
+
+static const char *get_param(void *ctx, const char *name)
+{
+    return strcmp(name, "Mcp-Param-N") ? NULL : ctx;
+}
+
+START_TEST(a_header_of_an_argument_says_the_same)
+{
+    arena_t *arena = arena_new();
+    bytes_t schema, arguments;
+    static const char schema_json[] =
+        "{\"properties\":{\"n\":{\"type\":\"integer\",\"x-mcp-header\":\"N\"}}}";
+    const char *json = arena_printf(arena, "{\"n\":%s}", params[_i].argument);
+    const mcp_message_t message = {.modern = true};
+    mcp_headers_t headers = {get_param, (void *)params[_i].header};
+    ck_assert_int_eq(
+        json_to_msgpack(arena, schema_json, sizeof(schema_json) - 1, NULL, &schema).code, ERR_OK);
+    ck_assert_int_eq(json_to_msgpack(arena, json, strlen(json), NULL, &arguments).code, ERR_OK);
+    mcp_refusal_t refusal = mcp_check_params(arena, &message, schema, arguments, &headers);
+    ck_assert_int_eq(refusal.code, params[_i].right ? 0 : -32020);
+    arena_destroy(&arena);
+}
+END_TEST
+
 /* ---- The catalogue: when a list that was given is no longer right ---- */
 
 static bytes_t description(arena_t *arena, const char *tool, bool may_be_long)
@@ -165,6 +198,8 @@ int main(void)
 {
     Suite *suite = suite_create("mcp");
     TCase *tcase = tcase_create("words");
+    tcase_add_loop_test(tcase, a_header_of_an_argument_says_the_same, 0,
+                        (int)(sizeof(params) / sizeof(params[0])));
     tcase_add_loop_test(tcase, each_message_is_read_as_the_specification_says, 0,
                         (int)(sizeof(rows) / sizeof(rows[0])));
     tcase_add_test(tcase, ids_come_back_as_they_were);

@@ -438,6 +438,18 @@ void http_stream_start(http_request_t *request, int status, const char *type)
     make_ready(request);
 }
 
+/* What a client that is always a little behind has read makes room, or the buffer would grow as
+ * long as the stream lives. */
+static void drop_what_was_read(http_request_t *request)
+{
+    buf_t *pending = &request->pending;
+    if (request->pending_at < STREAM_BLOCK || request->pending_at < pending->size / 2)
+        return;
+    pending->size -= request->pending_at;
+    memmove(pending->data, pending->data + request->pending_at, pending->size);
+    request->pending_at = 0;
+}
+
 void http_stream_send(http_request_t *request, bytes_t part)
 {
     if (!request->streaming || request->ended || request->gone)
@@ -446,6 +458,7 @@ void http_stream_send(http_request_t *request, bytes_t part)
         shutdown(request->fd, SHUT_RDWR); /* it does not read: on_gone follows */
         return;
     }
+    drop_what_was_read(request);
     buf_put(&request->pending, part.data, part.size);
     make_ready(request);
 }

@@ -355,11 +355,11 @@ static bool says_the_same(arena_t *arena, const char *header, bytes_t argument)
         return mp_equals(argument, header);
     if (type == MP_BOOL)
         return mp_bool(argument, &flag) && !strcmp(header, flag ? "true" : "false");
-    bytes_t value;
+    bytes_t value, more;
     if (!mp_real(argument, &number) ||
         err_is(json_to_msgpack(arena, arena_printf(arena, "[%s]", header), strlen(header) + 2, NULL,
                                &value)) ||
-        !mp_at(value, 0, &value))
+        mp_at(value, 1, &more) || !mp_at(value, 0, &value))
         return false;
     return mp_same(value, argument);
 }

@@ -129,8 +129,9 @@ static mcp_refusal_t subscribe(exchange_t *exchange, const mcp_message_t *messag
     if (!exchange->session.id)
         return bad_params(message, "a subscription needs a session: send the Mcp-Session-Id that "
                                    "initialize gave you");
-    if (!session_subscribe(exchange, uri, on))
-        return bad_params(message, "params.uri names a company that is not yours");
+    const char *why = session_subscribe(exchange, uri, on);
+    if (why)
+        return bad_params(message, why);
     exchange_answer(exchange, 200, empty_result(exchange, message));
     return (mcp_refusal_t){0};
 }

@@ -107,6 +107,7 @@ typedef struct gateway {
     session_t *sessions; /* latest first; only those with something to remember */
     size_t session_count;
     replay_t *replays;          /* answers that can be fetched later */
+    size_t replay_bytes;        /* of all of them */
     struct pending *asking;     /* waiting for a client's answers */
     uint64_t next_number, salt; /* together never the same twice */
     tool_count_t *tool_counts;  /* tools.c; NULL: none yet */
@@ -452,8 +453,8 @@ mcp_refusal_t session_read(gateway_t *self, arena_t *arena, const principal_t *p
 void session_end(gateway_t *self, const char *id);
 void session_set_level(gateway_t *self, const char *id, const char *level);
 const char *session_level(const gateway_t *self, const char *id);
-/* False: it is a resource of a company that the client may not see. */
-bool session_subscribe(exchange_t *exchange, const char *uri, bool on);
+/* NULL, or why not: it is of a company that the client may not see, or one too many. */
+const char *session_subscribe(exchange_t *exchange, const char *uri, bool on);
 
 /* GET /mcp and GET /sse. */
 void stream_get(gateway_t *self, http_request_t *request, const principal_t *principal, bool old);

@@ -96,8 +96,8 @@ static void on_batch(exchange_t *exchange, bytes_t list)
                        "only protocol version 2025-03-26 has batches: send one message");
         return;
     }
-    if (!mp_read(&reader, &head) || head.count > BATCH_MOST) {
-        exchange_error(exchange, 400, MCP_INVALID, "a batch has at most 64 messages");
+    if (!mp_read(&reader, &head) || !head.count || head.count > BATCH_MOST) {
+        exchange_error(exchange, 400, MCP_INVALID, "a batch has 1 to 64 messages");
         return;
     }
     exchange->batch = true;

@@ -8,7 +8,13 @@
 #include "proto/json.h"
 #include "proto/mp.h"
 
-enum { REPLAY_BYTES_MOST = 8 << 20, REPLAYS_MOST = 1024, URIS_MOST = 256, RETRY_MS = 500 };
+enum {
+    REPLAY_BYTES_MOST = 8 << 20,
+    ALL_REPLAYS_BYTES_MOST = 128 << 20,
+    REPLAYS_MOST = 1024,
+    URIS_MOST = 256,
+    RETRY_MS = 500
+};
 
 /* agency://memory/ID?company=NAME: what changes is told by path and company. */
 typedef struct subject {
@@ -240,32 +246,34 @@ const char *session_level(const gateway_t *self, const char *id)
     return session && *session->level ? session->level : "info";
 }
 
-bool session_subscribe(exchange_t *exchange, const char *uri, bool on)
+const char *session_subscribe(exchange_t *exchange, const char *uri, bool on)
 {
     session_t *session = session_keep(exchange->gateway, exchange->session.id);
     for (watch_t **at = &session->watches; *at; at = &(*at)->next)
         if (!strcmp((*at)->subject.uri, uri)) {
             watch_t *watch = *at;
             if (on)
-                return true;
+                return NULL;
             *at = watch->next;
             watch_free(watch);
             session->watch_count--;
-            return true;
+            return NULL;
         }
-    if (!on || session->watch_count >= URIS_MOST)
-        return true;
+    if (!on)
+        return NULL;
+    if (session->watch_count >= URIS_MOST)
+        return "a session has 256 subscriptions at most: unsubscribe from one first";
     arena_t *arena = arena_new();
     watch_t *watch = ARENA_NEW(arena, watch_t);
     watch->arena = arena;
     if (!read_subject(exchange, arena, uri, &watch->subject)) {
         arena_destroy(&arena);
-        return false;
+        return "params.uri names a company that is not yours";
     }
     watch->next = session->watches;
     session->watches = watch;
     session->watch_count++;
-    return true;
+    return NULL;
 }
 
 /* ---- Streams ---- */
@@ -690,18 +698,28 @@ replay_t *replay_new(exchange_t *exchange)
     return replay;
 }
 
+/* What would be too much is heard only by who listens now. */
+static void keep_event(gateway_t *self, replay_t *replay, const event_t *event, size_t size)
+{
+    if (replay->bytes + size > REPLAY_BYTES_MOST ||
+        self->replay_bytes + size > ALL_REPLAYS_BYTES_MOST)
+        return;
+    event_t *kept = ARENA_NEW(replay->arena, event_t);
+    *kept = (event_t){.number = event->number, .json = arena_strdup(replay->arena, event->json)};
+    replay->bytes += size;
+    self->replay_bytes += size;
+    *replay->last = kept;
+    replay->last = &kept->next;
+}
+
 void replay_put(gateway_t *self, exchange_t *exchange, const char *json)
 {
     replay_t *replay = exchange->replay;
-    size_t size = strlen(json);
-    if (!replay || replay->bytes + size > REPLAY_BYTES_MOST)
+    if (!replay)
         return;
-    event_t *event = ARENA_NEW(replay->arena, event_t);
-    event->number = ++replay->count;
-    event->json = arena_strdup(replay->arena, json);
-    replay->bytes += size;
-    *replay->last = event;
-    replay->last = &event->next;
+    size_t size = strlen(json);
+    const event_t one = {.number = ++replay->count, .json = json}, *event = &one;
+    keep_event(self, replay, event, size);
     if (replay->stream) {
         send_event(replay->stream, replay, event);
     } else if (exchange->request) {
@@ -739,9 +757,10 @@ void replay_hang_up(exchange_t *exchange)
     exchange_let_go(exchange);
 }
 
-static void drop_replay(replay_t **at)
+static void drop_replay(gateway_t *self, replay_t **at)
 {
     replay_t *replay = *at;
+    self->replay_bytes -= replay->bytes;
     *at = replay->next;
     if (replay->stream)
         replay->stream->replay = NULL;
@@ -762,7 +781,7 @@ void streams_tend(gateway_t *self)
             send_text(at, ": still here\n\n");
     for (replay_t **at = &self->replays; *at;)
         if ((*at)->done && now - (*at)->ended_us > self->settings->keep_answer_s * 1000000)
-            drop_replay(at);
+            drop_replay(self, at);
         else
             at = &(*at)->next;
 }
@@ -782,7 +801,7 @@ void streams_close(gateway_t *self)
         stream_end(stream);
     }
     while (self->replays)
-        drop_replay(&self->replays);
+        drop_replay(self, &self->replays);
     while (self->sessions)
         drop_oldest(self);
 }

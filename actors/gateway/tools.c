@@ -234,12 +234,14 @@ static mcp_refusal_t begin_follow(pending_t *pending)
     return (mcp_refusal_t){0};
 }
 
-/* 2025-11-25 asks for a task by params.task; who declared the extension gets one where it fits. */
+/* 2025-11-25 asks for a task by params.task; who declared the extension gets one where it fits. Who
+ * comes again with a state has begun without one: it must not begin twice. */
 static bool wants_task(const gateway_t *self, const mcp_message_t *message, const char *tool)
 {
     if (!message->modern)
         return mcp_has_tasks(message) && mcp_param(message, "task").size;
-    return run_task_fits(self, tool) && mcp_declares(message, "extensions", MCP_TASKS);
+    return run_task_fits(self, tool) && !mcp_param(message, "requestState").size &&
+           mcp_declares(message, "extensions", MCP_TASKS);
 }
 
 mcp_refusal_t tools_call(exchange_t *exchange, const mcp_message_t *message)

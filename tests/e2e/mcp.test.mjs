@@ -99,7 +99,7 @@ test('bad input gets a clear error and loses nothing', async () => {
   assert.equal((await post(url, '{"jsonrpc":')).status, 400);
   assert.equal((await post(url, '{"jsonrpc":')).json.error.code, -32700);
   assert.equal((await post(url, '')).status, 400);
-  assert.equal((await post(url, '[]')).status, 202);
+  assert.equal((await post(url, '[]')).status, 400);
   assert.equal((await post(url, '['.repeat(100000))).status, 400);
   assert.equal((await post(url, { jsonrpc: '2.0', id: null, method: 'ping' })).status, 400);
   assert.equal((await post(url, { jsonrpc: '2.0', id: 1, method: 'ping' }, { 'content-type': 'text/plain' })).status, 415);

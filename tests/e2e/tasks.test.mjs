@@ -193,6 +193,12 @@ test('in the modern era a question is input_required, and its state belongs to t
   assert.equal(other.status, 400);
   const again = await call('asking', { requestState }); // no answer: it asks again
   assert.equal(again.json.result.resultType, 'input_required', again.text);
+  // Who could have a task now does not begin a second run.
+  const { json: before } = await legacyCall(agency.url(), 'task_list', { kind: 'sop', limit: 1 });
+  const asTask = await modern(agency.url(), 'tools/call', { name: 'sop_execute', arguments: { name: 'asking' }, requestState }, { more: { 'io.modelcontextprotocol/clientCapabilities': { elicitation: {}, extensions: { 'io.modelcontextprotocol/tasks': {} } } } });
+  assert.equal(asTask.json.result.resultType, 'input_required', asTask.text);
+  const { json: after } = await legacyCall(agency.url(), 'task_list', { kind: 'sop', limit: 1 });
+  assert.equal(after.result.structuredContent.tasks[0].id, before.result.structuredContent.tasks[0].id);
   const done = await call('asking', { requestState, inputResponses: answers });
   assert.equal(done.json.result.structuredContent.state, 'completed', done.text);
 });
