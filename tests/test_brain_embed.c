@@ -435,6 +435,10 @@ START_TEST(retry_after_is_kept_and_long_texts_are_shortened)
 }
 END_TEST
 
+/* As long as a name may be. */
+#define TWENTY "abcdefghijklmnopqrst"
+#define M2 TWENTY TWENTY TWENTY TWENTY TWENTY
+
 START_TEST(models_are_never_mixed)
 {
     house_t house;
@@ -450,13 +454,13 @@ START_TEST(models_are_never_mixed)
     ck_assert_ptr_nonnull(strstr(words_only, "16 dimensions, the memories have 8"));
     good(&house, "brain_check", "{}");
     stop(&house);
-    const char *other[] = {endpoint.url, "brain.embed_model=m2", NULL};
+    const char *other[] = {endpoint.url, "brain.embed_model=" M2, NULL};
     start(&house, other);
     ck_assert_str_eq(first(&house, "apple", &words_only), "b");
     ck_assert_ptr_nonnull(strstr(words_only, "brain_reembed"));
     await_trouble(&house, "brain_reembed");
     good(&house, "brain_reembed", "{}");
-    bytes_t stat = filled(&house, "endpoint:m2");
+    bytes_t stat = filled(&house, "endpoint:" M2);
     ck_assert_int_eq(number_in(stat, "dims"), 16);
     ck_assert_int_eq(number_in(stat, "vectors"), 2);
     finds(&house, "fruit", "b");

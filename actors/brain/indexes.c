@@ -8,12 +8,12 @@
 #include <unistd.h>
 
 #include "actors/brain/brain.h"
+#include "bus/digest.h"
 
-enum { COMPANY_BYTES = 65, MODEL_BYTES = 96, SAVE_MIN = 2000, BUILD_NICE = 5 };
+enum { COMPANY_BYTES = 65, SAVE_MIN = 2000, BUILD_NICE = 5 };
 
 typedef struct shelf {
     char company[COMPANY_BYTES];
-    char model[MODEL_BYTES];
     uint32_t model_number;
     index_t *index; /* NULL until loaded */
     pthread_mutex_t writer;
@@ -266,15 +266,22 @@ static err_t fill(index_t *index, reading_t *reading)
     return err;
 }
 
+/* A snapshot is of these vectors only: the same model may have made them anew (its number differs),
+ * and its name may be longer than an index takes. */
 static err_t new_index(const indexes_t *self, const vectors_of_t *of, index_t **index)
 {
+    arena_t *arena = arena_new();
+    bytes_t name = {(const uint8_t *)of->model, strlen(of->model)};
+    const char *made_by = arena_printf(arena, "%u:%s", of->number, digest_hex(arena, name));
     index_options_t options = {.dims = of->dims,
                                .exact_max = self->options.exact_max,
                                .factory = self->factory,
                                .ef_search = self->options.ef_search,
-                               .model = of->model};
+                               .model = made_by};
+    err_t err = index_new(index, &options);
 
-    return index_new(index, &options);
+    arena_destroy(&arena);
+    return err;
 }
 
 /* Whatever is wrong with the snapshot file, the store knows everything. */
@@ -301,7 +308,6 @@ static err_t load(indexes_t *self, shelf_t *shelf, reading_t *reading)
         index_destroy(&index);
         return err;
     }
-    snprintf(shelf->model, sizeof shelf->model, "%s", reading->of->model);
     shelf->model_number = reading->of->number;
     pthread_mutex_lock(&self->lock);
     for (size_t i = 0; i < shelf->drop_count; i++)
