@@ -61,10 +61,15 @@ static void put_names(buf_t *out, const episode_t *episode)
 
 /* ---- the words of an episode ---- */
 
+static void split_text(words_t *words, arena_t *arena, const char *text, word_list_t *list)
+{
+    words_split(words, arena, text ? text : "", text ? strlen(text) : 0, list);
+}
+
 static void analyse_field(words_t *words, arena_t *arena, episode_words_t *into, int field,
                           const char *text, word_list_t *list)
 {
-    words_split(words, arena, text ? text : "", text ? strlen(text) : 0, list);
+    split_text(words, arena, text, list);
     posting_doc_add(&into->doc, arena, field, EPISODE_PARTS, list);
 }
 
@@ -79,19 +84,25 @@ static void analyse_time(arena_t *arena, episode_words_t *into, int64_t ms)
 
 /* By the rules of the model's name: after a change of language it is the older one for a while. */
 static void embed(arena_t *arena, const meta_config_t *config, const episode_t *episode,
-                  episode_words_t *out)
+                  const word_list_t *request, const word_list_t *solution, episode_words_t *out)
 {
     words_t *words = NULL;
+    word_list_t both[2] = {*request, *solution};
     const char *language = embedder_language(config->model);
-    const char *text = arena_printf(arena, "%s\n%s", episode->request ? episode->request : "",
-                                    episode->solution ? episode->solution : "");
     float *vector = ARENA_ARRAY(arena, float, (size_t)config->dims);
 
-    if (!language || err_is(words_new(&words, language)))
+    if (!language)
         return;
-    if (!err_is(embedder_text(words, arena, text, strlen(text), (uint32_t)config->dims, vector)))
+    if (strcmp(language, config->language) != 0) {
+        if (err_is(words_new(&words, language)))
+            return;
+        split_text(words, arena, episode->request, &both[0]);
+        split_text(words, arena, episode->solution, &both[1]);
+        words_destroy(&words);
+    }
+    word_list_t all = words_join(arena, &both[0], &both[1]);
+    if (!err_is(embedder_terms(arena, &all, NULL, (uint32_t)config->dims, vector)))
         out->vector = vector;
-    words_destroy(&words);
 }
 
 /* The same episode and configuration always give the same words: deleting relies on it. */
@@ -99,15 +110,15 @@ err_t episode_analyse(arena_t *arena, const meta_config_t *config, const episode
                       bool with_vector, episode_words_t *out)
 {
     words_t *words = NULL;
-    word_list_t list;
+    word_list_t request, solution, list;
     buf_t names;
     err_t err = words_new(&words, config->language);
 
     if (err_is(err))
         return err;
     memset(out, 0, sizeof *out);
-    analyse_field(words, arena, out, EPISODE_REQUEST, episode->request, &list);
-    analyse_field(words, arena, out, EPISODE_SOLUTION, episode->solution, &list);
+    analyse_field(words, arena, out, EPISODE_REQUEST, episode->request, &request);
+    analyse_field(words, arena, out, EPISODE_SOLUTION, episode->solution, &solution);
     buf_open(&names, arena);
     put_names(&names, episode);
     analyse_field(words, arena, out, EPISODE_NAMES, names.data, &list);
@@ -116,7 +127,7 @@ err_t episode_analyse(arena_t *arena, const meta_config_t *config, const episode
     words_destroy(&words);
     posting_doc_finish(&out->doc);
     if (with_vector)
-        embed(arena, config, episode, out);
+        embed(arena, config, episode, &request, &solution, out);
     return err_ok();
 }
 

@@ -670,3 +670,19 @@ void words_split(words_t *words, arena_t *arena, const char *text, size_t size, 
             start = at;
         }
 }
+
+word_list_t words_join(arena_t *arena, const word_list_t *first, const word_list_t *second)
+{
+    size_t rest = WORDS_MAX - first->count, more = second->count < rest ? second->count : rest;
+    word_list_t all = {.words = ARENA_ARRAY(arena, word_t, first->count + more + 1),
+                       .count = first->count + more,
+                       .positions = first->positions + second->positions,
+                       .cut = first->cut || second->cut || more < second->count};
+
+    for (size_t i = 0; i < all.count; i++) {
+        bool later = i >= first->count;
+        all.words[i] = later ? second->words[i - first->count] : first->words[i];
+        all.words[i].position += later ? first->positions : 0;
+    }
+    return all;
+}

@@ -72,6 +72,9 @@ const char *words_languages(arena_t *arena);
 /* The terms of `size` bytes of text, in order. */
 void words_split(words_t *words, arena_t *arena, const char *text, size_t size, word_list_t *list);
 
+/* Both, as if one text had ended with a line; the words stay where they are. */
+word_list_t words_join(arena_t *arena, const word_list_t *first, const word_list_t *second);
+
 /* One code point at `text`, at most `size` bytes; *used is how many bytes it took, at least 1 when
  * size is. What is no UTF-8 (also surrogates, overlong forms) gives 0xFFFD and uses one byte. */
 uint32_t words_decode(const char *text, size_t size, size_t *used);
