@@ -127,8 +127,9 @@ static bool normalise(float *vector, uint32_t dims)
         sum += (double)vector[i] * vector[i];
     if (!(sum > 0))
         return false;
+    double length = sqrt(sum);
     for (uint32_t i = 0; i < dims; i++)
-        vector[i] = (float)(vector[i] / sqrt(sum));
+        vector[i] = (float)(vector[i] / length);
     return true;
 }
 

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <exception>
+#include <memory>
 #include <string>
 #include <vector>
 
@@ -10,6 +11,7 @@
 #include <faiss/IndexHNSW.h>
 #include <faiss/IndexIVF.h>
 #include <faiss/clone_index.h>
+#include <faiss/impl/FaissAssert.h>
 #include <faiss/impl/FaissException.h>
 #include <faiss/impl/IDSelector.h>
 #include <faiss/index_factory.h>
@@ -364,9 +366,35 @@ extern "C" const float *faiss_shim_vectors(const FaissIndex *index)
         if (auto hnsw = dynamic_cast<const faiss::IndexHNSW *>(storage))
             storage = hnsw->storage;
         if (auto flat = dynamic_cast<const faiss::IndexFlat *>(storage))
-            vectors = flat->get_xb();
+            vectors = flat->ntotal ? flat->get_xb() : nullptr;
     });
     return vectors;
+}
+
+extern "C" int faiss_shim_graph(const FaissIndex *index, FaissIndex **graph)
+{
+    *graph = nullptr;
+    return guarded([&] {
+        auto whole = dynamic_cast<const faiss::IndexHNSWFlat *>(cpp(index));
+        if (!whole)
+            return;
+        auto bare = std::make_unique<faiss::IndexHNSWFlat>(whole->d, 2, whole->metric_type);
+        bare->hnsw = whole->hnsw;
+        bare->ntotal = whole->ntotal;
+        *graph = c_of(bare.release());
+    });
+}
+
+extern "C" int faiss_shim_give_vectors(FaissIndex *graph, int64_t count, const float *vectors)
+{
+    return guarded([&] {
+        auto hnsw = dynamic_cast<faiss::IndexHNSW *>(cpp(graph));
+        auto flat = hnsw ? dynamic_cast<faiss::IndexFlat *>(hnsw->storage) : nullptr;
+        if (!flat || count != hnsw->ntotal)
+            FAISS_THROW_MSG("these are not the vectors of that graph");
+        flat->reset();
+        flat->add(count, vectors);
+    });
 }
 
 extern "C" int faiss_shim_prepare_reconstruct(FaissIndex *index)

@@ -58,6 +58,12 @@ const float *faiss_shim_vectors(const FaissIndex *index);
 /* Lets faiss_Index_reconstruct work on an IVF index. */
 int faiss_shim_prepare_reconstruct(FaissIndex *index);
 
+/* The graph of an HNSW index without the vectors, for a file that has these elsewhere; *graph is
+ * NULL when the index is of another kind. Such a graph is good for walks over codes only, until
+ * faiss_shim_give_vectors gave it the vectors back (those of its slots, in order, copied). */
+int faiss_shim_graph(const FaissIndex *index, FaissIndex **graph);
+int faiss_shim_give_vectors(FaissIndex *graph, int64_t count, const float *vectors);
+
 /* Trains where the kind of index needs it. */
 int faiss_shim_train(FaissIndex *index, int64_t count, const float *vectors);
 

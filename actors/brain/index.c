@@ -48,8 +48,11 @@ typedef struct tail {
 struct index_base {
     atomic_uint refs;
     FaissIndex *faiss;
-    const float *vectors; /* inside faiss, or NULL: reconstruct */
-    uint8_t *codes;       /* of the vectors, by slot; NULL when these are */
+    const float *vectors; /* inside faiss or the map, or NULL: reconstruct */
+    void *map;            /* of the snapshot that it came from, if that has the vectors */
+    size_t map_size;
+    tail_t *carried; /* copied for the swap */
+    uint8_t *codes;  /* of the vectors, by slot; NULL when these are */
     uint64_t *ids;
     _Atomic uint8_t *dead;
     size_t count;
@@ -225,6 +228,9 @@ static void base_release(index_base_t *base)
         return;
     if (base->faiss)
         faiss_Index_free(base->faiss);
+    if (base->map)
+        munmap(base->map, base->map_size);
+    tail_release(base->carried);
     free(base->codes);
     free(base->ids);
     free((void *)base->dead);
@@ -762,6 +768,9 @@ static err_t build_start(build_t *build)
     if (old && !factory_is(view->factory, "IVF") && view->base_dead <= old->count / 4) {
         if (faiss_clone_index(old->faiss, &build->base->faiss))
             return err_of(ERR_INTERNAL, "FAISS could not copy the index");
+        if (old->map &&
+            faiss_shim_give_vectors(build->base->faiss, (int64_t)old->count, old->vectors))
+            return err_of(ERR_INTERNAL, "FAISS could not take the vectors of the snapshot");
         memcpy(build->base->ids, old->ids, old->count * sizeof *old->ids);
         build->base->count = old->count;
         return err_ok();
@@ -780,7 +789,7 @@ static err_t build_start(build_t *build)
 }
 
 /* What had died before in a cloned base stays dead in it. */
-static void copy_dead(const index_base_t *from, index_base_t *to)
+static void copy_dead_base(const index_base_t *from, index_base_t *to)
 {
     size_t at;
 
@@ -812,7 +821,8 @@ static void make_codes(index_base_t *base, uint32_t dims)
 
 static err_t base_finish(index_base_t *base, uint32_t dims)
 {
-    base->vectors = faiss_shim_vectors(base->faiss);
+    if (!base->map)
+        base->vectors = faiss_shim_vectors(base->faiss);
     if (!base->vectors && faiss_shim_prepare_reconstruct(base->faiss))
         return err_of(ERR_INTERNAL, "FAISS could not prepare to return vectors");
     if (faiss_Index_ntotal(base->faiss) != (idx_t)base->count)
@@ -858,27 +868,50 @@ static size_t count_dead(const index_base_t *base)
     return dead;
 }
 
-/* The part of the tail that came after the build began, and the drops since. */
-static tail_t *carry_over(index_t *index, index_base_t *base)
+/* Appends the living part of a tail that is not in the base and not yet in `to`. */
+static void carry_over(const index_base_t *base, tail_t *to, uint32_t dims, chunk_t *const *chunks,
+                       size_t count)
 {
-    tail_t *tail = tail_new();
-    const tail_t *old = index->tail;
-    uint32_t dims = index->options.dims;
+    uint64_t after = to->count ? tail_id(to->chunks, to->count - 1) : base->covers;
     size_t at;
 
-    copy_dead(index->base, base);
+    if (tail_find(chunks, count, after, &at))
+        at++;
+    for (; at < count; at++) {
+        if (tail_is_dead(chunks, at))
+            continue;
+        tail_place(to, dims, tail_id(chunks, at), tail_vector(chunks, dims, at));
+        to->count++;
+    }
+}
+
+void index_carry(const index_view_t *view, index_base_t *base)
+{
+    base->carried = tail_new();
+    if (view->epoch == base->from_epoch)
+        carry_over(base, base->carried, view->options.dims, view->chunks, view->tail_count);
+}
+
+/* What is dead in the index is dead in what takes its place; returns how many in the tail. */
+static size_t copy_dead(const index_t *index, index_base_t *base, tail_t *tail)
+{
+    const tail_t *old = index->tail;
+    size_t at, dead = 0;
+
+    copy_dead_base(index->base, base);
     for (size_t i = 0; i < old->count; i++) {
+        if (!tail_is_dead(old->chunks, i))
+            continue;
         uint64_t id = tail_id(old->chunks, i);
-        bool dead = tail_is_dead(old->chunks, i);
         if (id <= base->covers) {
-            if (dead && base_find(base, id, &at))
+            if (base_find(base, id, &at))
                 bit_set(base->dead, at);
-        } else if (!dead) {
-            tail_place(tail, dims, id, tail_vector(old->chunks, dims, i));
-            tail->count++;
+        } else if (tail_find(tail->chunks, tail->count, id, &at)) {
+            bit_set(tail->chunks[at / CHUNK]->dead, at % CHUNK);
+            dead++;
         }
     }
-    return tail;
+    return dead;
 }
 
 err_t index_swap(index_t *index, index_base_t **base)
@@ -891,20 +924,21 @@ err_t index_swap(index_t *index, index_base_t **base)
         return err_of(ERR_STATE, "another index was swapped in since this one was begun");
     }
     index_base_t *old_base = index->base;
-    tail_t *old_tail = index->tail, *tail = NULL;
+    tail_t *old_tail = index->tail, *tail = fresh->carried ? fresh->carried : tail_new();
+    fresh->carried = NULL;
+    carry_over(fresh, tail, index->options.dims, old_tail->chunks, old_tail->count);
     for (bool settled = false; !settled;) { /* a drop may come in while we copy the drops */
         pthread_mutex_lock(&index->lock);
         uint64_t drops = index->drops;
         pthread_mutex_unlock(&index->lock);
-        tail_release(tail);
-        tail = carry_over(index, fresh);
+        size_t dead = copy_dead(index, fresh, tail);
         pthread_mutex_lock(&index->lock);
         settled = drops == index->drops;
         if (settled) {
             index->base = fresh;
             index->tail = tail;
             index->base_dead = count_dead(fresh);
-            index->tail_dead = 0;
+            index->tail_dead = dead;
             index->epoch++;
         }
         pthread_mutex_unlock(&index->lock);
@@ -917,13 +951,16 @@ err_t index_swap(index_t *index, index_base_t **base)
 /* ---- snapshot ---- */
 
 #define SNAPSHOT_MAGIC 0x5845444e49474133ULL /* also tells the other byte order */
-#define SNAPSHOT_VERSION 1
+#define SNAPSHOT_VERSION 2
+#define SNAPSHOT_ALIGN 4096 /* of the vectors: they are used where they lie */
 
 typedef struct snapshot {
     uint64_t magic;
     uint32_t version, dims;
     uint64_t generation, last_id;
-    uint64_t base_count, tail_count, faiss_at, size;
+    uint64_t base_count, tail_count, faiss_at;
+    uint64_t vectors_at; /* 0: they are inside what FAISS wrote */
+    uint64_t size;
     char factory[NAME_MAX_BYTES], model[NAME_MAX_BYTES];
     int32_t ef_search, ef_construction, nprobe, any;
     uint64_t body_hash, head_hash; /* head_hash is of everything before it */
@@ -988,6 +1025,28 @@ static err_t io_error(void)
                : err_of(ERR_IO, "the index snapshot could not be written");
 }
 
+/* The graph and, behind it, the vectors: who loads them need not copy them. */
+static err_t write_base(const index_base_t *base, uint32_t dims, FILE *file, snapshot_t *head)
+{
+    FaissIndex *graph = NULL;
+
+    if (faiss_shim_graph(base->faiss, &graph))
+        return err_of(ERR_INTERNAL, "FAISS could not copy the graph");
+    int failed = faiss_write_index(graph ? graph : base->faiss, file);
+    if (graph)
+        faiss_Index_free(graph);
+    if (failed)
+        return io_error();
+    if (!graph)
+        return err_ok();
+    while (ftell(file) % SNAPSHOT_ALIGN)
+        if (fputc(0, file) == EOF)
+            return io_error();
+    head->vectors_at = (uint64_t)ftell(file);
+    fwrite(base->vectors, sizeof(float) * dims, base->count, file);
+    return err_ok();
+}
+
 /* The tail is written while the writer may bury ids in it, so it is counted by its bytes. */
 static err_t write_body(const index_view_t *view, FILE *file, snapshot_t *head)
 {
@@ -1004,8 +1063,11 @@ static err_t write_body(const index_view_t *view, FILE *file, snapshot_t *head)
     head->faiss_at = (uint64_t)ftell(file);
     head->tail_count = (head->faiss_at - (uint64_t)start) /
                        (sizeof(uint64_t) + sizeof(float) * view->options.dims);
-    if (base && !ferror(file) && faiss_write_index(base->faiss, file))
-        return io_error();
+    if (base && !ferror(file)) {
+        err_t err = write_base(base, view->options.dims, file, head);
+        if (err_is(err))
+            return err;
+    }
     if (fflush(file) || ferror(file))
         return io_error();
     head->size = (uint64_t)ftell(file);
@@ -1065,25 +1127,47 @@ static err_t check_head(const index_t *index, const snapshot_t *head, size_t siz
     return err_ok();
 }
 
-/* The body after its hash was found right; `map` is the whole file. */
-static err_t load_body(index_t *index, const snapshot_t *head, const uint8_t *map, FILE *file)
+/* A map of a whole snapshot; who keeps it takes `data` away. */
+typedef struct map {
+    uint8_t *data;
+    size_t size;
+} map_t;
+
+static bool load_base(index_t *index, const snapshot_t *head, map_t *map, FILE *file,
+                      index_base_t *base)
 {
-    const uint8_t *at = map + sizeof *head;
+    const uint8_t *at = map->data + sizeof *head;
+    size_t vector_bytes = sizeof(float) * head->dims;
+
+    base->count = head->base_count;
+    memcpy(base->ids, at, head->base_count * sizeof(uint64_t));
+    at += head->base_count * sizeof(uint64_t);
+    memcpy((void *)base->dead, at, head->base_count / 8 + 1);
+    if (fseek(file, (long)head->faiss_at, SEEK_SET) || faiss_read_index(file, 0, &base->faiss) ||
+        faiss_shim_set_breadth(base->faiss, index->options.ef_search, 0, index->options.nprobe))
+        return false;
+    if (head->vectors_at) {
+        if (head->vectors_at + head->base_count * vector_bytes != map->size)
+            return false;
+        base->vectors = (const float *)(const void *)(map->data + head->vectors_at);
+        base->map = map->data;
+        base->map_size = map->size;
+        map->data = NULL;
+    }
+    return !err_is(base_finish(base, head->dims));
+}
+
+/* The body after its hash was found right. */
+static err_t load_body(index_t *index, const snapshot_t *head, map_t *map, FILE *file)
+{
+    const uint8_t *at = map->data + sizeof *head;
     size_t vector_bytes = sizeof(float) * head->dims;
     index_base_t *base = NULL;
 
     if (head->base_count) {
+        at += head->base_count * sizeof(uint64_t) + head->base_count / 8 + 1;
         base = base_new(head->base_count);
-        base->count = head->base_count;
-        memcpy(base->ids, at, head->base_count * sizeof(uint64_t));
-        at += head->base_count * sizeof(uint64_t);
-        memcpy((void *)base->dead, at, head->base_count / 8 + 1);
-        at += head->base_count / 8 + 1;
-        if (fseek(file, (long)head->faiss_at, SEEK_SET) ||
-            faiss_read_index(file, 0, &base->faiss) ||
-            faiss_shim_set_breadth(base->faiss, index->options.ef_search, 0,
-                                   index->options.nprobe) ||
-            err_is(base_finish(base, head->dims))) {
+        if (!load_base(index, head, map, file, base)) {
             base_release(base);
             return err_of(ERR_CORRUPT, "FAISS could not read the index snapshot");
         }
@@ -1118,14 +1202,16 @@ static err_t load_file(index_t *index, FILE *file, uint64_t *generation)
     err_t err = check_head(index, &head, size);
     if (err_is(err))
         return err;
-    uint8_t *map = mmap(NULL, size, PROT_READ, MAP_PRIVATE, fileno(file), 0);
-    if (map == MAP_FAILED)
+    posix_fadvise(fileno(file), 0, 0, POSIX_FADV_WILLNEED);
+    map_t map = {mmap(NULL, size, PROT_READ, MAP_PRIVATE, fileno(file), 0), size};
+    if (map.data == MAP_FAILED)
         return err_of(ERR_IO, "the index snapshot could not be read");
-    if (hash_bytes(map + sizeof head, size - sizeof head) != head.body_hash)
+    if (hash_bytes(map.data + sizeof head, size - sizeof head) != head.body_hash)
         err = err_of(ERR_CORRUPT, "the index snapshot failed its check");
     else
-        err = load_body(index, &head, map, file);
-    munmap(map, size);
+        err = load_body(index, &head, &map, file);
+    if (map.data)
+        munmap(map.data, size);
     if (!err_is(err))
         *generation = head.generation;
     return err;

@@ -107,6 +107,10 @@ err_t index_score(const index_view_t *view, const float *query, const uint64_t *
 err_t index_build(const index_view_t *view, bool (*stop)(const void *self), const void *self,
                   index_base_t **base);
 
+/* Takes over into `base` what the view has and the base does not, which makes the swap short. On
+ * any thread, at most once, before the swap. */
+void index_carry(const index_view_t *view, index_base_t *base);
+
 /* Makes `base` (from index_build on a view of this index; consumed in any case) the base; what was
  * added or dropped since stays added or dropped. Errors: STATE (another swap came first). */
 err_t index_swap(index_t *index, index_base_t **base);

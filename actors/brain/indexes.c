@@ -474,15 +474,23 @@ static err_t build_base(builder_t *builder)
     return builder->err;
 }
 
-/* The build itself holds no lock; only the exchange keeps others from extending the index. */
+static index_view_t *view_of(shelf_t *shelf, uint32_t *model)
+{
+    pthread_mutex_lock(&shelf->writer);
+    index_view_t *view = shelf->index ? index_acquire(shelf->index) : NULL;
+    *model = shelf->model_number;
+    pthread_mutex_unlock(&shelf->writer);
+    return view;
+}
+
+/* The build itself holds no lock, nor does copying what was stored meanwhile; only the exchange
+ * keeps others from extending the index. */
 static err_t build(indexes_t *self, shelf_t *shelf, bool (*stop)(const void *ctx), const void *ctx)
 {
     builder_t builder = {.stop = stop, .ctx = ctx};
+    uint32_t model, now;
+    index_view_t *view = view_of(shelf, &model);
 
-    pthread_mutex_lock(&shelf->writer);
-    uint32_t model = shelf->model_number;
-    index_view_t *view = shelf->index ? index_acquire(shelf->index) : NULL;
-    pthread_mutex_unlock(&shelf->writer);
     if (!view)
         return err_of(ERR_NOT_FOUND, "the vectors of this company are not in memory");
     builder.view = view;
@@ -490,6 +498,10 @@ static err_t build(indexes_t *self, shelf_t *shelf, bool (*stop)(const void *ctx
     index_view_release(&view);
     if (err_is(err))
         return err;
+    view = view_of(shelf, &now);
+    if (view && now == model)
+        index_carry(view, builder.base);
+    index_view_release(&view);
     pthread_mutex_lock(&shelf->writer);
     if (!shelf->index || shelf->model_number != model) {
         index_base_destroy(&builder.base);
