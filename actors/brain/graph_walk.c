@@ -69,13 +69,14 @@ static bool reach(walk_t *walk, const char *id, int64_t depth, size_t from, cons
     return true;
 }
 
-/* Calls fn for the edges that leave (or, backwards, reach) an id. fn returns false to stop. */
+/* Calls fn for the edges that leave (or, backwards, reach) an id, without their properties. fn
+ * returns false to stop. */
 static err_t each_edge(walk_t *walk, const char *id, bool backwards,
                        bool (*fn)(walk_t *walk, const graph_edge_t *edge, void *ctx), void *ctx)
 {
     store_scan_t scan;
-    store_key_t prefix, place;
-    bytes_t key, value, found;
+    store_key_t prefix;
+    bytes_t key, value;
     const char *one, *two, *three;
 
     key_open(&prefix);
@@ -91,15 +92,24 @@ static err_t each_edge(walk_t *walk, const char *id, bool backwards,
         edge.relation = two;
         edge.from = backwards ? three : one;
         edge.to = backwards ? one : three;
-        if (!err_is(store_get(walk->txn, TABLE_edges,
-                              graph_edge_key(&place, edge.from, edge.relation, edge.to), &found)))
-            edge.properties =
-                (bytes_t){arena_copy(walk->arena, found.data, found.size), found.size};
         if (!fn(walk, &edge, ctx))
             break;
     }
     store_scan_close(&scan);
     return err;
+}
+
+/* Only those that are answered are read whole: a walk may reach a large part of the graph. */
+static void answer_edge(walk_t *walk, const graph_edge_t *edge, graph_part_t *out)
+{
+    store_key_t key;
+    bytes_t found;
+    graph_edge_t whole = *edge;
+
+    if (!err_is(store_get(walk->txn, TABLE_edges,
+                          graph_edge_key(&key, edge->from, edge->relation, edge->to), &found)))
+        whole.properties = (bytes_t){arena_copy(walk->arena, found.data, found.size), found.size};
+    graph_answer_edge(out, walk->arena, &whole);
 }
 
 typedef struct around {
@@ -142,38 +152,50 @@ static bool on_around_back(walk_t *walk, const graph_edge_t *edge, void *ctx)
     return strcmp(edge->from, edge->to) == 0 || on_around(walk, edge, ctx);
 }
 
-static err_t answer_places(walk_t *walk, graph_part_t *out, bool *any)
+/* NOT_FOUND: edges lead there, but there is no node. */
+static err_t answer_node(walk_t *walk, size_t place, graph_part_t *out)
 {
-    err_t err = err_ok();
+    graph_node_t node = {0};
+    err_t err = graph_get_node(walk->txn, walk->arena, walk->places[place].id, &node);
 
-    for (size_t i = 0; i < walk->count && !err_is(err); i++) {
-        graph_node_t node = {0};
-        err = graph_get_node(walk->txn, walk->arena, walk->places[i].id, &node);
-        if (!err_is(err)) {
-            graph_answer_node(out, walk->arena, &node);
-            *any = true;
-        } else if (err.code == ERR_NOT_FOUND) {
-            err = err_ok();
-        }
-    }
+    if (!err_is(err))
+        graph_answer_node(out, walk->arena, &node);
     return err;
 }
 
 /* A page of what was reached: nodes in the order they were reached, then edges. */
-static void take_page(arena_t *arena, const graph_part_t *all, size_t from, size_t limit,
-                      graph_part_t *out)
-{
-    size_t nodes = all->nodes.count, total = nodes + all->edges.count, at = from;
+typedef struct page {
+    size_t from, limit;
+    size_t at; /* how many are before the next one */
+} page_t;
 
-    for (; at < total && at - from < limit; at++)
-        if (at < nodes)
-            graph_answer_node(out, arena, &all->nodes.items[at]);
-        else
-            graph_answer_edge(out, arena, &all->edges.items[at - nodes]);
-    if (at < total) {
-        out->more = true;
-        out->cursor = arena_printf(arena, "%zu", at);
+static bool on_page(page_t *page)
+{
+    size_t at = page->at++;
+
+    return at >= page->from && at - page->from < page->limit;
+}
+
+static err_t answer_page(walk_t *walk, const around_t *around, page_t *page, graph_part_t *out)
+{
+    err_t err = err_ok();
+    bytes_t value;
+
+    for (size_t i = 0; i < walk->count && !err_is(err); i++) {
+        err = store_get(walk->txn, TABLE_nodes, graph_text(walk->places[i].id), &value);
+        if (!err_is(err) && on_page(page))
+            err = answer_node(walk, i, out);
+        if (err.code == ERR_NOT_FOUND)
+            err = err_ok();
     }
+    for (size_t i = 0; i < around->edge_count && !err_is(err); i++)
+        if (on_page(page))
+            answer_edge(walk, &around->edges[i], out);
+    if (page->at > page->from && page->at - page->from > page->limit) {
+        out->more = true;
+        out->cursor = arena_printf(walk->arena, "%zu", page->from + page->limit);
+    }
+    return err;
 }
 
 static bool read_place(const char *cursor, size_t *from)
@@ -206,13 +228,12 @@ err_t graph_around(brain_t *self, call_t *call, const char *company, const char 
 {
     walk_t walk = {.arena = call_arena(call), .relation = relation};
     around_t around = {0};
-    graph_part_t all = {0};
-    size_t from = 0;
+    page_t page = {.limit = limit};
     err_t err = call_read(call, company, &walk.txn);
 
     (void)self;
     *out = (graph_part_t){0};
-    if (!read_place(cursor, &from))
+    if (!read_place(cursor, &page.from))
         return err_of(ERR_ARGUMENT, "cursor is not one that graph_neighbors gave");
     if (err.code == ERR_NOT_FOUND)
         return err_of(ERR_NOT_FOUND, "there is no such node");
@@ -221,14 +242,10 @@ err_t graph_around(brain_t *self, call_t *call, const char *company, const char 
     walk_open(&walk, VISITED_MAX);
     reach(&walk, id, 0, 0, NULL);
     err = walk_around(&walk, &around, depth);
-    bool any = around.any;
     if (!err_is(err))
-        err = answer_places(&walk, &all, &any);
-    if (!err_is(err) && !any)
+        err = answer_page(&walk, &around, &page, out);
+    if (!err_is(err) && !around.any && !page.at)
         return err_of(ERR_NOT_FOUND, "there is no such node");
-    all.edges.items = around.edges;
-    all.edges.count = around.edge_count;
-    take_page(walk.arena, &all, from, limit, out);
     out->more |= around.cut;
     return err;
 }
@@ -250,9 +267,8 @@ static bool on_way(walk_t *walk, const graph_edge_t *edge, void *ctx)
 
 static err_t answer_way(walk_t *walk, graph_part_t *out)
 {
-    walk_t back = {.arena = walk->arena, .txn = walk->txn};
     size_t steps[1024], count = 0;
-    bool any = false;
+    err_t err = err_ok();
 
     for (size_t at = walk->count - 1;; at = walk->places[at].from) {
         if (count == sizeof steps / sizeof steps[0])
@@ -261,13 +277,14 @@ static err_t answer_way(walk_t *walk, graph_part_t *out)
         if (at == 0)
             break;
     }
-    back.places = ARENA_ARRAY(walk->arena, place_t, count);
-    while (count--) {
-        back.places[back.count++] = walk->places[steps[count]];
+    while (count-- && !err_is(err)) {
         if (steps[count])
-            graph_answer_edge(out, walk->arena, &walk->places[steps[count]].by);
+            answer_edge(walk, &walk->places[steps[count]].by, out);
+        err = answer_node(walk, steps[count], out);
+        if (err.code == ERR_NOT_FOUND)
+            err = err_ok();
     }
-    return answer_places(&back, out, &any);
+    return err;
 }
 
 err_t graph_way(brain_t *self, call_t *call, const char *company, const char *from, const char *to,
