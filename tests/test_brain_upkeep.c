@@ -237,6 +237,46 @@ START_TEST(upkeep_comes_by_itself)
 }
 END_TEST
 
+/* A call that writes and then fails makes its batch run again: what was in it with it is done from
+ * the same place as before. */
+START_TEST(forgetting_beside_calls_that_fail_leaves_nothing)
+{
+    enum { MEMORIES = 700, BESIDE = 8 };
+    open_brain(NULL);
+    keep(0, MEMORIES);
+    client_call_t failing = {
+        .peer = "brain",
+        .method = "brain_configure",
+        .role = ROLE_ADMIN,
+        .args = house_pack(house.arena, "{'language':'german','keep_days':{'a':-1}}"),
+        .timeout_ms = PATIENCE_MS};
+    client_call_t forget = {.peer = "brain",
+                            .method = "brain_forget",
+                            .role = ROLE_ADMIN,
+                            .args = house_pack(house.arena, "{'everything':true}"),
+                            .timeout_ms = PATIENCE_MS};
+    uint64_t forgetting = client_send(house.client, &forget), id = 0;
+    for (int i = 0; i < BESIDE; i++)
+        client_send(house.client, &failing);
+    int64_t deleted = 0;
+    while (id != forgetting) {
+        client_reply_t reply = client_wait(house.client, house.arena, PATIENCE_MS, &id);
+        if (id != forgetting) {
+            ck_assert_msg(reply.err.code == ERR_ARGUMENT, "%s", err_what(reply.err));
+            client_send(house.client, &failing);
+            continue;
+        }
+        ck_assert_msg(!err_is(reply.err), "%s", err_what(reply.err));
+        ck_assert(mp_int(mp_member(reply.body, "deleted"), &deleted));
+    }
+    for (int i = 0; i < BESIDE; i++)
+        client_wait(house.client, house.arena, PATIENCE_MS, &id);
+    ck_assert_int_eq(deleted, MEMORIES);
+    has(good("brain_stat", "{}"), "'memories':0,");
+    house_close(&house);
+}
+END_TEST
+
 START_TEST(bad_rules_are_refused)
 {
     static const char *const rows[] = {
@@ -264,6 +304,7 @@ int main(void)
     tcase_add_test(all, a_new_company_begins_with_its_language);
     tcase_add_test(all, memories_end_with_their_time);
     tcase_add_test(all, upkeep_comes_by_itself);
+    tcase_add_test(all, forgetting_beside_calls_that_fail_leaves_nothing);
     tcase_add_test(all, bad_rules_are_refused);
     suite_add_tcase(suite, all);
     SRunner *runner = srunner_create(suite);

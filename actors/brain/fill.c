@@ -351,9 +351,10 @@ static err_t on_embedded(void *state, call_t *call, void *reply, const http_call
                          void *ctx)
 {
     brain_t *self = state;
-    batch_t *batch = ctx;
+    batch_t *batch = ARENA_NEW(call_arena(call), batch_t);
 
     (void)reply;
+    *batch = *(const batch_t *)ctx; /* this may be run twice; nobody is asked again for that */
     if (batch->chain != self->filler->chain)
         return err_ok();
     if (!err_is(outcome->err) && outcome->status == 200)

@@ -213,10 +213,11 @@ static err_t upkeep_on(void *state, call_t *call, void *out, void *ctx)
 {
     brain_t *self = state;
     brain_maintenance_reply_t *reply = out;
-    upkeep_t *upkeep = ctx;
+    upkeep_t *upkeep = ARENA_NEW(call_arena(call), upkeep_t);
     bool more = false;
     err_t err;
 
+    *upkeep = *(const upkeep_t *)ctx; /* a slice may be run twice, from the same place */
     if (upkeep->action == ACTION_VERIFY)
         return ask_myself(call, "brain_check");
     if (upkeep->action == ACTION_OPTIMIZE) {
@@ -279,15 +280,19 @@ static err_t brain_import(brain_t *self, call_t *call, const brain_import_args_t
 typedef struct forgetting {
     care_wish_t wish;
     uint64_t from;
+    int64_t deleted;
 } forgetting_t;
 
 static err_t forget_on(void *state, call_t *call, void *out, void *ctx)
 {
-    forgetting_t *forgetting = ctx;
+    forgetting_t *forgetting = ARENA_NEW(call_arena(call), forgetting_t);
     brain_forget_reply_t *reply = out;
     bool more;
+
+    *forgetting = *(const forgetting_t *)ctx; /* a slice may be run twice, from the same place */
     err_t err = care_forget(state, call, call_company(call), &forgetting->wish, &forgetting->from,
-                            &reply->deleted, &more);
+                            &forgetting->deleted, &more);
+    reply->deleted = forgetting->deleted;
 
     if (err_is(err) || !more)
         return err;

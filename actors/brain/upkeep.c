@@ -23,9 +23,10 @@ typedef struct round {
     bool rebuilt, swept, expired;
     care_place_t place;
     uint64_t from;
+    int64_t deleted;
 } round_t;
 
-static err_t expire(brain_t *self, call_t *call, store_txn_t *txn, round_t *round, int64_t *deleted)
+static err_t expire(brain_t *self, call_t *call, store_txn_t *txn, round_t *round)
 {
     policy_t *policy = ARENA_NEW(call_arena(call), policy_t);
     err_t err = policy_read(txn, call_arena(call), policy);
@@ -33,7 +34,8 @@ static err_t expire(brain_t *self, call_t *call, store_txn_t *txn, round_t *roun
 
     if (!err_is(err) && policy->count) {
         care_wish_t wish = {.policy = policy, .now_ms = call_now_ms(call)};
-        err = care_forget(self, call, call_company(call), &wish, &round->from, deleted, &more);
+        err = care_forget(self, call, call_company(call), &wish, &round->from, &round->deleted,
+                          &more);
     }
     round->expired = !more;
     return err;
@@ -43,12 +45,13 @@ static err_t upkeep_on(void *state, call_t *call, void *out, void *ctx)
 {
     brain_t *self = state;
     brain_upkeep_reply_t *reply = out;
-    round_t *round = ctx;
+    round_t *round = ARENA_NEW(call_arena(call), round_t);
     store_txn_t *txn;
     bool more = false;
     int64_t done = 0;
     err_t err = call_read(call, call_company(call), &txn);
 
+    *round = *(const round_t *)ctx; /* a slice may be run twice, from the same place */
     if (err_is(err))
         return err.code == ERR_NOT_FOUND ? err_ok() : err;
     if (rebuild_waits(self, txn, call_arena(call))) {
@@ -58,7 +61,8 @@ static err_t upkeep_on(void *state, call_t *call, void *out, void *ctx)
         err = care_vacuum(self, call, call_company(call), &round->place, &more);
         round->swept = !more;
     } else {
-        err = expire(self, call, txn, round, &reply->deleted);
+        err = expire(self, call, txn, round);
+        reply->deleted = round->deleted;
     }
     if (err_is(err) || round->expired)
         return err;
@@ -104,8 +108,9 @@ static bool wants_upkeep(brain_t *self, call_t *call, const char *company)
 static err_t walk_on(void *state, call_t *call, void *out, void *ctx)
 {
     brain_t *self = state;
-    walk_t *walk = ctx;
+    walk_t *walk = ARENA_NEW(call_arena(call), walk_t);
 
+    *walk = *(const walk_t *)ctx; /* this may be run twice, from the same place */
     (void)out;
     for (int looked = 0; walk->at < walk->companies.count && looked < LOOK; looked++) {
         const char *company = walk->companies.items[walk->at++];
