@@ -56,9 +56,20 @@ METHODS_SHARED(survey_methods, SURVEY_METHODS)
 
 /* ---- Every pillar ---- */
 
+/* Whose answers are there, rather than how many: an answer may be taken in twice. */
+static bool all_of(const bool *answered, int count)
+{
+    for (int i = 0; i < count; i++)
+        if (!answered[i])
+            return false;
+    return true;
+}
+
+enum { SCALE = OWN_PILLARS, SURVEYED };
+
 typedef struct survey {
     pillar_health_t rows[OWN_PILLARS];
-    int waiting;
+    bool answered[SURVEYED];
 } survey_t;
 
 typedef struct survey_row {
@@ -129,9 +140,11 @@ static err_t finish_survey(call_t *call, const survey_t *survey, get_ecosystem_h
     return err_ok();
 }
 
-static err_t survey_end(survey_t *survey, call_t *call, void *reply)
+static err_t survey_end(survey_t *survey, int index, call_t *call, void *reply)
 {
-    return --survey->waiting ? call_park(call) : finish_survey(call, survey, reply);
+    survey->answered[index] = true;
+    return all_of(survey->answered, SURVEYED) ? finish_survey(call, survey, reply)
+                                              : call_park(call);
 }
 
 static err_t on_stats(void *state, call_t *call, void *reply, const peer_answer_t *got, void *ctx)
@@ -139,11 +152,12 @@ static err_t on_stats(void *state, call_t *call, void *reply, const peer_answer_
     const survey_row_t *at = ctx;
     pillar_health_t *row = &at->survey->rows[at->index];
     (void)state;
+    *row = (pillar_health_t){.name = row->name};
     if (err_is(got->err))
         row->problem = arena_strdup(call_arena(call), err_what(got->err));
     else
         read_stats(call_arena(call), got->body, call_now_ms(call), row);
-    return survey_end(at->survey, call, reply);
+    return survey_end(at->survey, at->index, call, reply);
 }
 
 static err_t on_scale(void *state, call_t *call, void *reply, const peer_answer_t *got, void *ctx)
@@ -153,7 +167,7 @@ static err_t on_scale(void *state, call_t *call, void *reply, const peer_answer_
     if (!err_is(got->err))
         out->scale =
             (bytes_t){arena_copy(call_arena(call), got->body.data, got->body.size), got->body.size};
-    return survey_end(ctx, call, reply);
+    return survey_end(ctx, SCALE, call, reply);
 }
 
 static err_t get_ecosystem_health(health_t *self, call_t *call,
@@ -173,11 +187,9 @@ static err_t get_ecosystem_health(health_t *self, call_t *call,
                                .method = arena_printf(arena, "%s.stats", own_pillars[i]),
                                .timeout_ms = STATS_MS};
         call_peer(call, &request, on_stats, row);
-        survey->waiting++;
     }
     peer_call_t scale = {.peer = "agent", .method = "scale", .timeout_ms = STATS_MS};
     call_peer(call, &scale, on_scale, survey);
-    survey->waiting++;
     return call_park(call);
 }
 
@@ -200,7 +212,7 @@ static const struct {
 
 typedef struct fleet {
     bytes_t answers[ASKED]; /* empty: none */
-    int waiting;
+    bool answered[ASKED];
 } fleet_t;
 
 typedef struct fleet_row {
@@ -236,6 +248,7 @@ static err_t finish_fleet(call_t *call, const fleet_t *fleet, get_swarm_fleet_st
 {
     bytes_t swarm = fleet->answers[0], elastic = fleet->answers[1], agent = fleet->answers[2];
     const char **silent = ARENA_ARRAY(call_arena(call), const char *, ASKED);
+    out->silent.count = 0;
     for (int i = 0; i < ASKED; i++)
         if (!fleet->answers[i].size)
             silent[out->silent.count++] = asked[i].peer;
@@ -262,7 +275,8 @@ static err_t on_fleet(void *state, call_t *call, void *reply, const peer_answer_
     if (!err_is(got->err))
         fleet->answers[at->index] =
             (bytes_t){arena_copy(call_arena(call), got->body.data, got->body.size), got->body.size};
-    return --fleet->waiting ? call_park(call) : finish_fleet(call, fleet, reply);
+    fleet->answered[at->index] = true;
+    return all_of(fleet->answered, ASKED) ? finish_fleet(call, fleet, reply) : call_park(call);
 }
 
 static err_t get_swarm_fleet_status(health_t *self, call_t *call,
@@ -274,7 +288,6 @@ static err_t get_swarm_fleet_status(health_t *self, call_t *call,
     (void)self;
     (void)args;
     (void)reply;
-    fleet->waiting = ASKED;
     for (int i = 0; i < ASKED; i++) {
         fleet_row_t *row = ARENA_NEW(arena, fleet_row_t);
         *row = (fleet_row_t){fleet, i};
