@@ -584,7 +584,6 @@ typedef struct sweep {
     strs_t companies, ids;
     size_t company, id;
     bool brain_away;
-    int64_t events; /* told of the present one */
 } sweep_t;
 
 static err_t next(swarm_t *self, call_t *call, void *reply, tend_t *tend);
@@ -599,12 +598,22 @@ static err_t on_tended(swarm_t *self, call_t *call, void *reply, tend_t *tend)
     return call_park(call);
 }
 
+/* Of whom the brain was told: the sweep has gone on when this is run a second time. */
+typedef struct events_told {
+    tend_t *tend;
+    const char *company, *id;
+    int64_t events;
+} events_told_t;
+
 static err_t on_events_told(void *state, call_t *call, void *reply, const peer_answer_t *got,
                             void *ctx)
 {
     swarm_t *self = state;
-    tend_t *tend = ctx;
+    const events_told_t *told = ctx;
+    tend_t *tend = told->tend;
     sweep_t *sweep = tend->ctx;
+    tend->company = told->company;
+    tend->id = told->id;
     self->looked_us = actor_mono_us(self->actor);
     if (err_is(got->err) && unsure(got->err)) {
         sweep->brain_away = true; /* the next sweep tries again */
@@ -614,7 +623,7 @@ static err_t on_events_told(void *state, call_t *call, void *reply, const peer_a
         call_log(call, LOG_WARN, "the brain does not take the events of %s: %s", tend->id,
                  err_what(got->err));
     err_t err = reload(call, tend);
-    tend->row.events_told = sweep->events;
+    tend->row.events_told = told->events;
     if (!err_is(err))
         err = keep(call, tend, tend->row.state, NULL);
     return err_is(err) ? err : next(self, call, reply, tend);
@@ -636,7 +645,8 @@ static err_t tell_events(void *state, call_t *call, void *reply, void *ctx)
     err_t err = agents_story(call, tend->company, row, &story);
     if (err_is(err))
         return err;
-    sweep->events = row->events;
+    events_told_t *told = ARENA_NEW(arena, events_told_t);
+    *told = (events_told_t){tend, tend->company, tend->id, row->events};
     buf_open(&args, arena);
     mp_put_map(&args, 6);
     put_pair(&args, "id", arena_printf(arena, "swarm-%s", row->agent_id));
@@ -649,7 +659,7 @@ static err_t tell_events(void *state, call_t *call, void *reply, void *ctx)
     put_pair(&args, "solution", story);
     return swarm_ask(call, "brain", "brain_store", tend->company, &args, self->settings->call_ms,
                      arena_printf(arena, "swarm/%s/%" PRId64, row->agent_id, row->events),
-                     on_events_told, tend);
+                     on_events_told, told);
 }
 
 static err_t sweep_over(swarm_t *self)
