@@ -143,6 +143,9 @@ bool call_may(const call_t *call, const char *company);
 int64_t call_now_ms(const call_t *call); /* wall clock at the start of the batch */
 /* ms until the caller gives up; INT64_MAX for internal work. */
 int64_t call_left_ms(const call_t *call);
+/* ms since the caller sent it first; 0: it has not been sent before. An actor without tables keeps
+ * no outcomes: it is for the handler to know a call that was sent again after its answer. */
+int64_t call_age_ms(const call_t *call);
 /* In a handler that takes long, now and then: lets other calls that only read come and go. */
 void call_attend(call_t *call);
 void call_random(call_t *call, void *data, size_t size);

@@ -88,6 +88,11 @@ int64_t call_left_ms(const call_t *call)
     return left > 0 ? left : 0;
 }
 
+int64_t call_age_ms(const call_t *call)
+{
+    return call->header.age_ms;
+}
+
 void call_random(call_t *call, void *data, size_t size)
 {
     call->actor->env->ops->random(call->actor->env, data, size);

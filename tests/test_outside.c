@@ -4,10 +4,17 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <zmq.h>
 
 #include "actors/outside/answer.h"
+#include "actors/outside/begun.h"
 #include "actors/outside/config.h"
+#include "actors/outside/outside.h"
+#include "bus/address.h"
+#include "bus/child.h"
+#include "bus/handover.h"
 #include "house.h"
+#include "proto/frame.h"
 #include "proto/json.h"
 #include "proto/mp.h"
 
@@ -97,6 +104,11 @@ START_TEST(a_server_is_what_the_file_says)
     ck_assert_ptr_nonnull(strstr(two->problem, "NOPE is not set"));
     ck_assert_ptr_nonnull(strstr(config.servers[2].problem, "http://"));
     ck_assert_str_ne(one->digest, two->digest);
+    err = parse(arena, "{'mcpServers':{'a':{'url':'http://h','headers':{'A':'Bearer sk-123456'}}}}",
+                &config);
+    ck_assert_msg(!err_is(err), "%s", err_what(err));
+    ck_assert_str_eq(config_redact(config.servers, "no such key: sk-123456", arena),
+                     "no such key: ***");
     arena_destroy(&arena);
 }
 END_TEST
@@ -275,8 +287,144 @@ START_TEST(a_tool_is_judged_alone)
 }
 END_TEST
 
-int main(void)
+/* ---- A call whose answer is lost ---- */
+
+START_TEST(what_was_forgotten_counts_as_begun)
 {
+    static begun_t begun;
+    char effect[16];
+    begun = (begun_t){0};
+    ck_assert(begun_maybe(&begun, "acme", "", 5));
+    ck_assert(!begun_maybe(&begun, "acme", "e0", 5));
+    for (int i = 0; i < BEGUN_MOST; i++) {
+        snprintf(effect, sizeof(effect), "e%d", i);
+        begun_note(&begun, "acme", effect, 10 + i);
+    }
+    ck_assert(begun_maybe(&begun, "acme", "e0", 5));
+    ck_assert(!begun_maybe(&begun, "other", "e0", 5));
+    ck_assert(!begun_maybe(&begun, "acme", "new", 5));
+    begun_note(&begun, "acme", "one more", 9999);
+    ck_assert(begun_maybe(&begun, "acme", "e1", 10000));
+    ck_assert(begun_maybe(&begun, "acme", "new", 10)); /* it may have been e0 */
+    ck_assert(!begun_maybe(&begun, "acme", "new", 11));
+}
+END_TEST
+
+/* Writes a line for each call; twice/add says that a second time does no harm. */
+static const char server_text[] =
+    "#!/bin/sh\n"
+    "say() { printf '{\"jsonrpc\":\"2.0\",\"id\":%s,%s}\\n' \"$id\" \"$1\"; }\n"
+    "while read -r line; do\n"
+    "  id=${line#*\\\"id\\\":}; id=${id%%,*}\n"
+    "  case $line in\n"
+    "  *server/discover*) say '\"error\":{\"code\":-32601,\"message\":\"no\"}' ;;\n"
+    "  *'\"initialize\"'*) say '\"result\":{\"protocolVersion\":\"2025-11-25\"}' ;;\n"
+    "  *tools/list*) say '\"result\":{\"tools\":[{\"name\":\"add\",\"inputSchema\":{}},"
+    "{\"name\":\"put\",\"inputSchema\":{},\"annotations\":{\"idempotentHint\":true}}]}' ;;\n"
+    "  *tools/call*) echo call >>\"$1\"; say '\"result\":{\"structuredContent\":{\"ok\":1}}' ;;\n"
+    "  esac\n"
+    "done\n";
+
+static void *raw_open(house_t *house)
+{
+    void *socket = zmq_socket(host_zmq_context(house->host), ZMQ_DEALER);
+    int linger = 0;
+    zmq_setsockopt(socket, ZMQ_LINGER, &linger, sizeof(linger));
+    ck_assert(!zmq_connect(socket, address_call(host_inproc_prefix(house->host), TRANSPORT_INPROC,
+                                                "outside", house->arena)));
+    return socket;
+}
+
+/* What becomes of a call that is `age_ms` old; 0: a new one. */
+static const char *raw_call(house_t *house, void *socket, int64_t id, int64_t age_ms,
+                            const char *json)
+{
+    header_t header = {.v = FRAME_VERSION,
+                       .kind = FRAME_CALL,
+                       .id = id,
+                       .has_id = true,
+                       .from = "raw",
+                       .method = "outside_call",
+                       .role = ROLE_ADMIN,
+                       .has_role = true,
+                       .age_ms = age_ms,
+                       .has_age_ms = age_ms > 0};
+    bytes_t body = house_pack(house->arena, json), end;
+    buf_t out;
+    zmq_msg_t part;
+    zmq_pollitem_t item = {.socket = socket, .events = ZMQ_POLLIN};
+    buf_open(&out, house->arena);
+    frame_encode(&header, &out);
+    ck_assert_int_ge(handover_send(socket, out.data, out.size, ZMQ_SNDMORE), 0);
+    ck_assert_int_ge(handover_send(socket, body.data, body.size, 0), 0);
+    ck_assert_msg(zmq_poll(&item, 1, 30000) == 1, "no answer");
+    const char *text = NULL;
+    for (int i = 0; i < 2; i++) {
+        zmq_msg_init(&part);
+        ck_assert_int_ge(handover_receive(&part, socket, 0), 0);
+        bytes_t reply = {zmq_msg_data(&part), zmq_msg_size(&part)};
+        if (i && mp_get(reply, "end", &end))
+            text = mp_text(house->arena, end);
+        zmq_msg_close(&part);
+    }
+    return text ? text : "an error";
+}
+
+static void until_ready(house_t *house)
+{
+    int64_t end = mono_ms() + 30000;
+    const char *told = "";
+    while (!strstr(told, "'ready':true")) {
+        told = house_call(house, "outside", "outside_look", "{'tool':'one/add'}");
+        ck_assert_msg(mono_ms() < end, "it is never ready: %s", told);
+    }
+}
+
+static const char *call_json(house_t *house, const char *tool, const char *effect)
+{
+    bytes_t life;
+    client_call_t look = {.peer = "outside",
+                          .method = "outside_look",
+                          .args = house_pack(house->arena, "{'tool':'one/add'}")};
+    client_reply_t reply = client_call(house->client, house->arena, &look);
+    ck_assert(!err_is(reply.err) && mp_get(reply.body, "life", &life));
+    return arena_printf(house->arena, "{'tool':'one/%s','life':'%s','arguments':{},'effect':'%s'}",
+                        tool, mp_text(house->arena, life), effect);
+}
+
+START_TEST(a_call_whose_answer_was_lost_is_not_made_twice)
+{
+    house_t house;
+    house_open(&house, TRANSPORT_INPROC);
+    const char *script = arena_printf(house.arena, "%s/server.sh", house.data);
+    const char *log = arena_printf(house.arena, "%s/calls", house.data);
+    write_file(script, server_text);
+    write_file(arena_printf(house.arena, "%s/mcp.json", house.data),
+               arena_printf(house.arena,
+                            "{\"mcpServers\":{\"one\":{\"command\":\"/bin/sh\","
+                            "\"args\":[\"%s\",\"%s\"]}}}",
+                            script, log));
+    house_start(&house, &outside_actor);
+    until_ready(&house);
+    void *raw = raw_open(&house);
+    const char *add = call_json(&house, "add", "e1"), *put = call_json(&house, "put", "e2");
+    ck_assert_str_eq(raw_call(&house, raw, 1, 0, add), "done");
+    ck_assert_str_eq(raw_call(&house, raw, 1, 50, add), "unknown");
+    ck_assert_str_eq(read_file(house.arena, log), "call\n");
+    /* One that never came is made, and so is one that its server lets us repeat. */
+    ck_assert_str_eq(raw_call(&house, raw, 2, 50, call_json(&house, "add", "e3")), "done");
+    ck_assert_str_eq(raw_call(&house, raw, 3, 0, put), "done");
+    ck_assert_str_eq(raw_call(&house, raw, 3, 50, put), "done");
+    ck_assert_str_eq(read_file(house.arena, log), "call\ncall\ncall\ncall\n");
+    zmq_close(raw);
+    house_close(&house);
+}
+END_TEST
+
+int main(int argc, char **argv)
+{
+    if (argc > 1 && !strcmp(argv[1], "exec-helper"))
+        return child_helper_main(argc, argv);
     Suite *suite = suite_create("outside");
     TCase *all = tcase_create("all");
     tcase_add_loop_test(all, what_is_wrong_with_the_file_is_said, 0,
@@ -287,6 +435,9 @@ int main(void)
     tcase_add_loop_test(all, messages_are_sorted, 0, sizeof(messages) / sizeof(messages[0]));
     tcase_add_test(all, a_result_is_what_a_step_sees);
     tcase_add_test(all, a_tool_is_judged_alone);
+    tcase_add_test(all, what_was_forgotten_counts_as_begun);
+    tcase_add_test(all, a_call_whose_answer_was_lost_is_not_made_twice);
+    tcase_set_timeout(all, 120);
     suite_add_tcase(suite, all);
     SRunner *runner = srunner_create(suite);
     srunner_run_all(runner, CK_ENV);

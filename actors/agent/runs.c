@@ -392,7 +392,9 @@ static err_t fill_tool(run_t *run, const sop_step_t *step, const values_t *value
     err_t err = values_tree(run->arena, values, step->args, &args);
     reply->tool = step->tool;
     reply->args = buf_bytes(&args);
-    reply->timeout_ms = step->timeout_ms ? step->timeout_ms : TOOL_TIMEOUT_MS;
+    reply->timeout_ms = step->timeout_ms          ? step->timeout_ms
+                        : strchr(step->tool, '/') ? 0 /* mcp.json says it */
+                                                  : TOOL_TIMEOUT_MS;
     return err;
 }
 

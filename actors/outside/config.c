@@ -124,6 +124,9 @@ static err_t read_pairs(reading_t *in, bytes_t map, const char *what, const char
         if (!plain(text) && *between == ':')
             return err_make(in->arena, ERR_ARGUMENT, "the header %s has a line end in it", name);
         add_secret(in, text);
+        const char *word = strrchr(text, ' '); /* of "Bearer KEY" a server may repeat the key */
+        if (word && *between == ':')
+            add_secret(in, word + 1);
         list[first + i] = arena_printf(in->arena, "%s%s%s", name, between, text);
     }
     return err_ok();

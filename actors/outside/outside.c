@@ -6,6 +6,7 @@
 #include <string.h>
 #include <sys/stat.h>
 
+#include "actors/outside/begun.h"
 #include "actors/outside/server.h"
 #include "bus/child.h"
 #include "bus/http_client.h"
@@ -14,7 +15,7 @@ RECORD_ROWS_(outside_settings, outside_settings_FIELDS)
 static const record_t outside_settings_record = {"outside_settings", outside_settings_rows,
                                                  sizeof(outside_settings_t)};
 
-enum { LOG_WAITING_MOST = 200, FIRST_LOOK_MS = 100, LIFE_BYTES = 8 };
+enum { LOG_WAITING_MOST = 200, LIFE_BYTES = 8, DAY_MS = 24 * 3600 * 1000 };
 
 typedef struct log_line {
     struct log_line *next;
@@ -39,6 +40,7 @@ typedef struct outside {
     int64_t armed_us, look_us; /* when it wakes up next; when it looks at the file */
     log_line_t *log, **log_end;
     int log_count, log_lost;
+    begun_t begun;
 } outside_t;
 
 /* ---- Log lines wait until there is a call that may write them ---- */
@@ -84,7 +86,7 @@ static const char *variable(const char *name)
 
 static char *read_whole(const char *path, size_t *size)
 {
-    FILE *file = fopen(path, "r");
+    FILE *file = fopen(path, "re");
     char *text = file ? malloc(CONFIG_BYTES_LARGEST + 1) : NULL;
     if (text)
         *size = fread(text, 1, CONFIG_BYTES_LARGEST + 1, file);
@@ -503,9 +505,20 @@ static int64_t patience_ms(const outside_t *self, const found_t *found,
     return args->has_timeout_ms && args->timeout_ms < wait ? args->timeout_ms : wait;
 }
 
+/* Sent again, and not under way any more: its answer was lost, unless it never came here. */
+static bool may_have_ended(const outside_t *self, call_t *call, const char *effect)
+{
+    int64_t age_ms = call_age_ms(call);
+    if (age_ms > DAY_MS)
+        age_ms = DAY_MS;
+    return age_ms > 0 && begun_maybe(&self->begun, call_company(call), effect,
+                                     actor_mono_us(self->actor) - age_ms * 1000);
+}
+
 static err_t outside_call(outside_t *self, call_t *call, const outside_call_args_t *args,
                           outside_call_reply_t *reply)
 {
+    const char *effect = args->effect ? args->effect : "";
     found_t found = find(self, call, args->tool);
     server_outcome_t outcome = {.text = found.why};
     if (strcmp(args->life, self->life) != 0) {
@@ -514,11 +527,18 @@ static err_t outside_call(outside_t *self, call_t *call, const outside_call_args
                                              "while the call was under way"};
         return on_outcome(self, call, reply, &outcome);
     }
+    if (!(found.tool && found.tool->repeatable) && may_have_ended(self, call, effect)) {
+        outcome = (server_outcome_t){.end = END_UNKNOWN,
+                                     .text = "the call was made, and its answer was lost on the "
+                                             "way from the connection to the mcp servers"};
+        return on_outcome(self, call, reply, &outcome);
+    }
     if (found.why) {
         outcome.end = found.passes ? END_UNSENT : END_REFUSED;
         return on_outcome(self, call, reply, &outcome);
     }
-    return server_call(found.server, call, found.tool, args->arguments, args->effect,
+    begun_note(&self->begun, call_company(call), effect, actor_mono_us(self->actor));
+    return server_call(found.server, call, found.tool, args->arguments, effect,
                        patience_ms(self, &found, args), reply, on_outcome);
 }
 

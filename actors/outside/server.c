@@ -180,8 +180,10 @@ static void put_meta(const server_t *server, const request_t *request, buf_t *ou
                       "clientInfo\":{\"name\":\"agency\",\"version\":\"" AGENCY_VERSION "\"}");
     if (request->asked == ASKED_CALL) {
         buf_printf(out, "%s\"progressToken\":%" PRId64, server->modern ? "," : "", request->id);
-        if (effect)
-            buf_printf(out, ",\"agency/effect\":\"%s\"", request->effect);
+        if (effect) {
+            buf_puts(out, ",\"agency/effect\":");
+            json_put_string(out, request->effect, strlen(request->effect));
+        }
     }
     buf_puts(out, "}");
 }
@@ -612,6 +614,8 @@ static void on_answer(server_t *server, request_t *request, const answer_t *answ
         return;
     }
     drop(request);
+    if (server->end_wire)
+        return; /* this life is over: nothing makes it ready again */
     if (asked == ASKED_DISCOVER) {
         if (good)
             on_discovered(server, answer->result);
@@ -713,8 +717,10 @@ static void on_loss(void *ctx, int64_t id, wire_loss_t loss, const char *why)
     } else if (asked == ASKED_DISCOVER && loss != LOSS_UNSENT) {
         initialize(server);
     } else if (asked != ASKED_CALL || loss == LOSS_SESSION) {
+        /* One that forgets each session before it was of use is asked less and less often. */
+        bool lived = server->state == SERVER_READY;
         fail(server, why);
-        server->at_once = loss == LOSS_SESSION;
+        server->at_once = server->at_once || (loss == LOSS_SESSION && lived);
     }
 }
 

@@ -19,7 +19,8 @@ typedef struct abroad_outcome {
     const char *why; /* not DONE */
 } abroad_outcome_t;
 
-/* Arguments of outside_call: `life` is what outside_look or outside_tools said. */
+/* Arguments of outside_call: `life` is what outside_look or outside_tools said; timeout_ms 0: what
+ * mcp.json says. */
 peer_call_t abroad_request(call_t *call, const slot_t *slot, const char *tool, const char *life,
                            bytes_t args, const char *effect, int64_t timeout_ms);
 abroad_outcome_t abroad_read(call_t *call, const peer_answer_t *got);

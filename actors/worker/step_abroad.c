@@ -7,7 +7,7 @@
 #include "actors/worker/abroad.h"
 #include "proto/mp.h"
 
-enum { LOOK_MS = 5000, SLACK_MS = 3000, CALL_MS = 60000 };
+enum { LOOK_MS = 5000, SLACK_MS = 3000, AWAY_MS = 60000, DAY_MS = 24 * 3600 * 1000 };
 
 typedef struct abroad {
     err_t (*fn)(call_t *call, step_t *step);
@@ -80,10 +80,9 @@ peer_call_t abroad_request(call_t *call, const slot_t *slot, const char *tool, c
                            bytes_t arguments, const char *effect, int64_t timeout_ms)
 {
     buf_t args;
-    if (timeout_ms <= 0)
-        timeout_ms = CALL_MS;
+    bool said = timeout_ms > 0; /* else mcp.json says, or outside.call_timeout_ms */
     buf_open(&args, call_arena(call));
-    mp_put_map(&args, 5);
+    mp_put_map(&args, said ? 5 : 4);
     mp_put_str(&args, "tool");
     mp_put_str(&args, tool);
     mp_put_str(&args, "life");
@@ -92,13 +91,16 @@ peer_call_t abroad_request(call_t *call, const slot_t *slot, const char *tool, c
     mp_put_raw(&args, arguments);
     mp_put_str(&args, "effect");
     mp_put_str(&args, effect ? effect : "");
-    mp_put_str(&args, "timeout_ms");
-    mp_put_int(&args, timeout_ms);
+    if (said) {
+        mp_put_str(&args, "timeout_ms");
+        mp_put_int(&args, timeout_ms);
+    }
     return (peer_call_t){.peer = "outside",
                          .method = "outside_call",
                          .args = buf_bytes(&args),
                          .company = slot->company,
-                         .timeout_ms = timeout_ms + SLACK_MS,
+                         .timeout_ms = said ? timeout_ms + SLACK_MS : DAY_MS,
+                         .away_ms = AWAY_MS,
                          .want_progress = true};
 }
 

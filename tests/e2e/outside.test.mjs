@@ -198,11 +198,11 @@ test('a server that dies in the middle: in doubt unless it says that twice is no
 
 test('silent, huge, broken and talkative servers harm nobody else', async (t) => {
   const agency = await withServers(t, {
-    good: stdio('v1-stdio'), mute: stdio('mute', { tool_timeout_ms: { good: 300 } }), huge: stdio('huge'),
+    good: stdio('v1-stdio'), mute: stdio('mute', { tool_timeout_ms: { good: 300 } }), hush: stdio('mute'), huge: stdio('huge'),
     broken: stdio('broken'), garbage: stdio('garbage'), absent: { url: 'http://127.0.0.1:1/mcp' }, missing: { command: 'no-such-program' },
     unset: stdio('v1-stdio', { env: { TOKEN: '${NOT_SET_ANYWHERE}' } }), off: stdio('v1-stdio', { disabled: true }),
-  });
-  await ready(agency, 'good', 'mute', 'huge', 'broken', 'garbage');
+  }, { env: { AGENCY_OUTSIDE_CALL_TIMEOUT_MS: '4000' } });
+  await ready(agency, 'good', 'mute', 'hush', 'huge', 'broken', 'garbage');
   const { servers, text } = await call(agency, 'mcp_servers', { tools: true });
   const states = Object.fromEntries(servers.map((one) => [one.name, one]));
   assert.equal(states.off.state, 'disabled');
@@ -220,8 +220,9 @@ test('silent, huge, broken and talkative servers harm nobody else', async (t) =>
 
   // All at once, while the good one goes on.
   const start = (name, content) => call(agency, 'sop_create', { name, content }).then(() => call(agency, 'sop_execute', { name, input: {} }));
-  const [mute, huge, garbage, broken, absent, good] = await Promise.all([
+  const [mute, hush, huge, garbage, broken, absent, good] = await Promise.all([
     start('mute', sop('Mute', ['Call', 'mute/good', {}])),
+    start('hush', sop('Hush', ['Call', 'hush/good', {}])),
     start('huge', sop('Huge', ['Call', 'huge/good', {}])),
     start('garbage', sop('Garbage', ['Call', 'garbage/good', {}])),
     start('broken', sop('Broken', ['Call', 'broken/last', {}])),
@@ -229,6 +230,7 @@ test('silent, huge, broken and talkative servers harm nobody else', async (t) =>
     start('good', sop('Good', ...Array.from({ length: 20 }, (_, i) => [`Add ${i}`, 'good/add', { a: i, b: i }]))),
   ]);
   assert.match(mute.why, /because mute did not answer within 300 ms/);
+  assert.match(hush.why, /because hush did not answer within 4000 ms/);
   assert.equal(mute.state, 'input_required');
   assert.match(huge.why, /larger than outside\.message_bytes/);
   assert.equal(garbage.state, 'completed', garbage.text);
@@ -243,7 +245,7 @@ test('silent, huge, broken and talkative servers harm nobody else', async (t) =>
   await writeFile(file, JSON.stringify({ mcpServers: { good: { ...was.mcpServers.good, comand: 'x' } } }));
   const wrong = await until(() => call(agency, 'mcp_servers'), (one) => one.problem);
   assert.match(wrong.problem, /server 'good': .*comand.*command/);
-  assert.equal(wrong.servers.length, 9);
+  assert.equal(wrong.servers.length, 10);
   await writeFile(file, JSON.stringify({ mcpServers: { good: was.mcpServers.good, other: { ...was.mcpServers.good } } }));
   await ready(agency, 'good', 'other');
   assert.equal((await call(agency, 'mcp_servers')).servers.length, 2);
