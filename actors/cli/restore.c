@@ -293,7 +293,10 @@ static err_t swap_out(restoring_t *self)
 static err_t swap_in(restoring_t *self)
 {
     arena_t *arena = self->cli->arena;
-    err_t err = files_walk(arena, self->stage, move_in, self);
+    /* Gone: the end of an earlier attempt is on disk but for the state file. */
+    err_t err = files_kind(self->stage) == FILES_ABSENT
+                    ? err_ok()
+                    : files_walk(arena, self->stage, move_in, self);
     if (!err_is(err))
         err = self->err;
     if (!err_is(err))

@@ -12,13 +12,14 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-enum { PAGE_LINES = 500, PAGE_BYTES = 1 << 20, CURSOR = 1300, LINE_MOST = 8 << 20 };
+enum { PAGE_LINES = 500, PAGE_BYTES = 1 << 20, CURSOR = 1300, COMPANY = 80 };
 
 /* What FILE.progress says, one word a line. */
 typedef struct mark {
-    int64_t bytes, lines; /* of the file: done */
-    int64_t size, mtime;  /* import: the file they were counted in; export: 0 */
-    char cursor[CURSOR];  /* export: the next page, "-" at the end */
+    int64_t bytes, lines;  /* of the file: done */
+    int64_t size, mtime;   /* import: the file they were counted in; export: 0 */
+    char cursor[CURSOR];   /* export: the next page, "-" at the end */
+    char company[COMPANY]; /* whose memory it is */
 } mark_t;
 
 typedef struct transfer {
@@ -37,6 +38,12 @@ static err_t broken(transfer_t *self, const char *path, const char *what)
 
 /* ---- the place ---- */
 
+/* One of another company was left behind by another command: it is no place to go on from. */
+static const char *company_of(const transfer_t *self)
+{
+    return self->cli->company ? self->cli->company : "default";
+}
+
 static bool read_mark(transfer_t *self)
 {
     mark_t at;
@@ -44,10 +51,10 @@ static bool read_mark(transfer_t *self)
 
     if (!file)
         return false;
-    int got = fscanf(file, "%" SCNd64 " %" SCNd64 " %" SCNd64 " %" SCNd64 " %1200s", &at.bytes,
-                     &at.lines, &at.size, &at.mtime, at.cursor);
+    int got = fscanf(file, "%" SCNd64 " %" SCNd64 " %" SCNd64 " %" SCNd64 " %1200s %79s", &at.bytes,
+                     &at.lines, &at.size, &at.mtime, at.cursor, at.company);
     fclose(file);
-    if (got != 5 || at.bytes < 0 || at.lines < 0)
+    if (got != 6 || at.bytes < 0 || at.lines < 0 || strcmp(at.company, company_of(self)) != 0)
         return false;
     self->at = at;
     return true;
@@ -60,9 +67,9 @@ static err_t write_mark(transfer_t *self)
 
     if (!file)
         return broken(self, fresh, "cannot be written");
-    int written = fprintf(file, "%" PRId64 "\n%" PRId64 "\n%" PRId64 "\n%" PRId64 "\n%s\n",
+    int written = fprintf(file, "%" PRId64 "\n%" PRId64 "\n%" PRId64 "\n%" PRId64 "\n%s\n%s\n",
                           self->at.bytes, self->at.lines, self->at.size, self->at.mtime,
-                          *self->at.cursor ? self->at.cursor : "-");
+                          *self->at.cursor ? self->at.cursor : "-", company_of(self));
     bool bad = written < 0 || fflush(file) || fdatasync(fileno(file));
     if (fclose(file) || bad || rename(fresh, self->progress))
         return broken(self, self->progress, "cannot be written");
