@@ -3,7 +3,7 @@ import test from 'node:test';
 import assert from 'node:assert/strict';
 import { spawn } from 'node:child_process';
 import { watch } from 'node:fs';
-import { access, readFile, mkdtemp, rm, writeFile } from 'node:fs/promises';
+import { access, readFile, stat, mkdtemp, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { binary, startAgency } from './agency.mjs';
@@ -97,6 +97,16 @@ test('a memory moves by file, also when it is killed on the way', async () => {
     assert.equal(new Set(back).size, 4000);
     assert.equal(await there(`${copy}.part`), false);
     assert.equal(await there(`${copy}.progress`), false);
+
+    // Where one company stopped is no place for another to go on from.
+    await writeFile(file, `${lines[0]}\n${lines[1]}\n`);
+    const { size, mtimeMs } = await stat(file);
+    const stopped = `${lines[0].length + 1}\n1\n${size}\n${Math.floor(mtimeMs / 1000)}\n-\ndefault\n`;
+    await writeFile(`${file}.progress`, stopped);
+    assert.match((await agency.cli('brain', 'import', file)).stderr, /going on after line 1/);
+    await writeFile(`${file}.progress`, stopped);
+    const third = await agency.cli('brain', 'import', file, '--company', 'third', '-o', 'json');
+    assert.equal(JSON.parse(third.stdout).lines, 2, third.stderr);
 
     // A file that was cut off in the middle of a line.
     await writeFile(file, `${lines[0]}\nrubbish\n${lines[1]}\n${lines[2].slice(0, 30)}`);
