@@ -75,8 +75,9 @@ static bool look_at_actor(doctor_t *self, const actor_def_t *def)
     if (!def->settings)
         return true;
     void *settings = arena_alloc(cli->arena, def->settings->size);
-    err_t err = settings_load(def->settings, def->name, NULL, (const char *const *)environ,
-                              cli->data_dir, cli->arena, settings);
+    int count;
+    err_t err = settings_load(def->settings, def->name, cli_settings(cli, 0, &count),
+                              (const char *const *)environ, cli->data_dir, cli->arena, settings);
     if (err_is(err)) {
         doctor_say(self, FINDING_FAIL, "settings", err_what(err),
                    "correct it in agency.conf or the environment");
@@ -101,10 +102,11 @@ void doctor_settings(doctor_t *self)
 {
     cli_t *cli = self->cli;
     bool sound = true;
+    int count;
     err_t err = cli_check_settings(cli);
     if (!err_is(err))
-        err =
-            place_load(NULL, (const char *const *)environ, cli->data_dir, cli->arena, &self->place);
+        err = place_load(cli_settings(cli, 0, &count), (const char *const *)environ, cli->data_dir,
+                         cli->arena, &self->place);
     if (err_is(err)) {
         doctor_say(self, FINDING_FAIL, "settings", err_what(err), "correct that line or variable");
         return;
