@@ -1,10 +1,15 @@
 /* The words of MCP: which era a message is of, and what is refused how. */
 #include <check.h>
+#include <fcntl.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
 
 #include "actors/gateway/catalogue.h"
 #include "actors/gateway/mcp.h"
+#include "actors/gateway/tokens.h"
 #include "proto/json.h"
 
 typedef struct case_row {
@@ -143,6 +148,47 @@ START_TEST(a_header_of_an_argument_says_the_same)
 }
 END_TEST
 
+/* ---- The file of tokens ---- */
+
+#define DIGEST_OF_X "sha256:2d711642b726b04401627ca9fbac32f5c8530fb1903cc4db02258717921a4881"
+
+static void put_file(const char *path, const char *text)
+{
+    static int64_t changes;
+    FILE *file = fopen(path, "w");
+    ck_assert_ptr_nonnull(file);
+    fputs(text, file);
+    fclose(file);
+    struct timespec times[2] = {{.tv_sec = 1000000 + ++changes}, {.tv_sec = 1000000 + changes}};
+    ck_assert_int_eq(utimensat(AT_FDCWD, path, times, 0), 0);
+}
+
+START_TEST(a_bad_file_of_tokens_lets_nobody_in_and_says_why)
+{
+    static const char *const pillars[] = {"agent"};
+    char path[] = "/tmp/agency-test-XXXXXX";
+    arena_t *arena = arena_new();
+    tokens_t *tokens;
+    close(mkstemp(path));
+    put_file(path, DIGEST_OF_X " companies=* name=a\n");
+    ck_assert(!err_is(tokens_open(path, pillars, 1, arena, &tokens)));
+    ck_assert_ptr_nonnull(tokens_find(tokens, "x"));
+    ck_assert_ptr_null(tokens_trouble(tokens));
+    put_file(path, DIGEST_OF_X " companies=* name=a\nnonsense\n");
+    ck_assert_ptr_null(tokens_find(tokens, "x"));
+    const char *why = tokens_trouble(tokens);
+    ck_assert_ptr_nonnull(why);
+    ck_assert_ptr_nonnull(strstr(why, "line 2"));
+    ck_assert_ptr_null(tokens_trouble(tokens)); /* said */
+    put_file(path, DIGEST_OF_X " companies=* name=a\n");
+    ck_assert_ptr_nonnull(tokens_find(tokens, "x"));
+    ck_assert_ptr_null(tokens_trouble(tokens));
+    tokens_close(&tokens);
+    unlink(path);
+    arena_destroy(&arena);
+}
+END_TEST
+
 /* ---- The catalogue: when a list that was given is no longer right ---- */
 
 static bytes_t description(arena_t *arena, const char *tool, bool may_be_long)
@@ -198,6 +244,7 @@ int main(void)
 {
     Suite *suite = suite_create("mcp");
     TCase *tcase = tcase_create("words");
+    tcase_add_test(tcase, a_bad_file_of_tokens_lets_nobody_in_and_says_why);
     tcase_add_loop_test(tcase, a_header_of_an_argument_says_the_same, 0,
                         (int)(sizeof(params) / sizeof(params[0])));
     tcase_add_loop_test(tcase, each_message_is_read_as_the_specification_says, 0,

@@ -277,6 +277,9 @@ static void on_readable(void *state, void *ctx)
 static err_t tend(void *state, call_t *call, void *ctx)
 {
     gateway_t *self = state;
+    const char *trouble = self->tokens ? tokens_trouble(self->tokens) : NULL;
+    if (trouble)
+        call_log(call, LOG_ERROR, "%s", trouble);
     streams_tend(self);
     exchange_tend(self);
     http_server_on_readable(self->http);

@@ -8,7 +8,7 @@
 
 #include "bus/digest.h"
 
-enum { HEX = 64 };
+enum { HEX = 64, TROUBLE = 1024 };
 
 typedef struct token {
     char digest[HEX + 1];
@@ -23,6 +23,8 @@ struct tokens {
     struct timespec changed;
     const char *const *pillars;
     size_t pillar_count;
+    char trouble[TROUBLE]; /* with the file as it was last read; "": none */
+    bool told;
 };
 
 static strs_t copy_list(arena_t *arena, strs_t list)
@@ -224,8 +226,22 @@ static void reload(tokens_t *tokens)
                                       info.st_mtim.tv_nsec == tokens->changed.tv_nsec))
         return;
     arena_t *arena = arena_new();
-    load(tokens, arena);
+    err_t err = load(tokens, arena);
+    const char *what = !err_is(err) ? ""
+                                    : arena_printf(arena, "%s; until it is right %s", err_what(err),
+                                                   tokens->count ? "the tokens stay as they were"
+                                                                 : "nobody is let in by this file");
+    tokens->told = tokens->told && !strncmp(what, tokens->trouble, TROUBLE - 1);
+    snprintf(tokens->trouble, TROUBLE, "%s", what);
     arena_destroy(&arena);
+}
+
+const char *tokens_trouble(tokens_t *tokens)
+{
+    if (!*tokens->trouble || tokens->told)
+        return NULL;
+    tokens->told = true;
+    return tokens->trouble;
 }
 
 const principal_t *tokens_find(tokens_t *tokens, const char *token)

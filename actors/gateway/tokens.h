@@ -32,5 +32,8 @@ err_t tokens_open(const char *path, const char *const *pillars, size_t pillar_co
 void tokens_close(tokens_t **tokens);
 /* The holder of a token, or NULL. Lives until the next call. Takes as long for every token. */
 const principal_t *tokens_find(tokens_t *tokens, const char *token);
+/* What is wrong with the file as it is now: once for each trouble, else NULL. Lives until the next
+ * call. */
+const char *tokens_trouble(tokens_t *tokens);
 
 #endif
