@@ -1,11 +1,27 @@
 #include "proto/arena.h"
 
+#include <pthread.h>
 #include <stdalign.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-enum { FIRST_BLOCK = 4096, LARGEST_STEP = 1 << 20 };
+/* Arenas that are over wait for their thread's next ones, so many of them: malloc needs longer for
+ * a block of this size than most requests for all they take. Where a sanitizer looks for uses after
+ * the end there are none. */
+#if defined(__SANITIZE_ADDRESS__)
+#define NO_SPARES 1
+#elif defined(__has_feature)
+#if __has_feature(address_sanitizer) || __has_feature(memory_sanitizer)
+#define NO_SPARES 1
+#endif
+#endif
+#ifndef NO_SPARES
+#define NO_SPARES 0
+#endif
+
+enum { FIRST_BLOCK = 4096, LARGEST_STEP = 1 << 20, SPARES_MOST = NO_SPARES ? 0 : 8 };
 
 typedef struct block {
     struct block *next;
@@ -18,7 +34,18 @@ struct arena {
     block_t *first; /* kept by reset */
     block_t *last;
     size_t used;
+    struct arena *next; /* spare */
 };
+
+typedef struct spares {
+    arena_t *first;
+    int count;
+    bool known; /* to `at_exit` */
+} spares_t;
+
+static _Thread_local spares_t spares;
+static pthread_key_t at_exit;
+static pthread_once_t at_exit_once = PTHREAD_ONCE_INIT;
 
 static block_t *block_new(size_t size)
 {
@@ -33,7 +60,13 @@ static block_t *block_new(size_t size)
 
 arena_t *arena_new(void)
 {
-    arena_t *arena = calloc(1, sizeof(*arena));
+    arena_t *arena = spares.first;
+    if (arena) {
+        spares.first = arena->next;
+        spares.count--;
+        return arena;
+    }
+    arena = calloc(1, sizeof(*arena));
     if (!arena)
         abort();
     arena->first = arena->last = block_new(FIRST_BLOCK - sizeof(block_t));
@@ -50,13 +83,51 @@ static void free_after(block_t *block)
     block->next = NULL;
 }
 
+static void arena_free(arena_t *arena)
+{
+    free_after(arena->first);
+    free(arena->first);
+    free(arena);
+}
+
+static void free_spares(void *ctx)
+{
+    spares_t *gone = ctx;
+    while (gone->first) {
+        arena_t *arena = gone->first;
+        gone->first = arena->next;
+        arena_free(arena);
+    }
+    *gone = (spares_t){.count = SPARES_MOST}; /* what ends later is kept no more */
+}
+
+static void make_key(void)
+{
+    if (pthread_key_create(&at_exit, free_spares))
+        abort();
+}
+
+static bool keep_spare(arena_t *arena)
+{
+    if (spares.count >= SPARES_MOST)
+        return false;
+    if (!spares.known) {
+        pthread_once(&at_exit_once, make_key);
+        spares.known = !pthread_setspecific(at_exit, &spares);
+        if (!spares.known)
+            return false;
+    }
+    arena_reset(arena);
+    arena->next = spares.first;
+    spares.first = arena;
+    spares.count++;
+    return true;
+}
+
 void arena_destroy(arena_t **arena)
 {
-    if (!*arena)
-        return;
-    free_after((*arena)->first);
-    free((*arena)->first);
-    free(*arena);
+    if (*arena && !keep_spare(*arena))
+        arena_free(*arena);
     *arena = NULL;
 }
 
@@ -95,6 +166,11 @@ static void *take(arena_t *arena, size_t size)
 void *arena_alloc(arena_t *arena, size_t size)
 {
     return memset(take(arena, size), 0, size);
+}
+
+void *arena_piece(arena_t *arena, size_t size)
+{
+    return take(arena, size);
 }
 
 void *arena_copy(arena_t *arena, const void *data, size_t size)

@@ -23,6 +23,10 @@ void arena_reset(arena_t *arena);
 size_t arena_used(const arena_t *arena);
 
 void *arena_alloc(arena_t *arena, size_t size);
+
+/* Not zeroed. */
+void *arena_piece(arena_t *arena, size_t size);
+
 void *arena_copy(arena_t *arena, const void *data, size_t size);
 
 /* NUL-terminated copies; arena_strdup(NULL) is NULL. */

@@ -2,6 +2,7 @@
 
 #include <jansson.h>
 #include <math.h>
+#include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -208,6 +209,26 @@ static void write_value(writer_t *writer, const json_t *value)
     }
 }
 
+/* A tree of jansson is many small pieces that end together: they come from an arena, and nobody
+ * frees them one by one. */
+static _Thread_local arena_t *tree;
+
+static void *take_piece(size_t size)
+{
+    return tree ? arena_piece(tree, size) : malloc(size);
+}
+
+static void give_piece(void *piece)
+{
+    if (!tree)
+        free(piece);
+}
+
+static void set_pieces(void)
+{
+    json_set_alloc_funcs(take_piece, give_piece);
+}
+
 /* jansson quotes the input in its sentences: one line, and no control characters. */
 static err_t parse_error(arena_t *arena, const json_error_t *error)
 {
@@ -244,17 +265,23 @@ err_t json_to_msgpack(arena_t *arena, const char *text, size_t size, const json_
     err_t err = scan_all(arena, &scan);
     if (err_is(err))
         return err;
+    static pthread_once_t once = PTHREAD_ONCE_INIT;
+    pthread_once(&once, set_pieces);
     json_error_t error;
-    json_t *root = json_loadb(scan.large.size ? without_large(arena, &scan) : text, size,
-                              JSON_REJECT_DUPLICATES | JSON_DECODE_ANY | JSON_ALLOW_NUL, &error);
-    if (!root)
-        return parse_error(arena, &error);
-    buf_t written;
-    buf_open(&written, arena);
-    write_root(&scan, root, &written);
-    json_decref(root);
-    *out = buf_bytes(&written);
-    return err_ok();
+    tree = arena_new();
+    const json_t *root =
+        json_loadb(scan.large.size ? without_large(arena, &scan) : text, size,
+                   JSON_REJECT_DUPLICATES | JSON_DECODE_ANY | JSON_ALLOW_NUL, &error);
+    if (root) {
+        buf_t written;
+        buf_open(&written, arena);
+        write_root(&scan, root, &written);
+        *out = buf_bytes(&written);
+    } else {
+        err = parse_error(arena, &error);
+    }
+    arena_destroy(&tree);
+    return err;
 }
 
 /* ---- Writing ---- */
