@@ -20,6 +20,7 @@ enum {
     HEADERS_MOST = 16,
     CONNECTION_MEMORY = 32 << 10, /* cleared for each request */
     WATCH_MS = 50,
+    HELD_MOST = 64,
     STREAM_BLOCK = 16 << 10,
     STREAM_LARGEST = 16 << 20
 };
@@ -39,6 +40,8 @@ struct http_request {
     bool loopback;
     buf_t body;
     bool too_large, handed_over, answered, suspended, ready, gone, watched, fresh;
+    bool held, held_long;
+    unsigned long read_in; /* a round */
     int fd;
     void *user;
     /* The answer: */
@@ -66,6 +69,11 @@ struct http_server {
     int inner;
     int port;
     bool closing, running;
+    /* Whether libmicrohttpd has more to do, which it cannot say while requests are held: */
+    bool due;
+    int held;
+    int reading;        /* requests that began or went on in this round and are not whole */
+    unsigned long runs; /* rounds, from 1 */
     http_request_t *requests;
     http_request_t *ready; /* to be resumed */
     uint64_t answers[HTTP_STATUS_CLASSES];
@@ -146,10 +154,33 @@ static void unready(http_request_t *request)
     request->ready = false;
 }
 
+static void unhold(http_request_t *request)
+{
+    if (request->held)
+        request->server->held--;
+    request->held = false;
+}
+
+/* There may be more to read, or "100 Continue" to be said. */
+static void reads(http_request_t *request)
+{
+    http_server_t *server = request->server;
+    server->reading += request->read_in != server->runs;
+    request->read_in = server->runs;
+}
+
+static void has_read(http_request_t *request)
+{
+    request->server->reading -= request->read_in == request->server->runs;
+    request->read_in = 0;
+}
+
 static void request_free(http_request_t *request)
 {
     unwatch(request);
     unready(request);
+    unhold(request);
+    has_read(request);
     if (request->prev)
         request->prev->next = request->next;
     else
@@ -289,6 +320,30 @@ static void watch(http_request_t *request)
         request->fd >= 0 && !epoll_ctl(request->server->epoll, EPOLL_CTL_ADD, request->fd, &event);
 }
 
+/* Most answers come at once. To suspend a connection and to resume it costs three system calls more
+ * than to let libmicrohttpd ask again each time it is run, so a few requests are only held; those
+ * that are still there when the timer comes the second time are parked. */
+static void hold(http_request_t *request)
+{
+    http_server_t *server = request->server;
+    if (server->held >= HELD_MOST) {
+        park(request);
+        return;
+    }
+    request->held = request->fresh = true;
+    server->held++;
+    arm_timer(server);
+}
+
+static void still_held(http_request_t *request)
+{
+    if (!request->held || !request->held_long)
+        return;
+    unhold(request);
+    park(request);
+    watch(request);
+}
+
 static void watch_parked(http_server_t *server)
 {
     bool again = false;
@@ -297,9 +352,11 @@ static void watch_parked(http_server_t *server)
         return;
     server->timer_armed = false;
     for (http_request_t *request = server->requests; request; request = request->next) {
-        if (!request->suspended || request->watched)
+        if ((!request->suspended && !request->held) || request->watched)
             continue;
-        if (!request->fresh)
+        if (!request->fresh && request->held)
+            request->held_long = server->due = true;
+        else if (!request->fresh)
             watch(request);
         again = again || request->fresh;
         request->fresh = false;
@@ -310,6 +367,8 @@ static void watch_parked(http_server_t *server)
 
 static void make_ready(http_request_t *request)
 {
+    if (request->held)
+        request->server->due = true;
     if (request->ready || !request->suspended)
         return;
     request->ready = true;
@@ -331,7 +390,7 @@ static void resume_ready(http_server_t *server)
 
 void http_server_flush(http_server_t *server)
 {
-    if (!server->running && (server->ready || http_server_deadline_ms(server) == 0))
+    if (!server->running && http_server_deadline_ms(server) == 0)
         http_server_on_readable(server);
 }
 
@@ -375,6 +434,7 @@ static enum MHD_Result queue_reply(http_request_t *request)
     enum MHD_Result result =
         MHD_queue_response(request->connection, (unsigned)request->status, response);
     MHD_destroy_response(response);
+    request->server->due = true; /* to send it */
     return result;
 }
 
@@ -409,6 +469,7 @@ static ssize_t read_stream(void *ctx, uint64_t at, char *out, size_t room)
     memcpy(out, request->pending.data + request->pending_at, size);
     request->pending_at += size;
     request->sent += size;
+    request->server->due = true;
     if (request->pending_at == request->pending.size)
         request->pending_at = request->pending.size = 0;
     return (ssize_t)size;
@@ -416,7 +477,7 @@ static ssize_t read_stream(void *ctx, uint64_t at, char *out, size_t room)
 
 static enum MHD_Result queue_stream(http_request_t *request)
 {
-    request->stream_queued = true;
+    request->stream_queued = request->server->due = true;
     struct MHD_Response *response = MHD_create_response_from_callback(
         MHD_SIZE_UNKNOWN, STREAM_BLOCK, read_stream, request, NULL);
     add_headers(request, response);
@@ -476,9 +537,10 @@ void http_stream_end(http_request_t *request)
 static enum MHD_Result hand_over(http_request_t *request)
 {
     request->handed_over = true;
+    has_read(request);
     request->server->options.on_request(request->server->options.ctx, request);
     if (!request->answered) {
-        park(request);
+        hold(request);
         return MHD_YES;
     }
     return request->streaming ? queue_stream(request) : queue_reply(request);
@@ -493,6 +555,7 @@ static enum MHD_Result on_access(void *ctx, struct MHD_Connection *connection, c
     (void)version;
     if (!request) {
         *state = request_new(server, connection, method, url);
+        reads(*state);
         return MHD_YES;
     }
     if (*size) {
@@ -501,15 +564,21 @@ static enum MHD_Result on_access(void *ctx, struct MHD_Connection *connection, c
         else
             buf_put(&request->body, data, *size);
         *size = 0;
+        reads(request);
         return MHD_YES;
     }
     if (!request->handed_over)
         return hand_over(request);
     if (request->gone)
         return MHD_NO;
-    if (request->answered && !request->stream_queued)
-        return request->streaming ? queue_stream(request) : queue_reply(request);
-    return MHD_YES;
+    if (!request->answered) {
+        still_held(request);
+        return MHD_YES;
+    }
+    unhold(request);
+    if (request->stream_queued)
+        return MHD_YES;
+    return request->streaming ? queue_stream(request) : queue_reply(request);
 }
 
 static void on_completed(void *ctx, struct MHD_Connection *connection, void **state,
@@ -521,6 +590,7 @@ static void on_completed(void *ctx, struct MHD_Connection *connection, void **st
     if (!request)
         return;
     *state = NULL;
+    request->server->due = true; /* the next request may be there already */
     if (code != MHD_REQUEST_TERMINATED_COMPLETED_OK)
         tell_gone(request);
     tell_done(request, code != MHD_REQUEST_TERMINATED_COMPLETED_OK);
@@ -679,9 +749,12 @@ void http_server_on_readable(http_server_t *server)
     }
     /* Its epoll is edge-triggered: what it has read and not looked at yet fires no event. */
     for (int round = 0; round < ROUNDS; round++) {
+        server->due = false;
+        server->reading = 0;
+        server->runs++;
         resume_ready(server);
         MHD_run(server->daemon);
-        if (!server->ready && http_server_deadline_ms(server) != 0)
+        if (http_server_deadline_ms(server) != 0)
             break;
     }
     server->running = false;
@@ -690,6 +763,10 @@ void http_server_on_readable(http_server_t *server)
 int64_t http_server_deadline_ms(const http_server_t *server)
 {
     MHD_UNSIGNED_LONG_LONG ms;
+    if (server->ready || server->due || server->reading)
+        return 0;
+    if (server->held)
+        return WATCH_MS; /* libmicrohttpd would say 0: it is not asked, and the timer comes */
     if (MHD_get_timeout(server->daemon, &ms) != MHD_YES)
         return -1;
     return (int64_t)ms;
