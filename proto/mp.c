@@ -153,8 +153,27 @@ bool mp_read(mp_reader_t *reader, mp_value_t *value)
     }
 }
 
+/* Most values are small integers and short texts: one byte says how long they are. */
+static bool skip_short(mp_reader_t *reader)
+{
+    if (reader->at >= reader->end)
+        return false;
+    uint8_t lead = *reader->at;
+    size_t size = 1;
+    if (lead >= 0xa0 && lead <= 0xbf)
+        size += lead & 0x1f;
+    else if (lead > 0x7f && lead < 0xe0)
+        return false;
+    if (!room(reader, size))
+        return false;
+    reader->at += size;
+    return true;
+}
+
 bool mp_skip(mp_reader_t *reader)
 {
+    if (skip_short(reader))
+        return true;
     uint64_t left[MP_DEPTH + 1]; /* only what is in use is set: most values are scalars */
     int depth = 0;
     left[0] = 1;
@@ -165,6 +184,8 @@ bool mp_skip(mp_reader_t *reader)
             depth--;
         }
         left[depth]--;
+        if (skip_short(reader))
+            continue;
         mp_value_t value;
         if (!mp_read(reader, &value))
             return false;
@@ -283,10 +304,14 @@ bool mp_get(bytes_t map, const char *key, bytes_t *value)
     if (!mp_read(&reader, &head) || head.type != MP_MAP)
         return false;
     for (uint32_t i = 0; i < head.count; i++) {
-        bytes_t key_bytes;
-        mp_reader_t at = reader;
-        if (!mp_slice(&reader, &key_bytes) || !mp_read(&at, &name))
+        mp_reader_t start = reader;
+        if (!mp_read(&reader, &name))
             return false;
+        if (name.count) { /* a key that is a container is stepped over */
+            reader = start;
+            if (!mp_skip(&reader))
+                return false;
+        }
         if (name.type == MP_STR && name.size == size && !memcmp(name.text, key, size))
             return mp_slice(&reader, value);
         if (!mp_skip(&reader))
