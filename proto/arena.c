@@ -21,7 +21,7 @@
 #define NO_SPARES 0
 #endif
 
-enum { FIRST_BLOCK = 4096, LARGEST_STEP = 1 << 20, SPARES_MOST = NO_SPARES ? 0 : 8 };
+enum { FIRST_BLOCK = 4096, LARGEST_STEP = 1 << 20, SPARES_MOST = NO_SPARES ? 0 : 64 };
 
 typedef struct block {
     struct block *next;
