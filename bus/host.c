@@ -29,6 +29,7 @@
 enum {
     DRAIN_FRAMES = 256,
     INPROC_HWM = 20000,
+    SPARES_MOST = 64, /* arenas; as many as requests are under way at once */
     LONGEST_WAIT_MS = 60000,
     RECONNECT_MS = 20,
     RETRY_LEAST_MS = 100,
@@ -1379,6 +1380,7 @@ static void close_loop(loop_t *loop)
 static void *loop_main(void *arg)
 {
     loop_t *loop = arg;
+    arena_spares(SPARES_MOST);
     arena_t *arena = arena_new();
     err_t err = err_ok();
     start_readers(loop);
@@ -1396,6 +1398,7 @@ static void *loop_main(void *arg)
     if (up && !atomic_load(&loop->host->failed))
         drain(loop);
     close_loop(loop);
+    arena_spares(0);
     return NULL;
 }
 

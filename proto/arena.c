@@ -1,15 +1,12 @@
 #include "proto/arena.h"
 
-#include <pthread.h>
 #include <stdalign.h>
 #include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-/* Arenas that are over wait for their thread's next ones, so many of them: malloc needs longer for
- * a block of this size than most requests for all they take. Where a sanitizer looks for uses after
- * the end there are none. */
+/* Where a sanitizer looks for uses after the end no arena is kept. */
 #if defined(__SANITIZE_ADDRESS__)
 #define NO_SPARES 1
 #elif defined(__has_feature)
@@ -21,7 +18,7 @@
 #define NO_SPARES 0
 #endif
 
-enum { FIRST_BLOCK = 4096, LARGEST_STEP = 1 << 20, SPARES_MOST = NO_SPARES ? 0 : 64 };
+enum { FIRST_BLOCK = 4096, LARGEST_STEP = 1 << 20 };
 
 typedef struct block {
     struct block *next;
@@ -37,15 +34,10 @@ struct arena {
     struct arena *next; /* spare */
 };
 
-typedef struct spares {
+static _Thread_local struct {
     arena_t *first;
-    int count;
-    bool known; /* to `at_exit` */
-} spares_t;
-
-static _Thread_local spares_t spares;
-static pthread_key_t at_exit;
-static pthread_once_t at_exit_once = PTHREAD_ONCE_INIT;
+    unsigned count, most;
+} spares;
 
 static block_t *block_new(size_t size)
 {
@@ -90,33 +82,21 @@ static void arena_free(arena_t *arena)
     free(arena);
 }
 
-static void free_spares(void *ctx)
+void arena_spares(unsigned most)
 {
-    spares_t *gone = ctx;
-    while (gone->first) {
-        arena_t *arena = gone->first;
-        gone->first = arena->next;
+    spares.most = NO_SPARES ? 0 : most;
+    while (spares.count > spares.most) {
+        arena_t *arena = spares.first;
+        spares.first = arena->next;
+        spares.count--;
         arena_free(arena);
     }
-    *gone = (spares_t){.count = SPARES_MOST}; /* what ends later is kept no more */
-}
-
-static void make_key(void)
-{
-    if (pthread_key_create(&at_exit, free_spares))
-        abort();
 }
 
 static bool keep_spare(arena_t *arena)
 {
-    if (spares.count >= SPARES_MOST)
+    if (spares.count >= spares.most)
         return false;
-    if (!spares.known) {
-        pthread_once(&at_exit_once, make_key);
-        spares.known = !pthread_setspecific(at_exit, &spares);
-        if (!spares.known)
-            return false;
-    }
     arena_reset(arena);
     arena->next = spares.first;
     spares.first = arena;

@@ -16,6 +16,11 @@ typedef struct arena arena_t;
 arena_t *arena_new(void);
 void arena_destroy(arena_t **arena);
 
+/* So many arenas that end on this thread wait for its next ones: malloc needs longer for a block
+ * than most requests for all they take. 0, as it is at first, frees those that wait: a thread that
+ * asked for more does so before it ends. */
+void arena_spares(unsigned most);
+
 /* Forgets everything but keeps the first block for reuse. */
 void arena_reset(arena_t *arena);
 

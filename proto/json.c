@@ -2,7 +2,6 @@
 
 #include <jansson.h>
 #include <math.h>
-#include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -224,7 +223,8 @@ static void give_piece(void *piece)
         free(piece);
 }
 
-static void set_pieces(void)
+/* Before there is any thread. */
+__attribute__((constructor)) static void set_pieces(void)
 {
     json_set_alloc_funcs(take_piece, give_piece);
 }
@@ -265,8 +265,6 @@ err_t json_to_msgpack(arena_t *arena, const char *text, size_t size, const json_
     err_t err = scan_all(arena, &scan);
     if (err_is(err))
         return err;
-    static pthread_once_t once = PTHREAD_ONCE_INIT;
-    pthread_once(&once, set_pieces);
     json_error_t error;
     tree = arena_new();
     const json_t *root =
