@@ -362,8 +362,8 @@ static const char *explain(agent_t *self, call_t *call, const task_t *task)
     case TASK_COMPLETED:
         return "it is done";
     default:
-        return arena_printf(arena, "it is %s%s%s", task_state_names[task->state],
-                            task->error ? ": " : "", task->error ? task->error : "");
+        return task->error ? task->error
+                           : arena_printf(arena, "it is %s", task_state_names[task->state]);
     }
 }
 

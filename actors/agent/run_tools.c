@@ -128,7 +128,7 @@ static void say_unfinished(const run_view_t *view, buf_t *out)
 {
     buf_printf(out, "SOP '%s' is not finished: the run %s is %s.", view->title, view->id,
                view->state);
-    if (view->why)
+    if (view->why && *view->why)
         buf_printf(out, "\nIt waits: %s", view->why);
     for (size_t i = 0; i < view->steps.count; i++)
         buf_printf(out, "\nStep %zu %s: %s", i + 1, view->steps.items[i].state,

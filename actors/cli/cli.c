@@ -42,10 +42,13 @@ int cli_usage(const char *format, ...)
 
 /* ---- Commands ---- */
 
+enum { ANY = -1 };
+
 typedef struct command {
     const char *name, *arguments, *doc;
     int (*run)(cli_t *cli);
     const char *group; /* for words that are tools */
+    int most;          /* words behind it */
 } command_t;
 
 static int show_version(cli_t *cli)
@@ -75,38 +78,71 @@ static int make_keys(cli_t *cli)
 static int show_help(cli_t *cli);
 
 static const command_t commands[] = {
-    {"up", "", "Start the whole agency on this machine and keep it running.", cli_up, NULL},
+    {"up", "", "Start the whole agency on this machine and keep it running.", cli_up, NULL, 0},
     {"down", "", "Stop it; work in flight is finished or resumed at the next start.", cli_down,
-     NULL},
-    {"status", "", "Who is up, since when, and how busy.", cli_status, NULL},
-    {"run", "PILLAR", "Run one pillar in the foreground (what `up` starts).", cli_run, NULL},
-    {"call", "TOOL [key=value…]", "Call a tool; key:=JSON, key=@FILE.", cli_call, NULL},
-    {"tools", "[TOOL]", "List the tools, or explain one.", cli_tools, NULL},
-    {"task", "WORD …", "submit, get, list, cancel, retry, why …", NULL, "task"},
-    {"queue", "WORD …", "stats, pause, resume.", NULL, "queue"},
-    {"sop", "WORD …", "list, create, validate, run NAME [input=…].", NULL, "sop"},
-    {"runs", "WORD …", "get ID, retry ID step=NAME, complete ID step=NAME result=…", NULL, "run"},
-    {"approve", "RUN", "Approve what a run waits for.", NULL, "approve"},
-    {"reject", "RUN why=TEXT", "Refuse what a run waits for.", NULL, "reject"},
+     NULL, 0},
+    {"status", "", "Who is up, since when, and how busy.", cli_status, NULL, 0},
+    {"run", "PILLAR", "Run one pillar in the foreground (what `up` starts).", cli_run, NULL, 2},
+    {"call", "TOOL [key=value…]", "Call a tool; key:=JSON, key=@FILE.", cli_call, NULL, ANY},
+    {"tools", "[TOOL]", "List the tools, or explain one.", cli_tools, NULL, 1},
+    {"task", "WORD …", "submit, get, list, cancel, retry, why …", NULL, "task", ANY},
+    {"queue", "WORD …", "stats, pause, resume.", NULL, "queue", ANY},
+    {"sop", "WORD …", "list, create, validate, run NAME [input=…].", NULL, "sop", ANY},
+    {"runs", "WORD …", "get ID, retry ID step=NAME, complete ID step=NAME result=…", NULL, "run",
+     ANY},
+    {"approve", "RUN", "Approve what a run waits for.", NULL, "approve", ANY},
+    {"reject", "RUN why=TEXT", "Refuse what a run waits for.", NULL, "reject", ANY},
     {"brain", "WORD …", "query TEXT, store, get ID, list, check, stat, export FILE, import FILE …",
-     NULL, "brain"},
-    {"bus", "tap|lat PILLAR", "Watch events; measure the way to a pillar.", cli_bus, NULL},
+     NULL, "brain", ANY},
+    {"bus", "tap|lat PILLAR", "Watch events; measure the way to a pillar.", cli_bus, NULL, 3},
     {"drain", "[PILLAR]", "Take no new work here; wait until what is under way is done.", cli_drain,
-     NULL},
+     NULL, 1},
     {"store", "WORD …", "backup DIR, restore DIR [--force]; stat, check [PILLAR] when it is down.",
-     cli_store, NULL},
+     cli_store, NULL, 2},
     {"import", "DIR", "Bring over an .agent folder of the earlier system; --dry-run only looks.",
-     cli_import, NULL},
-    {"keygen", "DIR", "Make a pair of keys for connections between machines.", make_keys, NULL},
+     cli_import, NULL, 1},
+    {"keygen", "DIR", "Make a pair of keys for connections between machines.", make_keys, NULL, 1},
     {"doctor", "", "Look at the machine, the files and the pillars; say what to do.", cli_doctor,
-     NULL},
-    {"version", "", "Which version this is.", show_version, NULL},
-    {"help", "", "This page.", show_help, NULL},
-    {NULL, NULL, NULL, NULL, NULL}};
+     NULL, 0},
+    {"version", "", "Which version this is.", show_version, NULL, 0},
+    {"help", "[COMMAND]", "This page, or what one command is.", show_help, NULL, 1},
+    {NULL, NULL, NULL, NULL, NULL, 0}};
+
+static const command_t *find_command(const char *name)
+{
+    for (const command_t *at = commands; at->name; at++)
+        if (!strcmp(at->name, name))
+            return at;
+    return NULL;
+}
+
+static int no_such_command(const char *name)
+{
+    const char *names[sizeof(commands) / sizeof(commands[0])];
+    int count = 0;
+    for (const command_t *at = commands; at->name; at++)
+        names[count++] = at->name;
+    names[count] = NULL;
+    const char *near = record_nearest(name, names);
+    return cli_usage("there is no command '%s'%s%s%s", name, near ? "; did you mean '" : "",
+                     near ? near : "", near ? "'?" : "");
+}
+
+static int show_command(const command_t *command)
+{
+    printf("agency %s %s\n\n  %s\n", command->name, command->arguments, command->doc);
+    if (command->group)
+        printf("  Each word is a tool; what it takes: agency tools, agency tools TOOL\n");
+    puts("\nFlags and the other commands: agency help");
+    return EXIT_DONE;
+}
 
 static int show_help(cli_t *cli)
 {
-    (void)cli;
+    if (cli->count) {
+        const command_t *command = find_command(cli->words[0]);
+        return command ? show_command(command) : no_such_command(cli->words[0]);
+    }
     puts("agency: a desk, procedures, a memory and hands for a team of AI agents.\n");
     for (const command_t *at = commands; at->name; at++)
         printf("  agency %-7s %-20s %s\n", at->name, at->arguments, at->doc);
@@ -124,7 +160,8 @@ static int show_help(cli_t *cli)
          "  --behind-proxy    up, run: a proxy in front ends TLS; any Host is accepted\n"
          "  --timeout MS      how long a call may take (60000)\n"
          "  -o json|text      what to print\n"
-         "  --read-only       refuse every tool that writes");
+         "  --read-only       refuse every tool that writes\n"
+         "  --help            behind a command: what it is; behind a tool: its arguments");
     return EXIT_DONE;
 }
 
@@ -211,6 +248,14 @@ static bool set_flag(cli_t *cli, const char *flag, const char *value)
     return true;
 }
 
+static bool is_flag(const char *name)
+{
+    for (const char *const *at = flag_names; *at; at++)
+        if (!strcmp(*at, name))
+            return true;
+    return false;
+}
+
 /* Splits words and flags. `--flag=value` and `--flag value` are the same. */
 static bool read_words(cli_t *cli, int argc, char **argv)
 {
@@ -226,12 +271,13 @@ static bool read_words(cli_t *cli, int argc, char **argv)
         char *equals = strchr(argv[i], '=');
         const char *flag =
             equals ? arena_strndup(cli->arena, argv[i], (size_t)(equals - argv[i])) : argv[i];
-        if (!equals && i + 1 == argc) {
-            const char *near = record_nearest(flag, flag_names);
-            bool known = near && !strcmp(near, flag);
-            cli_usage(known || !strcmp(flag, "-o") ? "%s needs a value" : "unknown flag %s", flag);
+        bool valueless = !equals && (i + 1 == argc || !strncmp(argv[i + 1], "--", 2));
+        if (valueless && (is_flag(flag) || !strcmp(flag, "-o"))) {
+            cli_usage("%s needs a value", flag);
             return false;
         }
+        if (valueless)
+            return set_flag(cli, flag, "");
         if (!set_flag(cli, flag, equals ? equals + 1 : argv[++i]))
             return false;
     }
@@ -357,28 +403,31 @@ void cli_print(const cli_t *cli, const char *text, bytes_t body)
     puts(out.data);
 }
 
+/* Behind the name of a tool --help explains the tool. */
+static bool names_tool(const command_t *command, const cli_t *cli)
+{
+    return cli->count && (command->group || command->run == cli_call || command->run == cli_tools);
+}
+
 static int run_command(cli_t *cli, const char *name)
 {
-    const char *names[sizeof(commands) / sizeof(commands[0])];
-    int count = 0;
-    for (const command_t *at = commands; at->name; at++) {
-        names[count++] = at->name;
-        if (strcmp(at->name, name) != 0)
-            continue;
-        if (cli->company && !frame_company_name(cli->company))
-            return cli_usage("'%.64s' is no company name: use 1 to 64 letters, digits, '-' or "
-                             "'_', beginning with a letter or digit",
-                             cli->company);
-        if (cli->dry_run && at->run != cli_import)
-            return cli_usage("--dry-run is for import; %s would act all the same", name);
-        if (cli->force && at->run != cli_store)
-            return cli_usage("--force is for store restore, not for %s", name);
-        return at->run ? at->run(cli) : cli_words(cli, at->group);
-    }
-    names[count] = NULL;
-    const char *near = record_nearest(name, names);
-    return cli_usage("there is no command '%s'%s%s%s", name, near ? "; did you mean '" : "",
-                     near ? near : "", near ? "'?" : "");
+    const command_t *command = find_command(name);
+    if (!command)
+        return no_such_command(name);
+    if (cli->help && !names_tool(command, cli))
+        return show_command(command);
+    if (command->most != ANY && cli->count > command->most)
+        return cli_usage("what is '%s'? It is: agency %s %s", cli->words[command->most], name,
+                         command->arguments);
+    if (cli->company && !frame_company_name(cli->company))
+        return cli_usage("'%.64s' is no company name: use 1 to 64 letters, digits, '-' or "
+                         "'_', beginning with a letter or digit",
+                         cli->company);
+    if (cli->dry_run && command->run != cli_import)
+        return cli_usage("--dry-run is for import; %s would act all the same", name);
+    if (cli->force && command->run != cli_store)
+        return cli_usage("--force is for store restore, not for %s", name);
+    return command->run ? command->run(cli) : cli_words(cli, command->group);
 }
 
 int cli_main(const cli_house_t *house, int argc, char **argv)

@@ -226,21 +226,29 @@ static int measure(cli_t *cli, client_t *client, const char *pillar)
 
 int cli_bus(cli_t *cli)
 {
-    if (cli->count < 2 || cli->count > 3)
+    if (cli->count < 2)
         return cli_usage("agency bus tap PILLAR [TOPIC], or agency bus lat PILLAR");
+    const char *word = cli->words[0], *pillar = cli->words[1];
+    bool tap = !strcmp(word, "tap");
+    if (!tap && (strcmp(word, "lat") != 0 || cli->count > 2))
+        return cli_usage("agency bus knows tap PILLAR [TOPIC] and lat PILLAR, not '%s'",
+                         cli->count > 2 && !strcmp(word, "lat") ? cli->words[2] : word);
     client_t *client;
     err_t err = cli_client(cli, &client);
     if (err_is(err))
         return cli_fail(err);
     int code = EXIT_DONE;
-    if (!strcmp(cli->words[0], "lat") && cli->count == 2) {
-        code = measure(cli, client, cli->words[1]);
-    } else if (!strcmp(cli->words[0], "tap")) {
-        err = client_tap(client, cli->words[1], cli->count == 3 ? cli->words[2] : "", -1,
-                         show_event, cli);
-        code = err_is(err) ? cli_fail(err) : EXIT_DONE;
+    if (!tap) {
+        code = measure(cli, client, pillar);
     } else {
-        code = cli_usage("agency bus knows tap and lat, not '%s'", cli->words[0]);
+        /* Events come whenever they come; that there is no such pillar is said at once. */
+        if (!client_reaches(client, pillar))
+            err = err_make(cli->arena, ERR_UNAVAILABLE,
+                           "there is no '%s' here: agency status lists who is up", pillar);
+        else
+            err = client_tap(client, pillar, cli->count == 3 ? cli->words[2] : "", -1, show_event,
+                             cli);
+        code = err_is(err) ? cli_fail(err) : EXIT_DONE;
     }
     client_close(&client);
     return code;

@@ -101,8 +101,8 @@ static err_t alert_on_threshold(health_t *self, call_t *call, const alert_on_thr
         return refuse_file_rule(call, &old);
     reply->id = alert.id;
     err = alerts_set(self, call, call_company(call), txn, &alert, reply->replaced ? &old : NULL);
-    call_say(call, "Alert '%s' is set: %s %s %g.", alert.id, alert.metric, alert.operator,
-             alert.threshold);
+    call_say(call, "Alert rule added for %s %s %g\nIts id: %s", alert.metric, alert.operator,
+             alert.threshold, alert.id);
     return err;
 }
 
@@ -110,11 +110,17 @@ static void say_rules(call_t *call, const check_alerts_reply_t *reply)
 {
     buf_t text;
     buf_open(&text, call_arena(call));
-    if (!reply->alerts.count)
-        buf_puts(&text, "There are no alert rules.");
     for (size_t i = 0; i < reply->alerts.count; i++) {
         const alert_t *alert = &reply->alerts.items[i];
-        buf_printf(&text, "%s%s: %s", i ? "\n" : "", alert->id, alert->state);
+        if (!strcmp(alert->state, "firing"))
+            buf_printf(&text, "%sALERT: %s is %.2f (%s %g)", text.size ? "\n" : "", alert->series,
+                       alert->value, alert->operator, alert->threshold);
+    }
+    if (!text.size)
+        buf_puts(&text, "No alerts triggered.");
+    for (size_t i = 0; i < reply->alerts.count; i++) {
+        const alert_t *alert = &reply->alerts.items[i];
+        buf_printf(&text, "\n%s: %s", alert->id, alert->state);
         if (alert->has_value)
             buf_printf(&text, " (%s is %g)", alert->series, alert->value);
     }

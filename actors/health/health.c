@@ -106,7 +106,7 @@ static err_t track_metric(health_t *self, call_t *call, const track_metric_args_
                             .value = args->value};
     call_publish(call, "metric.tracked", &metric_event_record, &event);
     reply->timestamp = at;
-    call_say(call, "%s:%s = %g is kept.", args->agent, args->metric, args->value);
+    call_say(call, "Metric %s tracked.", args->metric);
     return err;
 }
 
