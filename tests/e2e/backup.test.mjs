@@ -48,10 +48,10 @@ test('what was acknowledged before a backup is in it, and comes back', async (t)
     while (writing) { await call(agency, 'task_submit', { kind: 'busy' }); written++; }
   })();
   const to = join(home, 'whole');
-  for (const delay of [0, 20, 60]) {
+  for (const writes of [0, 5, 20]) { // so many come in between, then it is killed
     const child = spawn(binary, ['store', 'backup', to, '--data', agency.data], { stdio: 'ignore' });
     const ended = new Promise((resolve) => child.once('exit', resolve));
-    await new Promise((resolve) => setTimeout(resolve, delay));
+    for (const goal = written + writes; written < goal;) await call(agency, 'queue_stats', {});
     child.kill('SIGKILL');
     await ended;
     if ((await readdir(home)).includes('whole')) await rm(to, { recursive: true });
