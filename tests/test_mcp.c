@@ -159,7 +159,8 @@ static void put_file(const char *path, const char *text)
     ck_assert_ptr_nonnull(file);
     fputs(text, file);
     fclose(file);
-    struct timespec times[2] = {{.tv_sec = 1000000 + ++changes}, {.tv_sec = 1000000 + changes}};
+    changes++;
+    struct timespec times[2] = {{.tv_sec = 1000000 + changes}, {.tv_sec = 1000000 + changes}};
     ck_assert_int_eq(utimensat(AT_FDCWD, path, times, 0), 0);
 }
 
