@@ -80,6 +80,16 @@ RECORD_ENUM(brain_action, brain_action_VALUES)
     F(STR, next_language, opt(), 0, 0, "The indexes are being made anew in it.")                   \
     F(ANY, keep_days, must, 0, 0, "Days by type; what is not in it is kept for ever.")
 
+#define brain_register_framework_ARGS(F)                                                           \
+    F(STR, name, must, 1, 128, "Its name; its memories are those of this type.")                   \
+    F(REAL, keep_days, opt(), 0, 36500,                                                            \
+      "How many days they are kept; absent: as the rule it has says, else 36500.")                 \
+    COMPANY_ROW(F)
+#define brain_register_framework_REPLY(F)                                                          \
+    F(STR, name, must, 0, 0, "Its name.")                                                          \
+    F(REAL, keep_days, must, 0, 0, "How many days its memories are kept.")                         \
+    F(BOOL, existed, must, 0, 0, "It had a rule before.")
+
 #define brain_stat_ARGS(F) COMPANY_ROW(F)
 #define brain_stat_REPLY(F)                                                                        \
     F(INT, memories, must, 0, 0, "Memories.")                                                      \
@@ -115,6 +125,8 @@ RECORD_ENUM(brain_action, brain_action_VALUES)
       "Move to the vectors of the model that is set, in the background; searches go on.")          \
     M(brain_t, brain_configure, TOOL | WRITES | IDEMPOTENT,                                        \
       "Choose a company's language and how long its memories are kept; without arguments: look.")  \
+    M(brain_t, brain_register_framework, TOOL | WRITES | IDEMPOTENT,                               \
+      "Give the memories of a framework (a type) a rule of their own for how long they are kept.") \
     M(brain_t, brain_stat, TOOL | READS, "How much is remembered, and with what.")
 KEEPING_METHODS(METHOD_DECLARE_)
 const method_t keeping_methods[] = {KEEPING_METHODS(METHOD_ROW_){.name = NULL}};
@@ -381,6 +393,56 @@ static err_t brain_configure(brain_t *self, call_t *call, const brain_configure_
                  reply->language, reply->next_language);
     if (started || args->keep_days.size)
         upkeep_wake(call);
+    return err_ok();
+}
+
+static const policy_rule_t *rule_of(const policy_t *policy, const char *type)
+{
+    for (size_t i = 0; i < policy->count; i++)
+        if (strcmp(policy->rules[i].type, type) == 0)
+            return &policy->rules[i];
+    return NULL;
+}
+
+static err_t put_rule(call_t *call, store_txn_t *txn, const char *type, double days)
+{
+    buf_t map;
+
+    buf_open(&map, call_arena(call));
+    mp_put_map(&map, 1);
+    mp_put_str(&map, type);
+    mp_put_real(&map, days);
+    return policy_change(txn, call_arena(call), buf_bytes(&map));
+}
+
+static err_t brain_register_framework(brain_t *self, call_t *call,
+                                      const brain_register_framework_args_t *args,
+                                      brain_register_framework_reply_t *reply)
+{
+    enum { LONGEST_DAYS = 36500 };
+    store_txn_t *txn;
+    policy_t *policy = ARENA_NEW(call_arena(call), policy_t);
+    err_t err = call_write(call, call_company(call), &txn);
+
+    (void)self;
+    if (!err_is(err))
+        err = policy_read(txn, call_arena(call), policy);
+    if (err_is(err))
+        return err;
+    const policy_rule_t *rule = rule_of(policy, args->name);
+    *reply = (brain_register_framework_reply_t){.name = args->name,
+                                                .existed = rule != NULL,
+                                                .keep_days = args->has_keep_days ? args->keep_days
+                                                             : rule              ? rule->days
+                                                                                 : LONGEST_DAYS};
+    if (!rule || args->has_keep_days) {
+        err = put_rule(call, txn, args->name, reply->keep_days);
+        if (err_is(err))
+            return err;
+        upkeep_wake(call);
+    }
+    call_say(call, "Framework '%s' registered: memories of this type are kept for %g days.",
+             args->name, reply->keep_days);
     return err_ok();
 }
 
