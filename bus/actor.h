@@ -48,7 +48,9 @@ enum {
     PARKS = 128,        /* READS that may park: never on a reader thread */
     ANY_COMPANY = 256,  /* needs no company: acts on the process or over companies */
     UNREMEMBERED = 512, /* WRITES whose outcome is not kept for retries: again is harmless */
-    LONG = 1024         /* may take minutes: clients that have tasks may begin it as one */
+    LONG = 1024,        /* may take minutes: clients that have tasks may begin it as one */
+    SAYS_JSON = 2048,   /* to MCP's clients its text is the reply as JSON: they parse it */
+    SAYS_FIRST = 4096   /* the same of the reply's first member alone, as a bare list */
 };
 
 typedef err_t method_fn_t(void *self, call_t *call, const void *args, void *reply);

@@ -19,6 +19,9 @@
     F(BOOL, may_be_long, must, 0, 0, "May take minutes: clients may begin it as a task.")          \
     F(ANY, input, must, 0, 0, "JSON Schema of the arguments.")                                     \
     F(ANY, output, must, 0, 0, "JSON Schema of the reply.")                                        \
+    F(STR, json, opt(), 0, 0,                                                                      \
+      "Its text for MCP is this member of the reply as JSON; *: the reply. Absent: its own "       \
+      "words.")                                                                                    \
     F(STR, input_doc, must, 0, 0, "The arguments as a Markdown table.")                            \
     F(STR, output_doc, must, 0, 0, "The reply as a Markdown table.")
 RECORD(method_row, method_row_FIELDS)
@@ -111,6 +114,13 @@ static const char *table_of(call_t *call, const record_t *record)
     return out.data;
 }
 
+static const char *json_of(const method_t *method)
+{
+    if (method->flags & SAYS_FIRST)
+        return method->reply->fields()[0].name;
+    return method->flags & SAYS_JSON ? "*" : NULL;
+}
+
 static void describe_method(call_t *call, const method_t *method, bool docs, method_row_t *row)
 {
     *row = (method_row_t){.name = method->name,
@@ -124,6 +134,7 @@ static void describe_method(call_t *call, const method_t *method, bool docs, met
                           .may_be_long = method->flags & LONG,
                           .input = schema_of(call, method->args),
                           .output = schema_of(call, method->reply),
+                          .json = json_of(method),
                           .input_doc = docs ? table_of(call, method->args) : "",
                           .output_doc = docs ? table_of(call, method->reply) : ""};
 }

@@ -481,7 +481,7 @@ START_TEST(predictions_need_history)
 {
     int64_t now = (int64_t)time(NULL) * 1000;
     call("track_metric", "{'agent':'a','metric':'m','value':1}");
-    ck_assert_str_eq(call("predict_metrics", "{'metric':'m'}"), "ERR STATE");
+    ck_assert(has(call("predict_metrics", "{'metric':'m'}"), "'predictions':[],'too_short':1"));
     for (int i = 1; i <= 30; i++)
         call("track_metric", says("{'agent':'a','metric':'up','value':%d,'timestamp':%lld}",
                                   100 - i, (long long)(now - i * 60000)));

@@ -273,29 +273,31 @@ err_t runs_submit(agent_t *agent, call_t *call, const char *name, bytes_t given,
     return err_is(err) ? err : submit(agent, call, &args, &version, input, id);
 }
 
-static err_t sop_execute(agent_t *self, call_t *call, const sop_execute_args_t *args,
-                         sop_execute_reply_t *reply)
+static err_t begin_run(agent_t *self, call_t *call, const sop_execute_args_t *args, run_t *run)
 {
     sops_version_t version;
     bytes_t input;
-    const char *id;
-    run_t run;
-    const char *soul;
+    const char *id, *soul;
     err_t err = sops_current(call, args->name, &version);
     if (!err_is(err) && args->soul)
         err = sops_name(call_arena(call), args->soul, &soul);
-    if (err_is(err))
-        return err;
-    if (!version.sop)
-        return err_make(call_arena(call), version.err.code, "Error executing SOP '%s': %s",
-                        version.name, err_what(version.err));
-    err = sop_input(call_arena(call), version.sop, args->input, &input);
+    if (!err_is(err) && !version.sop)
+        err = version.err;
+    if (!err_is(err))
+        err = sop_input(call_arena(call), version.sop, args->input, &input);
     if (!err_is(err))
         err = submit(self, call, args, &version, input, &id);
-    if (!err_is(err))
-        err = run_load(self, call, id, true, &run);
+    return err_is(err) ? err : run_load(self, call, id, true, run);
+}
+
+static err_t sop_execute(agent_t *self, call_t *call, const sop_execute_args_t *args,
+                         sop_execute_reply_t *reply)
+{
+    run_t run;
+    err_t err = begin_run(self, call, args, &run);
     if (err_is(err))
-        return err;
+        return err_make(call_arena(call), err.code, "Error executing SOP '%.128s': %s", args->name,
+                        err_what(err));
     return wait_for(&run, args->has_wait_ms ? args->wait_ms : -1, reply);
 }
 

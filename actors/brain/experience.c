@@ -190,17 +190,24 @@ static err_t read_runs(store_txn_t *txn, tallies_t *all, const char *task_type, 
     arena_t *scratch = arena_new();
 
     key_open(&prefix);
-    key_str(&prefix, task_type);
+    if (task_type)
+        key_str(&prefix, task_type);
     from = prefix;
-    key_i64(&from, since);
+    if (task_type)
+        key_i64(&from, since);
     err_t err =
         store_scan_open(&scan, txn, TABLE_experience, key_bytes(&prefix), key_bytes(&from), false);
     while (!err_is(err) && store_scan_next(&scan, &key, &value)) {
         experience_row_t row;
+        const char *type;
         int64_t ms = 0;
         bytes_t rest = {key.data + prefix.size, key.size - prefix.size};
-        if (!key_read_i64(&rest, &ms) || ms >= until)
+        if (!task_type && !key_read_str(&rest, scratch, &type))
             break;
+        if (!key_read_i64(&rest, &ms) || (task_type && ms >= until))
+            break;
+        if (ms < since || ms >= until)
+            continue; /* the next kind begins anew */
         err = record_decode(&experience_row_record, value, scratch, "stored field", &row);
         if (!err_is(err))
             count_run(all, &row, ms);
@@ -238,6 +245,9 @@ err_t experience_patterns(brain_t *self, call_t *call, const char *company, cons
     for (size_t i = 0; i < all.count; i++) {
         out->runs += all.items[i].runs;
         out->successes += all.items[i].successes;
+        out->tokens += (int64_t)all.items[i].tokens;
+        out->duration += all.items[i].duration;
+        out->durations += (int64_t)all.items[i].duration_count;
         out->agents.items[out->agents.count++] = pattern_of(&all.items[i]);
     }
     if (all.count)

@@ -34,11 +34,14 @@ RECORD_STRUCT(agent_pattern, agent_pattern_FIELDS)
 extern const record_t agent_pattern_record;
 
 typedef struct patterns {
-    int64_t runs, successes;
+    int64_t runs, successes, tokens;
+    double duration;             /* of all that told theirs … */
+    int64_t durations;           /* … and how many these are */
     agent_pattern_list_t agents; /* best first: success rate, then runs, then name */
 } patterns_t;
 
-/* Runs with since <= timestamp < until. A company that has nothing gives nothing. */
+/* Runs with since <= timestamp < until; task_type NULL: of all kinds. A company that has nothing
+ * gives nothing. */
 err_t experience_patterns(brain_t *self, call_t *call, const char *company, const char *task_type,
                           int64_t since, int64_t until, patterns_t *out);
 

@@ -85,6 +85,13 @@ RECORD_ENUM(graph_operation, graph_operation_VALUES)
     F(LIST(agent_pattern), agents, must, 0, 0, "By agent, best first.")                            \
     F(LIST(memory), examples, opt(), 0, 0, "The experiences nearest to query.")
 
+#define experience_totals_ARGS(F) COMPANY_ROW(F)
+#define experience_totals_REPLY(F)                                                                 \
+    F(INT, runs, must, 0, 0, "How many experiences there are.")                                    \
+    F(INT, successes, must, 0, 0, "Of them with success.")                                         \
+    F(INT, tokens, must, 0, 0, "Tokens of all of them.")                                           \
+    F(REAL, mean_duration, opt(), 0, 0, "Of those that told how long they took.")
+
 #define brain_get_sop_ARGS(F)                                                                      \
     F(STR, name, must, 1, 128, "Name of the procedure.")                                           \
     COMPANY_ROW(F)
@@ -95,12 +102,13 @@ RECORD_ENUM(graph_operation, graph_operation_VALUES)
 #define FACTS_METHODS(M)                                                                           \
     M(brain_t, brain_update_graph, TOOL | WRITES | DESTRUCTIVE | IDEMPOTENT,                       \
       "Add, change or delete a node or an edge of the graph of facts.")                            \
-    M(brain_t, brain_query_graph, TOOL | READS, "Find nodes and edges by text.")                   \
-    M(brain_t, graph_neighbors, TOOL | READS, "What lies around a node of the graph.")             \
+    M(brain_t, brain_query_graph, TOOL | READS | SAYS_JSON, "Find nodes and edges by text.")       \
+    M(brain_t, graph_neighbors, TOOL | READS | SAYS_JSON, "What lies around a node of the graph.") \
     M(brain_t, graph_path, TOOL | READS, "A shortest way between two nodes of the graph.")         \
     M(brain_t, log_experience, TOOL | WRITES, "Remember who did a task and how it ended.")         \
     M(brain_t, recall_delegation_patterns, TOOL | READS,                                           \
       "Who did this kind of task before, how well and at what cost.")                              \
+    M(brain_t, experience_totals, READS, "All that a company's agents did, in one row.")           \
     M(brain_t, brain_get_sop, TOOL | READS | PARKS, "Read a procedure; the agent keeps them.")
 FACTS_METHODS(METHOD_DECLARE_)
 const method_t facts_methods[] = {FACTS_METHODS(METHOD_ROW_){.name = NULL}};
@@ -147,21 +155,37 @@ static err_t brain_update_graph(brain_t *self, call_t *call, const brain_update_
     return del && err.code == ERR_NOT_FOUND ? err_ok() : err;
 }
 
-/* The text of the old system: {"nodes": [...], "edges": [...]}. */
+/* Behind what they belong to; the line ends. */
+static void say_properties(buf_t *text, bytes_t properties)
+{
+    mp_value_t head;
+    mp_reader_t reader = mp_reader(properties);
+
+    if (properties.size && mp_read(&reader, &head) && head.count) {
+        buf_puts(text, " ");
+        json_from_msgpack(properties, JSON_COMPACT, text);
+    }
+    buf_puts(text, "\n");
+}
+
 static void say_graph(call_t *call, const graph_part_t *part)
 {
-    brain_query_graph_reply_t facts = {.nodes = part->nodes,
-                                       .edges = part->edges,
-                                       .more = part->more,
-                                       .has_more = true,
-                                       .cursor = part->cursor};
-    buf_t bytes, json;
+    buf_t text;
 
-    buf_open(&bytes, call_arena(call));
-    record_encode(&brain_query_graph_reply_record, &facts, &bytes);
-    buf_open(&json, call_arena(call));
-    if (!err_is(json_from_msgpack(buf_bytes(&bytes), JSON_PRETTY, &json)))
-        call_say_text(call, json.data);
+    buf_open(&text, call_arena(call));
+    for (size_t i = 0; i < part->nodes.count; i++) {
+        const graph_node_t *node = &part->nodes.items[i];
+        buf_printf(&text, "'%s' (%s)", node->id, node->type);
+        say_properties(&text, node->properties);
+    }
+    for (size_t i = 0; i < part->edges.count; i++) {
+        const graph_edge_t *edge = &part->edges.items[i];
+        buf_printf(&text, "'%s' -[%s]-> '%s'", edge->from, edge->relation, edge->to);
+        say_properties(&text, edge->properties);
+    }
+    if (part->more)
+        buf_printf(&text, "There is more: go on with cursor=%s\n", part->cursor);
+    call_say_text(call, text.size ? text.data : "Nothing in the graph.");
 }
 
 static err_t brain_query_graph(brain_t *self, call_t *call, const brain_query_graph_args_t *args,
@@ -347,6 +371,25 @@ static err_t recall_delegation_patterns(brain_t *self, call_t *call,
     reply->success_rate = patterns.runs ? (double)patterns.successes / (double)patterns.runs : 0;
     reply->agents = patterns.agents;
     say_patterns(call, args->task_type, &patterns);
+    return err_ok();
+}
+
+static err_t experience_totals(brain_t *self, call_t *call, const experience_totals_args_t *args,
+                               experience_totals_reply_t *reply)
+{
+    patterns_t all;
+    err_t err =
+        experience_patterns(self, call, call_company(call), NULL, INT64_MIN, INT64_MAX, &all);
+
+    (void)args;
+    if (err_is(err))
+        return err;
+    *reply = (experience_totals_reply_t){.runs = all.runs,
+                                         .successes = all.successes,
+                                         .tokens = all.tokens,
+                                         .has_mean_duration = all.durations > 0};
+    if (all.durations)
+        reply->mean_duration = all.duration / (double)all.durations;
     return err_ok();
 }
 

@@ -308,10 +308,23 @@ int cli_call(cli_t *cli)
 
 /* ---- tools ---- */
 
+/* Where MCP's text is JSON, what of the reply it is. */
+static const char *text_note(cli_t *cli, const tool_t *tool)
+{
+    bytes_t json = field(tool->row, "json");
+    const char *member = json.size ? mp_text(cli->arena, json) : NULL;
+    if (!member)
+        return "";
+    return !strcmp(member, "*")
+               ? " (over MCP its text is the same as JSON)"
+               : arena_printf(cli->arena, " (over MCP its text is `%s` as JSON)", member);
+}
+
 static int print_markdown(cli_t *cli, const catalogue_t *list)
 {
     puts("# Tools\n\nMade from the rows beside the functions (`scripts/docs`). Every tool answers "
-         "with `structuredContent` of the shape below and the same facts as text.");
+         "with `structuredContent` of the shape below and the same facts as text; where clients of "
+         "the earlier system parse that text, it is JSON.");
     const char *pillar = "";
     for (size_t i = 0; i < list->count; i++) {
         const tool_t *tool = &list->tools[i];
@@ -322,7 +335,8 @@ static int print_markdown(cli_t *cli, const catalogue_t *list)
                flag_of(tool->row, "reads") ? " *Reads only.*" : "",
                flag_of(tool->row, "destructive") ? " *May delete or overwrite.*" : "",
                mp_text(cli->arena, field(tool->row, "input_doc")));
-        printf("Reply:\n\n%s", mp_text(cli->arena, field(tool->row, "output_doc")));
+        printf("Reply%s:\n\n%s", text_note(cli, tool),
+               mp_text(cli->arena, field(tool->row, "output_doc")));
     }
     return EXIT_DONE;
 }

@@ -9,11 +9,12 @@
 
 typedef struct pillar {
     char *name;
-    arena_t *arena;     /* NULL: never heard */
-    const char **tools; /* ends with NULL */
-    bool *may_be_long;  /* of each */
-    const char *json;   /* its tools, with commas between; NULL: not listed */
-    char digest[65];    /* of the description that it was made of */
+    arena_t *arena;            /* NULL: never heard */
+    const char **tools;        /* ends with NULL */
+    bool *may_be_long;         /* of each */
+    const char **json_members; /* of each, as describe says; NULL: it has words of its own */
+    const char *json;          /* its tools, with commas between; NULL: not listed */
+    char digest[65];           /* of the description that it was made of */
     bool is_rich;
     arena_t *rich_arena;     /* NULL: never heard */
     const char **rich_tools; /* ends with NULL */
@@ -141,6 +142,7 @@ bool catalogue_learn(catalogue_t *catalogue, const char *name, bytes_t descripti
     buf_open(&json, arena);
     const char **tools = ARENA_ARRAY(arena, const char *, head.count + 1);
     bool *may_be_long = ARENA_ARRAY(arena, bool, head.count + 1);
+    const char **json_members = ARENA_ARRAY(arena, const char *, head.count + 1);
     size_t count = 0;
     for (uint32_t i = 0; i < head.count && mp_slice(&reader, &row); i++) {
         if (!flag(row, "tool") || !mp_get(row, "name", &field))
@@ -148,7 +150,10 @@ bool catalogue_learn(catalogue_t *catalogue, const char *name, bytes_t descripti
         if (count)
             buf_puts(&json, ",");
         may_be_long[count] = flag(row, "may_be_long");
-        tools[count++] = mp_text(arena, field);
+        tools[count] = mp_text(arena, field);
+        if (mp_get(row, "json", &field))
+            json_members[count] = mp_text(arena, field);
+        count++;
         put_tool(&json, row);
     }
     bool changed =
@@ -159,6 +164,7 @@ bool catalogue_learn(catalogue_t *catalogue, const char *name, bytes_t descripti
     pillar->arena = arena;
     pillar->tools = tools;
     pillar->may_be_long = may_be_long;
+    pillar->json_members = json_members;
     pillar->json = json.data;
     catalogue->json = NULL;
     return changed;
@@ -268,15 +274,34 @@ static void put_pillar(buf_t *out, const pillar_t *pillar, bool *any)
         }
 }
 
-bool catalogue_is_long(const catalogue_t *catalogue, const char *tool)
+/* NULL: no pillar has it among the tools that are made of rows. */
+static const pillar_t *pillar_with(const catalogue_t *catalogue, const char *tool, size_t *at)
 {
     for (size_t i = 0; i < catalogue->count; i++) {
         const pillar_t *pillar = &catalogue->pillars[i];
-        for (size_t j = 0; pillar->tools && pillar->tools[j]; j++)
-            if (!strcmp(pillar->tools[j], tool))
-                return pillar->may_be_long[j];
+        for (*at = 0; pillar->tools && pillar->tools[*at]; ++*at)
+            if (!strcmp(pillar->tools[*at], tool))
+                return pillar;
     }
-    return false;
+    return NULL;
+}
+
+bool catalogue_is_long(const catalogue_t *catalogue, const char *tool)
+{
+    size_t at;
+    const pillar_t *pillar = pillar_with(catalogue, tool, &at);
+    return pillar && pillar->may_be_long[at];
+}
+
+bytes_t catalogue_json_part(const catalogue_t *catalogue, const char *tool, bytes_t reply)
+{
+    size_t at;
+    bytes_t part = {0};
+    const pillar_t *pillar = pillar_with(catalogue, tool, &at);
+    const char *member = pillar ? pillar->json_members[at] : NULL;
+    if (!member)
+        return (bytes_t){0};
+    return strcmp(member, "*") == 0 ? reply : mp_get(reply, member, &part) ? part : (bytes_t){0};
 }
 
 bool catalogue_forget(catalogue_t *catalogue, const char *name)

@@ -33,6 +33,8 @@ const char *catalogue_json_of(catalogue_t *catalogue,
                               arena_t *arena);
 /* May the tool take minutes, as its row says? */
 bool catalogue_is_long(const catalogue_t *catalogue, const char *tool);
+/* What of the reply is the tool's text, as JSON; size 0: the text is the tool's own words. */
+bytes_t catalogue_json_part(const catalogue_t *catalogue, const char *tool, bytes_t reply);
 /* The pillar is away for long: its tools are listed no more. True when there were some. */
 bool catalogue_forget(catalogue_t *catalogue, const char *pillar);
 

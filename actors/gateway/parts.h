@@ -147,6 +147,7 @@ typedef struct exchange {
     principal_t principal;
     session_claims_t session;
     replay_t *replay;        /* NULL: the answer cannot be fetched later */
+    bool earlier;            /* POST /messages without a session, as the earlier system has it */
     const char *old_door;    /* answers go to this session's GET /sse; NULL: not that door */
     const char *only;        /* the pillar whose tools are offered; NULL: all */
     const char *traceparent; /* NULL: none */

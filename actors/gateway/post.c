@@ -210,6 +210,7 @@ void post_begin(gateway_t *self, http_request_t *request, const principal_t *pri
     }
     exchange_t *exchange = exchange_new(self, request, principal);
     exchange->only = only;
+    exchange->earlier = old_door && !session;
     exchange->events = !json || (old_door && accept && events);
     exchange->streams = headers_accept_named(accept, "text/event-stream");
     if (!session && still_learning(self))

@@ -136,8 +136,10 @@ static err_t on_tool_answer(void *self, call_t *call, void *reply, const peer_an
     if (err_is(got->err))
         return tools_failed(pending, call, got->err);
     buf_t out;
+    bytes_t part = catalogue_json_part(exchange->gateway->catalogue, pending->tool, got->body);
+    const char *text = part.size ? mcp_pretty(exchange->arena, part) : got->text;
     buf_open(&out, exchange->arena);
-    mcp_put_tool_result(&out, &pending->message, AGENCY_VERSION, got->text, got->body, false);
+    mcp_put_tool_result(&out, &pending->message, AGENCY_VERSION, text, got->body, false);
     exchange_answer(exchange, 200, out.data);
     kept_on_success(pending);
     return pending_done(pending, call);
@@ -181,28 +183,38 @@ static err_t begin_tool(void *state, call_t *call, void *ctx)
     return call_park(call);
 }
 
+/* An answer like that of a tool that failed. */
+static mcp_refusal_t say_no_tool(exchange_t *exchange, const mcp_message_t *message,
+                                 const char *text)
+{
+    buf_t out;
+    buf_open(&out, exchange->arena);
+    mcp_put_tool_result(&out, message, AGENCY_VERSION, text, (bytes_t){0}, true);
+    exchange_answer(exchange, 200, out.data);
+    return (mcp_refusal_t){0};
+}
+
 /* Whether there is such a tool is not known before every pillar has said what it can do. */
 static mcp_refusal_t no_tool(exchange_t *exchange, const mcp_message_t *message, const char *tool)
 {
     const gateway_t *self = exchange->gateway;
-    buf_t silent, out;
+    buf_t silent;
     buf_open(&silent, exchange->arena);
     for (size_t i = 0; i < self->pillar_count; i++)
         if (!catalogue_knows(self->catalogue, self->pillars[i]))
             buf_printf(&silent, "%s%s", silent.size ? ", " : "", self->pillars[i]);
-    if (!silent.size || exchange->only || exchange->principal.has_toolsets)
-        return mcp_refuse(message, 200, MCP_PARAMS,
-                          arena_printf(exchange->arena,
-                                       "there is no tool '%.128s'; tools/list names them", tool));
-    buf_open(&out, exchange->arena);
-    mcp_put_tool_result(&out, message, AGENCY_VERSION,
-                        arena_printf(exchange->arena,
-                                     "'%.128s' is no tool of the pillars that have answered since "
-                                     "this gateway began; away or starting: %s. Try again",
-                                     tool, silent.data),
-                        (bytes_t){0}, true);
-    exchange_answer(exchange, 200, out.data);
-    return (mcp_refusal_t){0};
+    if (silent.size && !exchange->only && !exchange->principal.has_toolsets)
+        return say_no_tool(exchange, message,
+                           arena_printf(exchange->arena,
+                                        "'%.128s' is no tool of the pillars that have answered "
+                                        "since this gateway began; away or starting: %s. Try again",
+                                        tool, silent.data));
+    const char *text =
+        arena_printf(exchange->arena, "there is no tool '%.128s'; tools/list names them", tool);
+    if (exchange->earlier)
+        return say_no_tool(exchange, message,
+                           arena_printf(exchange->arena, "MCP error %d: %s", MCP_PARAMS, text));
+    return mcp_refuse(message, 200, MCP_PARAMS, text);
 }
 
 /* sop_execute begins a run and waits for it: as long as wait_ms says, or while progress is heard,

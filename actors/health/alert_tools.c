@@ -40,6 +40,11 @@ enum { NEAR_MS = 300000 };
 #define silence_alert_REPLY(F) F(REC(alert), alert, must, 0, 0, "The rule.")
 
 #define alert_group_FIELDS(F)                                                                      \
+    F(STR, id, must, 0, 0,                                                                         \
+      "The same again for the same group: when it began, and its first rule.")                     \
+    F(STR, timestamp, must, 0, 0, "from, as text.")                                                \
+    F(STR, summary, must, 0, 0, "The group in a line.")                                            \
+    F(STR, severity, must, 0, 0, "low; medium: more than 2 alerts; high: more than 5.")            \
     F(TIME, from, must, 0, 0, "First of them.")                                                    \
     F(TIME, until, must, 0, 0, "Last of them.")                                                    \
     F(STRS, agents, must, 0, 0, "Whose metrics.")                                                  \
@@ -59,7 +64,8 @@ RECORD(alert_group, alert_group_FIELDS)
     M(health_t, alert_remove, TOOL | WRITES | DESTRUCTIVE | IDEMPOTENT, "Remove an alert rule.")   \
     M(health_t, silence_alert, TOOL | WRITES | IDEMPOTENT,                                         \
       "Tell nobody about a rule for a while.")                                                     \
-    M(health_t, get_correlated_alerts, TOOL | READS, "Alerts that fired near each other in time.")
+    M(health_t, get_correlated_alerts, TOOL | READS | SAYS_FIRST,                                  \
+      "Alerts that fired near each other in time.")
 METHODS_SHARED(alerts_methods, ALERTS_METHODS)
 
 /* ---- Setting, removing, silencing ---- */
@@ -223,16 +229,30 @@ static void join_group(arena_t *arena, alert_group_t *group, const alert_change_
     group->from = change->at;
 }
 
+/* What the earlier system said of a group, once all its alerts are known. */
+static void sum_up(arena_t *arena, alert_group_t *group)
+{
+    size_t count = group->alerts.count;
+    buf_t line;
+    buf_open(&line, arena);
+    for (size_t i = 0; i < count; i++)
+        buf_printf(&line, "%s%s (%s was %g)", i ? ", " : "", group->alerts.items[i].id,
+                   group->alerts.items[i].series, group->alerts.items[i].value);
+    group->summary = line.data;
+    group->timestamp = record_time_text(arena, group->from);
+    group->severity = count > 5 ? "high" : count > 2 ? "medium" : "low";
+    group->id =
+        arena_printf(arena, "%" PRId64 ":%s", group->from, group->alerts.items[count - 1].id);
+}
+
 static void say_groups(call_t *call, const alert_group_list_t *groups)
 {
     buf_t text;
     buf_open(&text, call_arena(call));
     for (size_t i = 0; i < groups->count; i++) {
-        const alert_group_t *group = &groups->items[i];
-        buf_printf(&text, "%s%s:", i ? "\n" : "", record_time_text(text.arena, group->from));
-        for (size_t j = 0; j < group->alerts.count; j++)
-            buf_printf(&text, "%s %s (%s was %g)", j ? "," : "", group->alerts.items[j].id,
-                       group->alerts.items[j].series, group->alerts.items[j].value);
+        sum_up(text.arena, &groups->items[i]);
+        buf_printf(&text, "%s%s: %s", i ? "\n" : "", groups->items[i].timestamp,
+                   groups->items[i].summary);
     }
     call_say_text(call, text.size ? text.data : "No alert has fired.");
 }

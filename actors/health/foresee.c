@@ -32,18 +32,25 @@ RECORD_DEFINE(anomaly, anomaly_FIELDS)
     F(REAL, low, must, 0, 0, "19 of 20 outcomes lie above this …")                                 \
     F(REAL, high, must, 0, 0, "… and below this.")                                                 \
     F(REAL, per_minute, must, 0, 0, "Change in a minute.")                                         \
-    F(INT, spans, must, 0, 0, "Minutes it was learnt from.")
+    F(INT, spans, must, 0, 0, "Minutes it was learnt from.")                                       \
+    F(REAL, current_value, must, 0, 0, "current, under its older name.")                           \
+    F(REAL, predicted_value, must, 0, 0, "value, under its older name.")                           \
+    F(INT, horizon_minutes, must, 0, 0, "How far ahead, as asked.")                                \
+    F(STR, trend, must, 0, 0, "increasing, decreasing or stable (its interval holds no change).")
 RECORD(prediction, prediction_FIELDS)
 
 #define predict_metrics_ARGS(F)                                                                    \
     F(STR, metric, must, 1, 330, "Name of the metric, or agent:metric.")                           \
     F(INT, horizon_minutes, opt(60), 1, 10080, "How far ahead.")                                   \
     COMPANY_ROW(F)
-#define predict_metrics_REPLY(F) F(LIST(prediction), predictions, must, 0, 0, "By agent.")
+#define predict_metrics_REPLY(F)                                                                   \
+    F(LIST(prediction), predictions, must, 0, 0, "By agent.")                                      \
+    F(INT, too_short, must, 0, 0, "Metrics of this name with too little history.")
 
 #define FORESEE_METHODS(M)                                                                         \
-    M(health_t, detect_anomalies, TOOL | READS, "Metrics that behave unlike before.")              \
-    M(health_t, predict_metrics, TOOL | READS, "What a metric will be, with an interval.")
+    M(health_t, detect_anomalies, TOOL | READS | SAYS_FIRST, "Metrics that behave unlike before.") \
+    M(health_t, predict_metrics, TOOL | READS | SAYS_FIRST,                                        \
+      "What a metric will be, with an interval.")
 METHODS_SHARED(foresee_methods, FORESEE_METHODS)
 
 static double mean_of(const bucket_t *bucket)
@@ -160,6 +167,24 @@ static int by_score(const void *one, const void *other)
     return (a < b) - (a > b);
 }
 
+static anomaly_t anomaly_of(arena_t *arena, const series_t *series, const span_t *last,
+                            const verdict_t *verdict)
+{
+    double value = mean_of(&last->bucket), away = value - verdict->expected;
+    return (anomaly_t){.agent = series->agent,
+                       .metric = series->metric,
+                       .at = last->from_ms,
+                       .value = value,
+                       .expected = verdict->expected,
+                       .score = verdict->score,
+                       .method = verdict->method,
+                       .timestamp = record_time_text(arena, last->from_ms),
+                       .z_score = verdict->score,
+                       .mean = verdict->expected,
+                       .std_dev = fpclassify(verdict->score) == FP_ZERO ? 0 : away / verdict->score,
+                       .severity = fabs(verdict->score) > 5 ? "high" : "medium"};
+}
+
 err_t anomalies_find(call_t *call, const char *agent, const char *metric, anomalies_t *out)
 {
     arena_t *arena = call_arena(call);
@@ -179,13 +204,7 @@ err_t anomalies_find(call_t *call, const char *agent, const char *metric, anomal
         out->looked_at += enough;
         out->too_short += !enough;
         if (!err_is(err) && verdict.odd)
-            out->list.items[out->list.count++] = (anomaly_t){.agent = series->agent,
-                                                             .metric = series->metric,
-                                                             .at = last.from_ms,
-                                                             .value = mean_of(&last.bucket),
-                                                             .expected = verdict.expected,
-                                                             .score = verdict.score,
-                                                             .method = verdict.method};
+            out->list.items[out->list.count++] = anomaly_of(arena, series, &last, &verdict);
     }
     if (out->list.count)
         qsort(out->list.items, out->list.count, sizeof(anomaly_t), by_score);
@@ -213,6 +232,14 @@ static err_t detect_anomalies(health_t *self, call_t *call, const detect_anomali
 }
 
 /* ---- Predictions ---- */
+
+/* A change is none while the present value is as likely. */
+static const char *trend_of(double current, const forecast_t *forecast)
+{
+    if (current >= forecast->low && current <= forecast->high)
+        return "stable";
+    return forecast->value > current ? "increasing" : "decreasing";
+}
 
 static err_t predict_one(store_txn_t *txn, call_t *call, const series_t *series, int64_t minutes,
                          prediction_t *out, bool *enough)
@@ -243,7 +270,11 @@ static err_t predict_one(store_txn_t *txn, call_t *call, const series_t *series,
                           .low = forecast.low,
                           .high = forecast.high,
                           .per_minute = forecast.slope,
-                          .spans = (int64_t)spans.count};
+                          .spans = (int64_t)spans.count,
+                          .current_value = series->last,
+                          .predicted_value = forecast.value,
+                          .horizon_minutes = minutes,
+                          .trend = trend_of(series->last, &forecast)};
     return err;
 }
 
@@ -281,10 +312,12 @@ static err_t predict_metrics(health_t *self, call_t *call, const predict_metrics
         return err_make(arena, ERR_NOT_FOUND,
                         "there is no metric '%s'; see get_health_report for those that are known",
                         args->metric);
-    if (!err_is(err) && !reply->predictions.count)
-        return err_make(arena, ERR_STATE,
-                        "'%s' has too little history: at least %d minutes with values are needed",
-                        args->metric, PREDICT_LEAST);
+    reply->too_short = (int64_t)(known - reply->predictions.count);
+    if (reply->too_short)
+        buf_printf(&text,
+                   "%" PRId64 " of %zu metrics of this name have too little history: at least %d "
+                   "minutes with values are needed.",
+                   reply->too_short, known, PREDICT_LEAST);
     call_say_text(call, text.data);
     return err;
 }

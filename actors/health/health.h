@@ -26,6 +26,8 @@
     F(INT, webhook_backoff_ms, opt(1000), 10, 3600000, "Pause before the second try; doubles.")    \
     F(INT, webhook_give_up_ms, opt(86400000), 1000, 604800000,                                     \
       "A message that nobody took for so long is dropped, and that is logged.")                    \
+    F(REAL, token_price, opt(5), 0, 1000000,                                                       \
+      "Price of a million tokens, for the cost that get_company_metrics tells.")                   \
     F(INT, export_series, opt(200), 0, 10000,                                                      \
       "Tracked metrics of the default company that GET /metrics shows at most.")
 RECORD_STRUCT(health_settings, health_settings_FIELDS)
@@ -175,7 +177,12 @@ extern const method_t report_methods[], foresee_methods[], survey_methods[];
     F(REAL, value, must, 0, 0, "Mean of that time.")                                               \
     F(REAL, expected, must, 0, 0, "What was usual.")                                               \
     F(REAL, score, must, 0, 0, "Robust deviations away from that.")                                \
-    F(STR, method, must, 0, 0, "median, ewma or seasonal.")
+    F(STR, method, must, 0, 0, "median, ewma or seasonal.")                                        \
+    F(STR, timestamp, must, 0, 0, "at, as text.")                                                  \
+    F(REAL, z_score, must, 0, 0, "score, under its older name.")                                   \
+    F(REAL, mean, must, 0, 0, "expected, under its older name.")                                   \
+    F(REAL, std_dev, must, 0, 0, "One deviation: (value - expected) / score.")                     \
+    F(STR, severity, must, 0, 0, "high: more than 5 deviations; else medium.")
 RECORD_STRUCT(anomaly, anomaly_FIELDS)
 
 typedef struct anomalies {

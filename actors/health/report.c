@@ -21,13 +21,16 @@ RECORD_ENUM(timeframe, timeframe_VALUES)
     F(STR, metric, opt(), 1, METRIC_BYTES, "Only metrics of this name.")                           \
     COMPANY_ROW(F)
 #define get_health_report_REPLY(F)                                                                 \
-    F(ENUM(timeframe), timeframe, must, 0, 0, "Since when.")                                       \
-    F(TIME, since, must, 0, 0, "The same as a time.")                                              \
     F(ANY, metrics, must, 0, 0,                                                                    \
-      "By agent:metric: count, min, max, avg, sum, p50, p95, p99 (within 2 %), last.")
+      "By agent:metric: count, min, max, avg, sum, p50, p95, p99 (within 2 %), last.")             \
+    F(ENUM(timeframe), timeframe, must, 0, 0, "Since when.")                                       \
+    F(TIME, since, must, 0, 0, "The same as a time.")
 
 #define get_company_metrics_ARGS(F) COMPANY_ROW(F)
 #define get_company_metrics_REPLY(F)                                                               \
+    F(ANY, companies, must, 0, 0,                                                                  \
+      "By company: count, success_rate, avg_duration and tokens of all its experiences in the "    \
+      "brain (null: no answer), cost by health.token_price, and the rest of this reply.")          \
     F(STR, company, must, 0, 0, "Whose.")                                                          \
     F(INT, metrics, must, 0, 0, "Metrics by agent and name.")                                      \
     F(INT, points, must, 0, 0, "Points since the beginning.")                                      \
@@ -42,9 +45,9 @@ RECORD_ENUM(timeframe, timeframe_VALUES)
     F(TIME, since, must, 0, 0, "The day before now.")
 
 #define REPORT_METHODS(M)                                                                          \
-    M(health_t, get_health_report, TOOL | READS,                                                   \
+    M(health_t, get_health_report, TOOL | READS | SAYS_FIRST,                                      \
       "What was measured, by agent and metric, over an hour, a day or a week.")                    \
-    M(health_t, get_company_metrics, TOOL | READS | PARKS,                                         \
+    M(health_t, get_company_metrics, TOOL | READS | PARKS | SAYS_FIRST,                            \
       "What a company measures, and how its queue is.")                                            \
     M(health_t, daily_report, TOOL | READS, "The last day in a page of Markdown.")
 METHODS_SHARED(report_methods, REPORT_METHODS)
@@ -109,8 +112,9 @@ static err_t report(call_t *call, int frame, const char *agent, const char *metr
     err_t err = call_read(call, call_company(call), &txn);
     if (err_is(err))
         return err.code == ERR_NOT_FOUND ? err_ok() : err;
-    buf_t own; /* what the pillars say of themselves comes last */
+    buf_t own, own_body; /* what the pillars say of themselves comes last */
     buf_open(&own, arena);
+    buf_open(&own_body, arena);
     err = series_list(txn, arena, agent, metric, &list);
     for (size_t i = 0; i < list.count && !err_is(err); i++) {
         bucket_t all;
@@ -120,15 +124,18 @@ static err_t report(call_t *call, int frame, const char *agent, const char *metr
         if (err_is(err) || !all.count)
             continue;
         const char *key = key_text(arena, &list.items[i]);
-        mp_put_str(body, key);
-        put_summary(body, &all);
-        buf_printf(own_is_pillar(list.items[i].agent) ? &own : text,
+        bool is_own = own_is_pillar(list.items[i].agent);
+        buf_t *to = is_own ? &own_body : body;
+        mp_put_str(to, key);
+        put_summary(to, &all);
+        buf_printf(is_own ? &own : text,
                    "%s: avg %.6g, min %.6g, max %.6g, p95 %.6g; values: %" PRId64 "\n", key,
                    all.sum / (double)all.count, all.min, all.max, bucket_quantile(&all, 0.95),
                    all.count);
         ++*count;
     }
     buf_put(text, own.data, own.size);
+    buf_put(body, own_body.data, own_body.size);
     return err;
 }
 
@@ -160,15 +167,102 @@ static err_t get_health_report(health_t *self, call_t *call, const get_health_re
 
 /* ---- A company ---- */
 
+/* The two that are asked for more. */
+typedef struct company_view {
+    bytes_t experience; /* empty: no answer */
+    unsigned answered;  /* bits of asked_t; an entry may be run twice */
+} company_view_t;
+typedef enum asked { ASKED_QUEUE = 1, ASKED_BRAIN = 2, ASKED_BOTH = 3 } asked_t;
+
+static void put_number(buf_t *out, const char *name, bool known, double value)
+{
+    mp_put_str(out, name);
+    if (known)
+        mp_put_real(out, value);
+    else
+        mp_put_nil(out);
+}
+
+static void put_count(buf_t *out, const char *name, bool known, int64_t value)
+{
+    mp_put_str(out, name);
+    if (known)
+        mp_put_int(out, value);
+    else
+        mp_put_nil(out);
+}
+
+static double real_in(bytes_t map, const char *name, bool *known)
+{
+    bytes_t field;
+    double value = 0;
+    *known = map.size && mp_get(map, name, &field) && mp_real(field, &value);
+    return value;
+}
+
+/* {company: what the earlier system told of it, and what we know besides} */
+static bytes_t company_entry(const health_t *self, arena_t *arena, bytes_t experience,
+                             const get_company_metrics_reply_t *reply)
+{
+    buf_t out;
+    bool known, timed;
+    double runs = real_in(experience, "runs", &known);
+    double successes = real_in(experience, "successes", &known);
+    double tokens = real_in(experience, "tokens", &known);
+    double duration = real_in(experience, "mean_duration", &timed);
+    buf_open(&out, arena);
+    mp_put_map(&out, 1);
+    mp_put_str(&out, reply->company);
+    mp_put_map(&out, reply->queue.size ? 12 : 11);
+    mp_put_str(&out, "company");
+    mp_put_str(&out, reply->company);
+    put_count(&out, "count", known, (int64_t)runs);
+    put_number(&out, "success_rate", known && runs > 0, runs > 0 ? successes / runs : 0);
+    put_number(&out, "avg_duration", timed, duration);
+    put_count(&out, "tokens", known, (int64_t)tokens);
+    put_number(&out, "cost", known, tokens / 1e6 * self->settings->token_price);
+    put_count(&out, "metrics", true, reply->metrics);
+    put_count(&out, "points", true, reply->points);
+    put_count(&out, "agents", true, reply->agents);
+    put_count(&out, "alerts", true, reply->alerts);
+    put_count(&out, "firing", true, reply->firing);
+    if (reply->queue.size) {
+        mp_put_str(&out, "queue");
+        mp_put_raw(&out, reply->queue);
+    }
+    return buf_bytes(&out);
+}
+
+static err_t company_answered(health_t *self, call_t *call, get_company_metrics_reply_t *out,
+                              company_view_t *view, asked_t by)
+{
+    view->answered |= by;
+    if (view->answered != ASKED_BOTH)
+        return call_park(call);
+    out->companies = company_entry(self, call_arena(call), view->experience, out);
+    return err_ok();
+}
+
+static bytes_t answer_copy(call_t *call, const peer_answer_t *got)
+{
+    if (err_is(got->err))
+        return (bytes_t){0};
+    return (bytes_t){arena_copy(call_arena(call), got->body.data, got->body.size), got->body.size};
+}
+
 static err_t with_queue(void *state, call_t *call, void *reply, const peer_answer_t *got, void *ctx)
 {
     get_company_metrics_reply_t *out = reply;
-    (void)state;
-    (void)ctx;
-    if (!err_is(got->err))
-        out->queue =
-            (bytes_t){arena_copy(call_arena(call), got->body.data, got->body.size), got->body.size};
-    return err_ok();
+    out->queue = answer_copy(call, got);
+    return company_answered(state, call, out, ctx, ASKED_QUEUE);
+}
+
+static err_t with_experience(void *state, call_t *call, void *reply, const peer_answer_t *got,
+                             void *ctx)
+{
+    company_view_t *view = ctx;
+    view->experience = answer_copy(call, got);
+    return company_answered(state, call, reply, view, ASKED_BRAIN);
 }
 
 static err_t get_company_metrics(health_t *self, call_t *call,
@@ -201,8 +295,12 @@ static err_t get_company_metrics(health_t *self, call_t *call,
              "; alert rules %" PRId64 ", firing %" PRId64 ".",
              reply->company, reply->metrics, reply->agents, reply->points, reply->alerts,
              reply->firing);
-    peer_call_t request = {.peer = "agent", .method = "queue_stats", .timeout_ms = STATS_MS};
-    call_peer(call, &request, with_queue, NULL);
+    company_view_t *view = ARENA_NEW(call_arena(call), company_view_t);
+    peer_call_t queue = {.peer = "agent", .method = "queue_stats", .timeout_ms = STATS_MS};
+    peer_call_t experience = {
+        .peer = "brain", .method = "experience_totals", .timeout_ms = STATS_MS};
+    call_peer(call, &queue, with_queue, view);
+    call_peer(call, &experience, with_experience, view);
     return call_park(call);
 }
 

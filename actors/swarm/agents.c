@@ -80,7 +80,7 @@ static err_t put_history(call_t *call, store_txn_t *txn, const agent_row_t *row,
 
 static void publish(call_t *call, const agent_row_t *row)
 {
-    swarm_agent_t shown = agents_show(row);
+    swarm_agent_t shown = agents_show(row, call_now_ms(call));
     call_publish(call, arena_printf(call_arena(call), "agent.%s", agent_state_names[row->state]),
                  &swarm_agent_record, &shown);
 }
@@ -139,9 +139,14 @@ void agents_end(agent_row_t *row, const char *outcome, const char *error, int64_
     row->has_ended_ms = true;
 }
 
-swarm_agent_t agents_show(const agent_row_t *row)
+swarm_agent_t agents_show(const agent_row_t *row, int64_t now_ms)
 {
-    swarm_agent_t out = {.agent_id = row->agent_id,
+    bool idle = row->load < 1 && now_ms > row->updated_ms;
+    swarm_agent_t out = {.id = row->agent_id,
+                         .parentId = row->parent_agent_id,
+                         .lastActive = row->updated_ms,
+                         .idleSeconds = idle ? (now_ms - row->updated_ms) / 1000 : 0,
+                         .agent_id = row->agent_id,
                          .role = row->role,
                          .task = row->task,
                          .parent_agent_id = row->parent_agent_id,
@@ -252,7 +257,7 @@ err_t agents_list(call_t *call, const char *company, bool live_only, size_t limi
         err = agents_get(call, company,
                          arena_strndup(call_arena(call), (const char *)key.data, key.size), &row);
         if (!err_is(err) && (!live_only || row.state != AGENT_GONE) && (!fits || fits(&row, ctx)))
-            insert(out, limit, agents_show(&row));
+            insert(out, limit, agents_show(&row, call_now_ms(call)));
     }
     store_scan_close(&scan);
     return err;

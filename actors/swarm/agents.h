@@ -26,7 +26,8 @@ RECORD_ENUM(agent_state, agent_state_VALUES)
     V(WISH_END, "end")
 RECORD_ENUM(agent_wish, agent_wish_VALUES)
 
-#define swarm_agent_FIELDS(F)                                                                      \
+/* What is stored of it and shown. */
+#define agent_told_FIELDS(F)                                                                       \
     F(STR, agent_id, must, 0, 0, "Id of the subagent.")                                            \
     F(STR, role, must, 0, 0, "What it is.")                                                        \
     F(STR, task, must, 0, 0, "What it does.")                                                      \
@@ -46,12 +47,20 @@ RECORD_ENUM(agent_wish, agent_wish_VALUES)
     F(TIME, created_ms, must, 0, 0, "When it was wanted.")                                         \
     F(TIME, updated_ms, must, 0, 0, "Last change.")                                                \
     F(TIME, ended_ms, opt(), 0, 0, "When it was gone.")
+
+/* As it is shown: also under the names of the earlier system. */
+#define swarm_agent_FIELDS(F)                                                                      \
+    F(STR, id, must, 0, 0, "agent_id, under its older name.")                                      \
+    F(STR, parentId, must, 0, 0, "parent_agent_id, under its older name.")                         \
+    F(TIME, lastActive, must, 0, 0, "updated_ms, under its older name.")                           \
+    F(INT, idleSeconds, must, 0, 0, "Seconds since then; 0 while it is at work.")                  \
+    agent_told_FIELDS(F)
 RECORD_STRUCT(swarm_agent, swarm_agent_FIELDS)
 extern const record_t swarm_agent_record;
 
 /* As it is stored: what is shown, and what only the swarm needs. */
 #define agent_row_FIELDS(F)                                                                        \
-    swarm_agent_FIELDS(F) F(ENUM(agent_wish), wish, must, 0, 0, "What is to become of it.")        \
+    agent_told_FIELDS(F) F(ENUM(agent_wish), wish, must, 0, 0, "What is to become of it.")         \
         F(BOOL, restarting, must, 0, 0, "A restart is counted, and its run may not have begun.")   \
             F(TIME, not_before_ms, opt(), 0, 0, "A restart waits until then.")                     \
                 F(TIME, window_ms, opt(), 0, 0, "When the first of the counted restarts was.")     \
@@ -79,7 +88,7 @@ err_t agents_put(call_t *call, const char *company, agent_row_t *row, int before
 /* Moves it to a state, with what that means for its clocks. Only memory. */
 void agents_move(agent_row_t *row, agent_state_t state, int64_t now_ms);
 void agents_end(agent_row_t *row, const char *outcome, const char *error, int64_t now_ms);
-swarm_agent_t agents_show(const agent_row_t *row);
+swarm_agent_t agents_show(const agent_row_t *row, int64_t now_ms);
 
 /* The agent that an earlier delivery of this call began; NULL: none. */
 err_t agents_asked(call_t *call, const char *company, const char **id);

@@ -13,6 +13,7 @@ enum { BIDDERS_MOST = 100, PATTERNS_MOST = 3, STALE_MS = 120000 };
 
 #define swarm_bid_FIELDS(F)                                                                        \
     F(STR, agent_id, must, 0, 0, "Who bids.")                                                      \
+    F(STR, agentId, opt(), 0, 0, "The same, under its older name.")                                \
     F(STR, role, must, 0, 0, "Its role; experience is by role.")                                   \
     F(REAL, quality, must, 0, 0, "Success rate, smoothed; halved when no capability fits.")        \
     F(REAL, cost, must, 0, 0, "Mean of load, duration and tokens, each 0 to 1.")                   \
@@ -56,6 +57,7 @@ RECORD(negotiation, negotiation_FIELDS)
     F(STR, role, must, 0, 0, "Its role.")                                                          \
     F(REAL, score, must, 0, 0, "Its score.")                                                       \
     F(LIST(swarm_bid), bids, must, 0, 0, "All bids, best first.")                                  \
+    F(LIST(swarm_bid), all_bids, must, 0, 0, "The same, under its older name.")                    \
     F(BOOL, simulation, must, 0, 0, "Nothing was awarded.")                                        \
     F(BOOL, measured, must, 0, 0, "False: the brain's experience did not come in time.")           \
     F(STR, problem, opt(), 0, 0, "Why it did not.")                                                \
@@ -64,7 +66,7 @@ RECORD(negotiation, negotiation_FIELDS)
     F(STR, run_id, opt(), 0, 0, "assign: its run.")
 
 #define CONTRACT_METHODS(M)                                                                        \
-    M(swarm_t, negotiate_task, TOOL | WRITES,                                                      \
+    M(swarm_t, negotiate_task, TOOL | WRITES | SAYS_JSON,                                          \
       "Ask the subagents for bids on a task and award it to the best.")
 CONTRACT_METHODS(METHOD_DECLARE_)
 const method_t contract_methods[] = {CONTRACT_METHODS(METHOD_ROW_){.name = NULL}};
@@ -111,7 +113,7 @@ static err_t named_bidders(call_t *call, strs_t ids, contract_t *contract)
             return err_make(call_arena(call), ERR_STATE,
                             "%s is %s and cannot bid: leave it out of agent_ids", row.agent_id,
                             agent_state_names[row.state]);
-        swarm_agent_t agent = agents_show(&row);
+        swarm_agent_t agent = agents_show(&row, call_now_ms(call));
         add_bidder(contract, &agent);
     }
     return err_ok();
@@ -128,8 +130,8 @@ static err_t find_bidders(call_t *call, const negotiate_task_args_t *args, contr
     for (size_t i = 0; !err_is(err) && i < live.count; i++)
         add_bidder(contract, &live.items[i]);
     if (!err_is(err) && !contract->count)
-        return err_of(ERR_STATE, "nobody can bid: there is no subagent that takes work; begin one "
-                                 "with spawn_subagent");
+        return err_of(ERR_STATE, "Negotiation failed: No valid bids received. There is no subagent "
+                                 "that takes work; begin one with spawn_subagent");
     return err;
 }
 
@@ -179,6 +181,7 @@ static void show_bids(call_t *call, const contract_t *contract, swarm_bid_list_t
         size_t best = negotiate_award(left, scores, rest);
         out->items[out->count++] =
             (swarm_bid_t){.agent_id = left[best].id,
+                          .agentId = left[best].id,
                           .role = left[best].role,
                           .quality = scores[best].quality,
                           .cost = scores[best].cost,
@@ -249,6 +252,7 @@ static err_t award(swarm_t *self, call_t *call, negotiate_task_reply_t *reply,
 {
     negotiate_score(contract->bidders, contract->count, contract->task, contract->scores);
     show_bids(call, contract, &reply->bids);
+    reply->all_bids = reply->bids;
     const swarm_bid_t *best = reply->bids.items;
     reply->winner = reply->winner_id = best->agent_id;
     reply->winning_bid = best;

@@ -85,7 +85,8 @@ RECORD(role_metrics, role_metrics_FIELDS)
     F(INT, busy, must, 0, 0, "Of them at work.")                                                   \
     F(INT, total_agents, must, 0, 0, "The same as live, under its older name.")                    \
     F(INT, active_agents, must, 0, 0, "The same as busy, under its older name.")                   \
-    F(LIST(role_metrics), roles, must, 0, 0, "By role.")
+    F(LIST(role_metrics), roles, must, 0, 0, "By role.")                                           \
+    F(LIST(swarm_agent), agents, must, 0, 0, "Those that are not gone, newest first.")
 
 #define agent_card_ARGS(F) AGENT_ID_ROW(F) COMPANY_ROW(F)
 #define agent_card_REPLY(F)                                                                        \
@@ -94,16 +95,17 @@ RECORD(role_metrics, role_metrics_FIELDS)
     F(LIST(agent_event), history, must, 0, 0, "What became of it, oldest first.")
 
 #define SWARM_METHODS(M)                                                                           \
-    M(swarm_t, spawn_subagent, TOOL | WRITES | OPEN_WORLD,                                         \
+    M(swarm_t, spawn_subagent, TOOL | WRITES | OPEN_WORLD | SAYS_JSON,                             \
       "Begin a durable subagent for a task; an error means that none was begun.")                  \
     M(swarm_t, run_simulation, TOOL | WRITES,                                                      \
       "Run a procedure with outside effects refused, and see what it would have done.")            \
-    M(swarm_t, list_agents, TOOL | READS, "Subagents with state, load and capabilities.")          \
+    M(swarm_t, list_agents, TOOL | READS | SAYS_FIRST,                                             \
+      "Subagents with state, load and capabilities.")                                              \
     M(swarm_t, terminate_agent, TOOL | WRITES | DESTRUCTIVE | IDEMPOTENT,                          \
       "End a subagent now; its run is cancelled.")                                                 \
     M(swarm_t, agent_drain, TOOL | WRITES | IDEMPOTENT,                                            \
       "Let a subagent finish what it is at; what has not begun is cancelled.")                     \
-    M(swarm_t, get_agent_metrics, TOOL | READS, "How subagents did, by role.")                     \
+    M(swarm_t, get_agent_metrics, TOOL | READS | SAYS_JSON, "How subagents did, by role.")         \
     M(swarm_t, agent_card, TOOL | READS, "One subagent: what it is and can do, and its history.")
 METHODS(swarm_methods, SWARM_METHODS)
 
@@ -273,11 +275,12 @@ static err_t on_simulated(void *self, call_t *call, void *out, const peer_answer
     if (no_name && !args->sop)
         return err_make(
             call_arena(call), ERR_NOT_FOUND,
-            "the task '%.80s' names no procedure that runs without input: name one with "
-            "sop, see sop_list",
+            "Simulation error: the task '%.80s' names no procedure that runs without input: "
+            "name one with sop, see sop_list",
             args->task);
     if (err_is(got->err))
-        return err_make(call_arena(call), got->err.code, "%s", err_what(got->err));
+        return err_make(call_arena(call), got->err.code, "Simulation error: %s",
+                        err_what(got->err));
     if (!mp_get(got->body, "simulated", &field) || !mp_bool(field, &reply->simulated) ||
         !reply->simulated)
         return err_of(ERR_INTERNAL, "the agent did not say that the run was simulated");
@@ -330,7 +333,11 @@ static err_t on_ended(swarm_t *self, call_t *call, void *out, tend_t *tend)
     reply->outcome = row->outcome;
     if (err_is(tend->err))
         reply->problem = err_what(tend->err);
-    call_say(call, "Subagent %s is %s%s%s.", row->agent_id, agent_state_names[row->state],
+    if (reply->outcome && !strcmp(reply->outcome, "terminated")) {
+        call_say(call, "Agent %s terminated.", row->agent_id);
+        return err_ok();
+    }
+    call_say(call, "Agent %s is %s%s%s.", row->agent_id, agent_state_names[row->state],
              reply->outcome   ? ": "
              : reply->problem ? "; the agent pillar does not answer, it ends when that does: "
                               : "",
@@ -367,7 +374,11 @@ static err_t end_agent(swarm_t *self, call_t *call, const char *id, agent_wish_t
 static err_t terminate_agent(swarm_t *self, call_t *call, const terminate_agent_args_t *args,
                              terminate_agent_reply_t *reply)
 {
-    return end_agent(self, call, args->agent_id, WISH_END, reply);
+    err_t err = end_agent(self, call, args->agent_id, WISH_END, reply);
+    return err.code == ERR_NOT_FOUND
+               ? err_make(call_arena(call), ERR_NOT_FOUND, "Agent %s not found: %s", args->agent_id,
+                          err_what(err))
+               : err;
 }
 
 static err_t agent_drain(swarm_t *self, call_t *call, const agent_drain_args_t *args,
@@ -480,6 +491,10 @@ static err_t get_agent_metrics(swarm_t *self, call_t *call, const get_agent_metr
         reply->live += role->live;
         reply->busy += role->busy;
     }
+    reply->agents.items = ARENA_ARRAY(call_arena(call), swarm_agent_t, all.count + 1);
+    for (size_t i = 0; i < all.count; i++)
+        if (all.items[i].state != AGENT_GONE)
+            reply->agents.items[reply->agents.count++] = all.items[i];
     reply->total_agents = reply->live;
     reply->active_agents = reply->busy;
     call_say(call, "%" PRId64 " subagents%s, %" PRId64 " of them live, %" PRId64 " at work.",
@@ -500,7 +515,7 @@ static err_t agent_card(swarm_t *self, call_t *call, const agent_card_args_t *ar
     if (err_is(err))
         return err;
     swarm_agent_t *agent = ARENA_NEW(call_arena(call), swarm_agent_t);
-    *agent = agents_show(&row);
+    *agent = agents_show(&row, call_now_ms(call));
     reply->agent = agent;
     reply->soul = !err_is(agents_soul(call, call_company(call), row.role, &soul)) && *soul;
     return err_ok();

@@ -84,7 +84,7 @@ test('bids that never come: the brain stands still', async (t) => {
       (said) => said.winner);
     assert.equal(answer.winner, spawned.agent_id);
     assert.equal(answer.measured, false);
-    assert.match(answer.text, /without the brain's experience/);
+    assert.ok(answer.problem, 'it says why');
   } finally {
     process.kill(brain, 'SIGCONT');
   }
