@@ -239,8 +239,8 @@ static err_t look_at(feed_t *self, call_t *call, const volume_file_t *file)
     }
     if (!volume_same(fd, stat_now.st_size, &known->start))
         known->start = (volume_place_t){0};
-    char *text = arena_alloc(arena, VOLUME_SLICE_BYTES);
-    size_t size = volume_read(fd, stat_now.st_size, &known->start, text, &sent->next);
+    const char *text;
+    size_t size = volume_read(fd, stat_now.st_size, &known->start, arena, &text, &sent->next);
     close(fd);
     return size ? send(self, call, sent, file, known, (bytes_t){(const uint8_t *)text, size})
                 : err_ok();

@@ -335,7 +335,6 @@ static err_t read_file(health_t *self, call_t *call, const char *company, const 
 {
     store_txn_t *txn;
     struct stat stat_now;
-    arena_t *arena = call_arena(call);
     int fd = open(file->path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK);
     if (fd < 0 || fstat(fd, &stat_now) || !S_ISREG(stat_now.st_mode)) {
         if (fd >= 0)
@@ -346,8 +345,8 @@ static err_t read_file(health_t *self, call_t *call, const char *company, const 
     err_t err = call_read(call, company, &txn);
     if (!err_is(err))
         place = file_row(txn, &stat_now, file->path, fd);
-    char *text = arena_alloc(arena, VOLUME_SLICE_BYTES);
-    size_t whole = volume_read(fd, stat_now.st_size, &place, text, &next);
+    const char *text;
+    size_t whole = volume_read(fd, stat_now.st_size, &place, call_arena(call), &text, &next);
     close(fd);
     if (!whole)
         return err_ok(); /* nothing new, or the last line is still being written */

@@ -97,13 +97,16 @@ bool volume_same(int fd, int64_t file_size, const volume_place_t *place)
            hash_head(fd, place->head_size) == place->head_hash;
 }
 
-size_t volume_read(int fd, int64_t file_size, const volume_place_t *place, char *text,
-                   volume_place_t *next)
+size_t volume_read(int fd, int64_t file_size, const volume_place_t *place, arena_t *arena,
+                   const char **text, volume_place_t *next)
 {
-    ssize_t got =
-        file_size > place->offset ? pread(fd, text, VOLUME_SLICE_BYTES, place->offset) : 0;
-    const char *last = got > 0 ? memrchr(text, '\n', (size_t)got) : NULL;
-    size_t whole = last ? (size_t)(last - text) + 1 : 0;
+    int64_t left = file_size > place->offset ? file_size - place->offset : 0;
+    size_t size = left < VOLUME_SLICE_BYTES ? (size_t)left : VOLUME_SLICE_BYTES;
+    char *slice = size ? arena_alloc(arena, size) : NULL; /* most looks find nothing new */
+    ssize_t got = size ? pread(fd, slice, size, place->offset) : 0;
+    const char *last = got > 0 ? memrchr(slice, '\n', (size_t)got) : NULL;
+    size_t whole = last ? (size_t)(last - slice) + 1 : 0;
+    *text = slice;
     if (!whole && got == VOLUME_SLICE_BYTES)
         whole = VOLUME_SLICE_BYTES;
     next->offset = place->offset + (int64_t)whole;

@@ -33,11 +33,11 @@ void volume_list(actor_t *actor, const char *company, bool all, volume_files_t *
  */
 const char *volume_next_company(actor_t *actor, const char *at, arena_t *arena);
 
-/* The next whole lines of an open file behind `place`, at most VOLUME_SLICE_BYTES, into `text`, and
- * the place behind them. Returns their size; 0: nothing new, or the last line is being written. A
- * line that fills the slice is passed over as it is. */
-size_t volume_read(int fd, int64_t file_size, const volume_place_t *place, char *text,
-                   volume_place_t *next);
+/* The next whole lines of an open file behind `place`, at most VOLUME_SLICE_BYTES, as `*text` in
+ * the arena, and the place behind them. Returns their size; 0: nothing new, or the last line is
+ * being written. A line that fills the slice is passed over as it is. */
+size_t volume_read(int fd, int64_t file_size, const volume_place_t *place, arena_t *arena,
+                   const char **text, volume_place_t *next);
 /* Is this still the file of which the place speaks, and not shorter? */
 bool volume_same(int fd, int64_t file_size, const volume_place_t *place);
 
