@@ -7,6 +7,18 @@
 #include "bus/client.h"
 #include "bus/host.h"
 
+/* 1 where a sanitizer makes everything slow: what is only repetition may be less there. */
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+#define SLOW_BUILD 1
+#elif defined(__has_feature)
+#if __has_feature(address_sanitizer) || __has_feature(thread_sanitizer)
+#define SLOW_BUILD 1
+#endif
+#endif
+#ifndef SLOW_BUILD
+#define SLOW_BUILD 0
+#endif
+
 typedef struct house {
     arena_t *arena; /* as long as the house */
     transport_t transport;

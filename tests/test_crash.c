@@ -566,7 +566,7 @@ static void stop_agency(crash_t *crash)
 START_TEST(no_crash_loses_or_repeats)
 {
     crash_t crash;
-    int kills = number_from("AGENCY_CRASH_KILLS", 60);
+    int kills = number_from("AGENCY_CRASH_KILLS", SLOW_BUILD ? 20 : 60);
     open_crash(&crash);
     printf("crash: seed %llu\n", (unsigned long long)crash.seed);
     start_agency(&crash, false);

@@ -432,17 +432,7 @@ END_TEST
 /* ---- Many ---- */
 
 /* AddressSanitizer keeps what was freed for a while. */
-#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
-enum { GROWTH_KB = 512 << 10 };
-#elif defined(__has_feature)
-#if __has_feature(address_sanitizer) || __has_feature(thread_sanitizer)
-enum { GROWTH_KB = 512 << 10 };
-#else
-enum { GROWTH_KB = 4096 };
-#endif
-#else
-enum { GROWTH_KB = 4096 };
-#endif
+enum { GROWTH_KB = SLOW_BUILD ? 512 << 10 : 4096 };
 
 START_TEST(sessions_that_are_abandoned_cost_nothing)
 {

@@ -14,17 +14,6 @@
 
 extern const actor_def_t agent_actor;
 
-#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
-#define SLOW_BUILD 1
-#elif defined(__has_feature)
-#if __has_feature(address_sanitizer) || __has_feature(thread_sanitizer)
-#define SLOW_BUILD 1
-#endif
-#endif
-#ifndef SLOW_BUILD
-#define SLOW_BUILD 0
-#endif
-
 enum { MANY_COMPANIES = SLOW_BUILD ? 300 : 5000, PATIENCE_MS = 20000 };
 
 static const transport_t transports[] = {TRANSPORT_INPROC, TRANSPORT_IPC};
