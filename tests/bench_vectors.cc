@@ -16,6 +16,8 @@
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
+#include <ctime>
+#include <functional>
 #include <memory>
 #include <random>
 #include <string>
@@ -40,7 +42,7 @@ extern "C" {
 namespace
 {
 
-constexpr int K = 10;
+constexpr int K = 10, ROUNDS = 6;
 constexpr double WANTED = 0.95;
 using Clock = std::chrono::steady_clock;
 
@@ -113,189 +115,236 @@ void find_truth(Set &set)
     }
 }
 
-struct Measure {
-    int breadth;
-    double recall, p50_us, p99_us, per_second;
-};
+/* Fills K ids; what is not filled in is -1. */
+using Search = std::function<void(const float *query, int64_t *ids)>;
 
-/* `search` fills K ids (fewer: -1). */
-template <typename Search> Measure measure(const Set &set, int breadth, Search search)
+double thread_us()
 {
-    std::vector<double> us;
-    size_t right = 0;
+    timespec now;
+    clock_gettime(CLOCK_THREAD_CPUTIME_ID, &now);
+    return static_cast<double>(now.tv_sec) * 1e6 + static_cast<double>(now.tv_nsec) / 1e3;
+}
+
+size_t found_of(const Set &set, size_t query, const Search &search)
+{
     int64_t ids[K];
-    for (int round = 0; round < 2; round++) { /* the first warms the caches */
-        us.clear();
-        right = 0;
-        for (size_t q = 0; q < set.queries; q++) {
-            std::fill(ids, ids + K, -1);
-            auto begin = Clock::now();
-            search(&set.asked[q * set.dims], ids);
-            us.push_back(since(begin) * 1e6);
-            for (int64_t id : ids)
-                right += std::count(set.truth[q].begin(), set.truth[q].end(), id) > 0;
-        }
-    }
-    double sum = 0;
-    for (double one : us)
-        sum += one;
-    std::sort(us.begin(), us.end());
-    return {breadth, static_cast<double>(right) / static_cast<double>(set.queries * K),
-            us[us.size() / 2], us[us.size() * 99 / 100],
-            static_cast<double>(us.size()) / sum * 1e6};
+    size_t right = 0;
+    std::fill(ids, ids + K, -1);
+    search(&set.asked[query * set.dims], ids);
+    for (int64_t id : ids)
+        right += std::count(set.truth[query].begin(), set.truth[query].end(), id) > 0;
+    return right;
 }
 
-void print(const char *name, double build_s, const Measure &got, double yardstick_us)
+double recall_of(const Set &set, const Search &search)
 {
-    std::printf("%-22s build %7.1f s  breadth %4d  recall %.3f  p50 %8.1f us  p99 %8.1f us  "
-                "%7.0f/s",
-                name, build_s, got.breadth, got.recall, got.p50_us, got.p99_us, got.per_second);
-    if (yardstick_us > 0)
-        std::printf("  ratio to hnswlib %.2f", got.p50_us / yardstick_us);
-    std::printf("\n");
-    std::fflush(stdout);
+    size_t right = 0;
+    for (size_t q = 0; q < set.queries; q++)
+        right += found_of(set, q, search);
+    return static_cast<double>(right) / static_cast<double>(set.queries * K);
 }
+
+/* One index, ready to be asked at the smallest breadth that finds enough, or at the largest. */
+struct Contender {
+    const char *name;
+    Search search;
+    double build_s;
+    int breadth = 0;
+    double recall = 0;
+    std::vector<double> wall_us{}, cpu_us{}; /* of each query */
+};
 
 const int breadths[] = {8,  10, 12, 14, 16, 18,  20,  22,  24,  28,
                         32, 40, 48, 64, 96, 128, 192, 256, 384, 512};
 
-/* The smallest breadth with the wanted recall, or the last. */
-template <typename At> Measure at_recall(At at)
+template <typename At> void widen(const Set &set, Contender &contender, At at)
 {
-    Measure got{};
     for (int breadth : breadths) {
-        got = at(breadth);
-        if (got.recall >= WANTED)
+        at(breadth);
+        contender.breadth = breadth;
+        contender.recall = recall_of(set, contender.search);
+        if (contender.recall >= WANTED)
             break;
     }
-    return got;
+    std::printf("%-14s built in %.1f s\n", contender.name, contender.build_s);
+    std::fflush(stdout);
 }
 
-Measure bench_hnswlib(const Set &set)
+/* Each query is asked of one after the other, so that whatever else the machine does meets all. */
+void compare(const Set &set, std::vector<Contender *> contenders)
 {
-    hnswlib::InnerProductSpace space(set.dims);
-    auto begin = Clock::now();
-    hnswlib::HierarchicalNSW<float> index(&space, set.count, static_cast<size_t>(set.links),
-                                          static_cast<size_t>(set.construction));
-    for (size_t i = 0; i < set.count; i++)
-        index.addPoint(&set.vectors[i * set.dims], i);
-    double build_s = since(begin);
-    Measure got = at_recall([&](int breadth) {
-        index.setEf(static_cast<size_t>(breadth));
-        return measure(set, breadth, [&](const float *query, int64_t *ids) {
-            auto found = index.searchKnn(query, K);
-            for (size_t i = 0; !found.empty(); i++, found.pop())
-                ids[i] = static_cast<int64_t>(found.top().second);
-        });
-    });
-    print("hnswlib", build_s, got, 0);
-    return got;
+    for (int round = 0; round < ROUNDS; round++)
+        for (size_t q = 0; q < set.queries; q++)
+            for (Contender *one : contenders) {
+                auto begin = Clock::now();
+                double cpu = thread_us();
+                found_of(set, q, one->search);
+                cpu = thread_us() - cpu;
+                if (round > 0) { /* the first warms the caches */
+                    one->wall_us.push_back(since(begin) * 1e6);
+                    one->cpu_us.push_back(cpu);
+                }
+            }
 }
 
-Measure bench_faiss(const Set &set, double yardstick_us)
+double part(std::vector<double> values, size_t percent)
 {
-    faiss::IndexHNSWFlat index(static_cast<int>(set.dims), set.links);
-    index.hnsw.efConstruction = set.construction;
-    auto begin = Clock::now();
-    index.add(static_cast<faiss::Index::idx_t>(set.count), set.vectors.data());
-    double build_s = since(begin);
-    float distances[K];
-    Measure got = at_recall([&](int breadth) {
-        index.hnsw.efSearch = breadth;
-        return measure(set, breadth, [&](const float *query, int64_t *ids) {
-            faiss::Index::idx_t labels[K];
-            index.search(1, query, K, distances, labels);
-            std::copy(labels, labels + K, ids);
-        });
-    });
-    print("FAISS HNSW", build_s, got, yardstick_us);
-    return got;
+    std::sort(values.begin(), values.end());
+    return values[values.size() * percent / 100];
 }
 
-void fail(const char *what, err_t err)
+void print(const Contender &one, const Contender &yardstick)
 {
+    double cpu_us = part(one.cpu_us, 50);
+    std::printf("%-14s breadth %3d  recall %.3f  p50 %7.1f us  p99 %7.1f us  processor p50 %7.1f us"
+                "  to hnswlib %.2f\n",
+                one.name, one.breadth, one.recall, part(one.wall_us, 50), part(one.wall_us, 99),
+                cpu_us, cpu_us / part(yardstick.cpu_us, 50));
+}
+
+/* ---- The three ---- */
+
+struct Hnswlib {
+    hnswlib::InnerProductSpace space;
+    hnswlib::HierarchicalNSW<float> index;
+    Contender contender;
+
+    explicit Hnswlib(const Set &set)
+        : space(set.dims), index(&space, set.count, static_cast<size_t>(set.links),
+                                 static_cast<size_t>(set.construction))
+    {
+        auto begin = Clock::now();
+        for (size_t i = 0; i < set.count; i++)
+            index.addPoint(&set.vectors[i * set.dims], i);
+        contender = {"hnswlib",
+                     [this](const float *query, int64_t *ids) {
+                         auto found = index.searchKnn(query, K);
+                         for (size_t i = 0; !found.empty(); i++, found.pop())
+                             ids[i] = static_cast<int64_t>(found.top().second);
+                     },
+                     since(begin)};
+        widen(set, contender, [this](int breadth) { index.setEf(static_cast<size_t>(breadth)); });
+    }
+};
+
+struct Faiss {
+    faiss::IndexHNSWFlat index;
+    Contender contender;
+
+    explicit Faiss(const Set &set) : index(static_cast<int>(set.dims), set.links)
+    {
+        index.hnsw.efConstruction = set.construction;
+        auto begin = Clock::now();
+        index.add(static_cast<faiss::Index::idx_t>(set.count), set.vectors.data());
+        contender = {"FAISS HNSW",
+                     [this](const float *query, int64_t *ids) {
+                         float distances[K];
+                         faiss::Index::idx_t labels[K];
+                         index.search(1, query, K, distances, labels);
+                         std::copy(labels, labels + K, ids);
+                     },
+                     since(begin)};
+        widen(set, contender, [this](int breadth) { index.hnsw.efSearch = breadth; });
+    }
+};
+
+void must(const char *what, err_t err)
+{
+    if (!err_is(err))
+        return;
     std::fprintf(stderr, "bench_vectors: %s: %s\n", what, err_what(err));
     std::exit(1);
 }
 
-index_t *new_index(const Set &set, int breadth)
-{
-    index_t *index;
-    index_options_t options{};
-    options.dims = static_cast<uint32_t>(set.dims);
-    options.exact_max = 1000;
-    options.model = "bench";
-    options.ef_search = breadth;
-    std::string factory = "HNSW" + std::to_string(set.links);
-    options.factory = factory.c_str();
-    options.ef_construction = set.construction;
-    err_t err = index_new(&index, &options);
-    if (err_is(err))
-        fail("index", err);
-    return index;
-}
-
-/* The index as the brain uses it (id = slot + 1), built as it is there; returns a snapshot. */
-std::string build_index(const Set &set, double &build_s)
-{
-    std::string path = "/tmp/bench-vectors-" + std::to_string(getpid());
-    index_t *index = new_index(set, 0);
-    index_base_t *base;
-    err_t err = err_ok();
-    for (size_t i = 0; i < set.count && !err_is(err); i++)
-        err = index_add(index, i + 1, &set.vectors[i * set.dims]);
-    auto begin = Clock::now();
-    index_view_t *view = index_acquire(index);
-    if (!err_is(err))
-        err = index_build(view, nullptr, nullptr, &base);
-    index_view_release(&view);
-    if (!err_is(err))
-        err = index_swap(index, &base);
-    build_s = since(begin);
-    view = index_acquire(index);
-    if (!err_is(err))
-        err = index_save(view, path.c_str(), 1);
-    index_view_release(&view);
-    index_destroy(&index);
-    if (err_is(err))
-        fail("index", err);
-    return path;
-}
-
-/* A breadth is for life, so each is a start from the snapshot. */
-void bench_index(const Set &set, double yardstick_us)
-{
+/* The index as the brain uses it (id = slot + 1), built as it is there. */
+struct Agency {
+    const Set &set;
     arena_t *arena = arena_new();
-    double build_s = 0, load_s = 0;
-    std::string path = build_index(set, build_s);
-    Measure got = at_recall([&](int breadth) {
-        uint64_t generation;
-        index_t *index = new_index(set, breadth);
+    index_t *index = nullptr;
+    index_view_t *view = nullptr;
+    double load_s = 0;
+    Contender contender;
+
+    explicit Agency(const Set &from) : set(from)
+    {
+        std::string path = "/tmp/bench-vectors-" + std::to_string(getpid());
+        double build_s = build(path);
+        contender = {"Agency index",
+                     [this](const float *query, int64_t *ids) {
+                         index_hit_t *hits;
+                         size_t count;
+                         must("search",
+                              index_search(view, query, K, nullptr, arena, &hits, &count));
+                         for (size_t i = 0; i < count; i++)
+                             ids[i] = static_cast<int64_t>(hits[i].id) - 1;
+                         arena_reset(arena);
+                     },
+                     build_s};
+        /* A breadth is for life, so each is a start from the snapshot. */
+        widen(set, contender, [&](int breadth) { load(path, breadth); });
+        std::remove(path.c_str());
+        std::printf("%-14s read from its snapshot in %.2f s\n", contender.name, load_s);
+    }
+
+    ~Agency()
+    {
+        close();
+        arena_destroy(&arena);
+    }
+
+    Agency(const Agency &) = delete;
+    Agency &operator=(const Agency &) = delete;
+
+  private:
+    void close()
+    {
+        if (view)
+            index_view_release(&view);
+        if (index)
+            index_destroy(&index);
+    }
+
+    void open(int breadth)
+    {
+        close();
+        index_options_t options{};
+        options.dims = static_cast<uint32_t>(set.dims);
+        options.exact_max = 1000;
+        options.model = "bench";
+        options.ef_search = breadth;
+        std::string factory = "HNSW" + std::to_string(set.links);
+        options.factory = factory.c_str();
+        options.ef_construction = set.construction;
+        must("index", index_new(&index, &options));
+    }
+
+    double build(const std::string &path)
+    {
+        index_base_t *base;
+        open(0);
+        for (size_t i = 0; i < set.count; i++)
+            must("add", index_add(index, i + 1, &set.vectors[i * set.dims]));
         auto begin = Clock::now();
-        err_t err = index_load(index, path.c_str(), &generation);
-        load_s = since(begin);
-        if (err_is(err))
-            fail("snapshot", err);
-        index_view_t *view = index_acquire(index);
-        Measure one = measure(set, breadth, [&](const float *query, int64_t *ids) {
-            index_hit_t *hits;
-            size_t count;
-            err_t failed = index_search(view, query, K, nullptr, arena, &hits, &count);
-            if (err_is(failed))
-                fail("search", failed);
-            for (size_t i = 0; i < count; i++)
-                ids[i] = static_cast<int64_t>(hits[i].id) - 1;
-            arena_reset(arena);
-        });
+        view = index_acquire(index);
+        must("build", index_build(view, nullptr, nullptr, &base));
         index_view_release(&view);
-        index_destroy(&index);
-        return one;
-    });
-    std::remove(path.c_str());
-    print("Agency index", build_s, got, yardstick_us);
-    std::printf("%-22s load  %7.1f s\n", "  from its snapshot", load_s);
-    arena_destroy(&arena);
-}
+        must("swap", index_swap(index, &base));
+        double took_s = since(begin);
+        view = index_acquire(index);
+        must("snapshot", index_save(view, path.c_str(), 1));
+        return took_s;
+    }
+
+    void load(const std::string &path, int breadth)
+    {
+        uint64_t generation;
+        open(breadth);
+        auto begin = Clock::now();
+        must("snapshot", index_load(index, path.c_str(), &generation));
+        load_s = since(begin);
+        view = index_acquire(index);
+    }
+};
 
 size_t number(int argc, char **argv, int at, size_t otherwise)
 {
@@ -315,9 +364,16 @@ int main(int argc, char **argv)
                 "%s\n",
                 set.count, set.dims, set.queries, set.links, set.construction, simd_level());
     find_truth(set);
-    Measure yardstick = bench_hnswlib(set);
+    Hnswlib hnswlib(set);
+    Agency agency(set);
+    std::unique_ptr<Faiss> faiss;
     if (set.count <= 200000) /* it takes as long to build as ours does, being the same graph */
-        bench_faiss(set, yardstick.p50_us);
-    bench_index(set, yardstick.p50_us);
+        faiss = std::make_unique<Faiss>(set);
+    std::vector<Contender *> all = {&hnswlib.contender, &agency.contender};
+    if (faiss)
+        all.push_back(&faiss->contender);
+    compare(set, all);
+    for (const Contender *one : all)
+        print(*one, hnswlib.contender);
     return 0;
 }
