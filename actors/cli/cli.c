@@ -42,15 +42,6 @@ int cli_usage(const char *format, ...)
 
 /* ---- Commands ---- */
 
-enum { ANY = -1 };
-
-typedef struct command {
-    const char *name, *arguments, *doc;
-    int (*run)(cli_t *cli);
-    const char *group; /* for words that are tools */
-    int most;          /* words behind it */
-} command_t;
-
 static int show_version(cli_t *cli)
 {
     printf("agency %s\n", cli->house->version);
@@ -77,24 +68,37 @@ static int make_keys(cli_t *cli)
 
 static int show_help(cli_t *cli);
 
-static const command_t commands[] = {
+const cli_command_t cli_commands[] = {
     {"up", "", "Start the whole agency on this machine and keep it running.", cli_up, NULL, 0},
     {"down", "", "Stop it; work in flight is finished or resumed at the next start.", cli_down,
      NULL, 0},
     {"status", "", "Who is up, since when, and how busy.", cli_status, NULL, 0},
-    {"run", "PILLAR", "Run one pillar in the foreground (what `up` starts).", cli_run, NULL, 2},
-    {"call", "TOOL [key=value…]", "Call a tool; key:=JSON, key=@FILE.", cli_call, NULL, ANY},
-    {"tools", "[TOOL]", "List the tools, or explain one.", cli_tools, NULL, 1},
-    {"task", "WORD …", "submit, get, list, cancel, retry, why …", NULL, "task", ANY},
-    {"queue", "WORD …", "stats, pause, resume.", NULL, "queue", ANY},
-    {"sop", "WORD …", "list, create, validate, run NAME [input=…].", NULL, "sop", ANY},
-    {"runs", "WORD …", "get ID, retry ID step=NAME, complete ID step=NAME result=…", NULL, "run",
-     ANY},
-    {"approve", "RUN", "Approve what a run waits for.", NULL, "approve", ANY},
-    {"reject", "RUN why=TEXT", "Refuse what a run waits for.", NULL, "reject", ANY},
+    {"doctor", "", "Look at the machine, the files and the pillars; say what to do.", cli_doctor,
+     NULL, 0},
+    {"task", "WORD …", "submit, get, list, cancel, retry, why …", cli_words, "task", CLI_ANY},
+    {"queue", "WORD …", "stats, pause, resume.", cli_words, "queue", CLI_ANY},
+    {"schedule", "WORD …", "add, list, remove.", cli_words, "schedule", CLI_ANY},
+    {"sop", "WORD …", "list, create FILE.md, validate, run NAME [input=…] …", cli_words, "sop",
+     CLI_ANY},
+    {"runs", "WORD …", "get ID, retry ID step=NAME, complete ID step=NAME result=… …", cli_words,
+     "run", CLI_ANY},
+    {"approve", "RUN", "Approve what a run waits for.", cli_same_tool, NULL, CLI_ANY},
+    {"reject", "RUN why=TEXT", "Refuse what a run waits for.", cli_same_tool, NULL, CLI_ANY},
+    {"proposal", "WORD …", "list, get ID, approve ID, reject ID, apply ID, rollback ID …",
+     cli_words, "proposal", CLI_ANY},
     {"brain", "WORD …", "query TEXT, store, get ID, list, check, stat, export FILE, import FILE …",
-     NULL, "brain", ANY},
+     cli_words, "brain", CLI_ANY},
+    {"graph", "WORD …", "query TEXT, update, neighbors ID, path FROM TO.", cli_words, "graph",
+     CLI_ANY},
+    {"metric", "WORD …", "track, report, anomalies, predict.", cli_words, "metric", CLI_ANY},
+    {"alert", "WORD …", "add, check, silence, remove.", cli_words, "alert", CLI_ANY},
+    {"agent", "WORD …", "list, spawn, card ID, drain ID, terminate ID, negotiate …", cli_words,
+     "agent", CLI_ANY},
+    {"scale", "WORD …", "status, explain, policy, set, agents.", cli_words, "scale", CLI_ANY},
+    {"tools", "[TOOL]", "List the tools, or explain one.", cli_tools, NULL, 1},
+    {"call", "TOOL [key=value…]", "Call a tool; key:=JSON, key=@FILE.", cli_call, NULL, CLI_ANY},
     {"bus", "tap|lat PILLAR", "Watch events; measure the way to a pillar.", cli_bus, NULL, 3},
+    {"run", "PILLAR", "Run one pillar in the foreground (what `up` starts).", cli_run, NULL, 2},
     {"drain", "[PILLAR]", "Take no new work here; wait until what is under way is done.", cli_drain,
      NULL, 1},
     {"store", "WORD …", "backup DIR, restore DIR [--force]; stat, check [PILLAR] when it is down.",
@@ -102,15 +106,15 @@ static const command_t commands[] = {
     {"import", "DIR", "Bring over an .agent folder of the earlier system; --dry-run only looks.",
      cli_import, NULL, 1},
     {"keygen", "DIR", "Make a pair of keys for connections between machines.", make_keys, NULL, 1},
-    {"doctor", "", "Look at the machine, the files and the pillars; say what to do.", cli_doctor,
-     NULL, 0},
+    {"completion", "bash|zsh|fish", "A script that completes commands, tools and arguments.",
+     cli_completion, NULL, CLI_ANY},
     {"version", "", "Which version this is.", show_version, NULL, 0},
     {"help", "[COMMAND]", "This page, or what one command is.", show_help, NULL, 1},
     {NULL, NULL, NULL, NULL, NULL, 0}};
 
-static const command_t *find_command(const char *name)
+static const cli_command_t *find_command(const char *name)
 {
-    for (const command_t *at = commands; at->name; at++)
+    for (const cli_command_t *at = cli_commands; at->name; at++)
         if (!strcmp(at->name, name))
             return at;
     return NULL;
@@ -118,9 +122,9 @@ static const command_t *find_command(const char *name)
 
 static int no_such_command(const char *name)
 {
-    const char *names[sizeof(commands) / sizeof(commands[0])];
+    const char *names[sizeof(cli_commands) / sizeof(cli_commands[0])];
     int count = 0;
-    for (const command_t *at = commands; at->name; at++)
+    for (const cli_command_t *at = cli_commands; at->name; at++)
         names[count++] = at->name;
     names[count] = NULL;
     const char *near = record_nearest(name, names);
@@ -128,24 +132,35 @@ static int no_such_command(const char *name)
                      near ? near : "", near ? "'?" : "");
 }
 
-static int show_command(const command_t *command)
+static int show_command(const cli_command_t *command)
 {
     printf("agency %s %s\n\n  %s\n", command->name, command->arguments, command->doc);
     if (command->group)
-        printf("  Each word is a tool; what it takes: agency tools, agency tools TOOL\n");
+        printf("  The words and what they do: agency %s\n", command->name);
     puts("\nFlags and the other commands: agency help");
     return EXIT_DONE;
 }
 
+/* What printf's widths do not know: a letter may have several bytes. */
+static int columns(const char *text)
+{
+    int count = 0;
+    for (; *text; text++)
+        count += ((unsigned char)*text & 0xc0) != 0x80;
+    return count;
+}
+
 static int show_help(cli_t *cli)
 {
+    enum { WIDTH = 18 };
     if (cli->count) {
-        const command_t *command = find_command(cli->words[0]);
+        const cli_command_t *command = find_command(cli->words[0]);
         return command ? show_command(command) : no_such_command(cli->words[0]);
     }
     puts("agency: a desk, procedures, a memory and hands for a team of AI agents.\n");
-    for (const command_t *at = commands; at->name; at++)
-        printf("  agency %-7s %-20s %s\n", at->name, at->arguments, at->doc);
+    for (const cli_command_t *at = cli_commands; at->name; at++)
+        printf("  agency %-10s %s%*s %s\n", at->name, at->arguments,
+               WIDTH > columns(at->arguments) ? WIDTH - columns(at->arguments) : 0, "", at->doc);
     puts("\nFlags:\n"
          "  --dry-run         import: say what would be brought over\n"
          "  --force           store restore: move aside what is there\n"
@@ -182,7 +197,7 @@ static bool number_flag(const char *name, const char *text, int64_t least, int64
     return true;
 }
 
-static const char *const flag_names[] = {
+const char *const cli_flags[] = {
     "--data",         "--company", "--port-offset", "--workers",   "--bind",     "--tokens",
     "--behind-proxy", "--timeout", "--output",      "--read-only", "--markdown", "--dry-run",
     "--force",        "--set",     "--external",    "--help",      NULL};
@@ -241,7 +256,7 @@ static bool set_flag(cli_t *cli, const char *flag, const char *value)
         }
         cli->json = !strcmp(value, "json");
     } else {
-        const char *near = record_nearest(flag, flag_names);
+        const char *near = record_nearest(flag, cli_flags);
         cli_usage("unknown flag %s%s%s", flag, near ? "; did you mean " : "", near ? near : "");
         return false;
     }
@@ -250,14 +265,14 @@ static bool set_flag(cli_t *cli, const char *flag, const char *value)
 
 static bool is_flag(const char *name)
 {
-    for (const char *const *at = flag_names; *at; at++)
+    for (const char *const *at = cli_flags; *at; at++)
         if (!strcmp(*at, name))
             return true;
     return false;
 }
 
 /* Splits words and flags. `--flag=value` and `--flag value` are the same. */
-static bool read_words(cli_t *cli, int argc, char **argv)
+bool cli_read_words(cli_t *cli, int argc, char **argv)
 {
     cli->words = ARENA_ARRAY(cli->arena, char *, (size_t)argc + 1);
     cli->sets = ARENA_ARRAY(cli->arena, const char *, (size_t)argc + 1);
@@ -404,19 +419,20 @@ void cli_print(const cli_t *cli, const char *text, bytes_t body)
 }
 
 /* Behind the name of a tool --help explains the tool. */
-static bool names_tool(const command_t *command, const cli_t *cli)
+static bool names_tool(const cli_command_t *command, const cli_t *cli)
 {
-    return cli->count && (command->group || command->run == cli_call || command->run == cli_tools);
+    return cli->count && (command->group || command->run == cli_call || command->run == cli_tools ||
+                          command->run == cli_same_tool);
 }
 
 static int run_command(cli_t *cli, const char *name)
 {
-    const command_t *command = find_command(name);
+    const cli_command_t *command = find_command(name);
     if (!command)
         return no_such_command(name);
     if (cli->help && !names_tool(command, cli))
         return show_command(command);
-    if (command->most != ANY && cli->count > command->most)
+    if (command->most != CLI_ANY && cli->count > command->most)
         return cli_usage("what is '%s'? It is: agency %s %s", cli->words[command->most], name,
                          command->arguments);
     if (cli->company && !frame_company_name(cli->company))
@@ -427,7 +443,9 @@ static int run_command(cli_t *cli, const char *name)
         return cli_usage("--dry-run is for import; %s would act all the same", name);
     if (cli->force && command->run != cli_store)
         return cli_usage("--force is for store restore, not for %s", name);
-    return command->run ? command->run(cli) : cli_words(cli, command->group);
+    cli->command = name;
+    cli->group = command->group;
+    return command->run(cli);
 }
 
 int cli_main(const cli_house_t *house, int argc, char **argv)
@@ -439,7 +457,7 @@ int cli_main(const cli_house_t *house, int argc, char **argv)
         code = show_help(&cli);
     else if (!strcmp(argv[1], "--version"))
         code = show_version(&cli);
-    else if (read_words(&cli, argc - 1, argv + 1)) {
+    else if (cli_read_words(&cli, argc - 1, argv + 1)) {
         /* The command is the first word, wherever the flags are. */
         if (!cli.count)
             code = cli.help ? show_help(&cli) : cli_usage("name a command");

@@ -32,6 +32,8 @@ typedef struct cli_house {
 typedef struct cli {
     const cli_house_t *house;
     arena_t *arena;
+    const char *command;
+    const char *group; /* of tools, whose words the command takes; or NULL */
     int count;
     char **words; /* behind the command, without the flags below */
     const char *data_dir, *company, *bind, *tokens;
@@ -43,7 +45,20 @@ typedef struct cli {
     bool json, help, read_only, markdown, behind_proxy, dry_run, force, external;
 } cli_t;
 
+typedef struct cli_command {
+    const char *name, *arguments, *doc;
+    int (*run)(cli_t *cli);
+    const char *group; /* of tools, for cli_words */
+    int most;          /* words behind it; CLI_ANY */
+} cli_command_t;
+
+enum { CLI_ANY = -1 };
+extern const cli_command_t cli_commands[]; /* ends with name NULL */
+extern const char *const cli_flags[];      /* ends with NULL */
+
 int cli_main(const cli_house_t *house, int argc, char **argv);
+/* Words and flags, as they stand in cli->words and the other members. False: refused, and said. */
+bool cli_read_words(cli_t *cli, int argc, char **argv);
 
 /* The commands. */
 int cli_up(cli_t *cli);
@@ -60,8 +75,11 @@ int cli_import(cli_t *cli);
 int cli_backup(cli_t *cli, const char *dir);
 int cli_restore(cli_t *cli, const char *dir);
 int cli_doctor(cli_t *cli);
-/* `agency <group> <word> …` is the tool <group>_<word>, or the one the alias names. */
-int cli_words(cli_t *cli, const char *group);
+int cli_completion(cli_t *cli);
+/* `agency <group> <word> …`, see words.h. */
+int cli_words(cli_t *cli);
+/* The command is the name of a tool. */
+int cli_same_tool(cli_t *cli);
 
 /* Prints "agency: …" to standard error and returns the exit code that fits. */
 int cli_fail(err_t err);

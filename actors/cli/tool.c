@@ -1,135 +1,15 @@
-/* tool: calling tools by name. Which pillar has a tool, and the types of its arguments, come from
- * describe; nothing is known by heart. */
+/* tool: calling tools by name, with arguments in the types of their schemas. */
+#include "actors/cli/tool.h"
+
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
-#include "actors/cli/cli.h"
-#include "actors/cli/transfer.h"
-#include "bus/client.h"
-
-typedef struct tool {
-    const char *pillar;
-    bytes_t row; /* as describe gives it */
-} tool_t;
-
-typedef struct catalogue {
-    tool_t *tools;
-    size_t count;
-    const char **names;  /* ends with NULL */
-    const char *missing; /* a pillar that did not answer, or NULL */
-} catalogue_t;
-
-static bytes_t field(bytes_t map, const char *key)
-{
-    bytes_t value = {0};
-    if (map.size)
-        mp_get(map, key, &value);
-    return value;
-}
-
-static uint32_t count_of(bytes_t container)
-{
-    mp_reader_t reader = mp_reader(container);
-    mp_value_t head;
-    return container.size && mp_read(&reader, &head) ? head.count : 0;
-}
-
-static bool flag_of(bytes_t map, const char *key)
-{
-    bool value = false;
-    bytes_t bytes = field(map, key);
-    return bytes.size && mp_bool(bytes, &value) && value;
-}
-
-/* ---- The list of tools ---- */
-
-static client_call_t new_call(cli_t *cli, const char *pillar, const char *method)
-{
-    return (client_call_t){.peer = pillar,
-                           .method = method,
-                           .company = cli->company,
-                           .role = ROLE_ADMIN,
-                           .timeout_ms = cli->timeout_ms};
-}
-
-static void add_tools(cli_t *cli, catalogue_t *list, const char *pillar, bytes_t body)
-{
-    bytes_t methods = field(body, "methods"), row;
-    uint32_t count = count_of(methods);
-    tool_t *grown = ARENA_ARRAY(cli->arena, tool_t, list->count + count);
-    if (list->count)
-        memcpy(grown, list->tools, list->count * sizeof(tool_t));
-    list->tools = grown;
-    for (uint32_t i = 0; i < count && mp_at(methods, i, &row); i++)
-        if (flag_of(row, "tool"))
-            list->tools[list->count++] = (tool_t){pillar, row};
-}
-
-/* Asks every pillar of `up`; ERR_UNAVAILABLE when none answers. */
-static err_t load(cli_t *cli, client_t *client, bool docs, catalogue_t *list)
-{
-    *list = (catalogue_t){0};
-    err_t last = err_of(ERR_UNAVAILABLE, "no pillar answers; is the agency up? Try: agency up");
-    bool any = false, failed = false, away = client_has_tcp(client);
-    buf_t args;
-    buf_open(&args, cli->arena);
-    mp_put_map(&args, 1);
-    mp_put_str(&args, "docs");
-    mp_put_bool(&args, docs);
-    for (const cli_actor_t *at = cli->house->actors; at->def; at++) {
-        if ((!at->up || !at->port) && !at->inside)
-            continue;
-        if (away && !client_reaches(client, at->def->name)) {
-            list->missing = at->def->name;
-            continue;
-        }
-        client_call_t call =
-            new_call(cli, at->def->name, arena_printf(cli->arena, "%s.describe", at->def->name));
-        call.timeout_ms = cli->timeout_ms < 3000 ? cli->timeout_ms : 3000;
-        call.args = buf_bytes(&args);
-        client_reply_t reply = client_call(client, cli->arena, &call);
-        if (err_is(reply.err)) {
-            list->missing = at->def->name;
-            last = failed ? last : reply.err;
-            failed = true;
-            if (reply.err.code == ERR_UNAVAILABLE && !any && !cli_is_away(cli, at->def->name))
-                return err_make(cli->arena, ERR_UNAVAILABLE,
-                                "nobody answers in %s; is the agency up? Try: agency up",
-                                cli->data_dir);
-            continue;
-        }
-        any = true;
-        add_tools(cli, list, at->def->name, reply.body);
-    }
-    list->names = ARENA_ARRAY(cli->arena, const char *, list->count + 1);
-    for (size_t i = 0; i < list->count; i++)
-        list->names[i] = mp_text(cli->arena, field(list->tools[i].row, "name"));
-    return any ? err_ok() : last;
-}
-
-static const tool_t *find_tool(const catalogue_t *list, const char *name)
-{
-    for (size_t i = 0; i < list->count; i++)
-        if (!strcmp(list->names[i], name))
-            return &list->tools[i];
-    return NULL;
-}
-
-static err_t no_such_tool(cli_t *cli, const catalogue_t *list, const char *name)
-{
-    const char *near = record_nearest(name, list->names);
-    return err_make(cli->arena, ERR_METHOD, "there is no tool '%s'%s%s%s%s%s", name,
-                    near ? "; did you mean '" : "", near ? near : "", near ? "'?" : "",
-                    list->missing ? "; this pillar did not answer: " : "",
-                    list->missing ? list->missing : "");
-}
-
 /* ---- Typed arguments ---- */
 
-static err_t read_file(cli_t *cli, const char *path, const char **text, size_t *size)
+err_t tool_read_file(cli_t *cli, const char *path, const char **text, size_t *size)
 {
     FILE *file = strcmp(path, "-") ? fopen(path, "rb") : stdin;
     if (!file)
@@ -151,7 +31,7 @@ static err_t read_file(cli_t *cli, const char *path, const char **text, size_t *
 static err_t typed_value(cli_t *cli, const char *key, bytes_t schema, const char *text, size_t size,
                          buf_t *out)
 {
-    bytes_t type = field(schema, "type");
+    bytes_t type = tool_field(schema, "type");
     if (type.size && mp_equals(type, "string")) {
         mp_put_strn(out, text, size);
         return err_ok();
@@ -176,13 +56,13 @@ static err_t typed_value(cli_t *cli, const char *key, bytes_t schema, const char
 /* The first required property that was not given yet takes a word without a key. */
 static const char *free_key(cli_t *cli, bytes_t schema, const buf_t *given)
 {
-    bytes_t required = field(schema, "required"), name;
-    for (uint32_t i = 0; i < count_of(required) && mp_at(required, i, &name); i++) {
+    bytes_t required = tool_field(schema, "required"), name;
+    for (uint32_t i = 0; i < tool_count(required) && mp_at(required, i, &name); i++) {
         const char *key = mp_text(cli->arena, name);
         if (key && !strstr(given->data, arena_printf(cli->arena, " %s ", key)))
             return key;
     }
-    bytes_t properties = field(schema, "properties");
+    bytes_t properties = tool_field(schema, "properties");
     mp_reader_t reader = mp_reader(properties);
     mp_value_t head, first;
     if (properties.size && !strcmp(given->data, " ") && mp_read(&reader, &head) && head.count &&
@@ -214,7 +94,7 @@ static err_t read_word(cli_t *cli, bytes_t schema, const char *word, buf_t *give
     }
     size_t size = strlen(text);
     if (file) {
-        err_t err = read_file(cli, text + 1, &text, &size);
+        err_t err = tool_read_file(cli, text + 1, &text, &size);
         if (err_is(err))
             return err;
     }
@@ -227,12 +107,13 @@ static err_t read_word(cli_t *cli, bytes_t schema, const char *word, buf_t *give
             mp_put_raw(out, value);
         return err;
     }
-    return typed_value(cli, key, field(field(schema, "properties"), key), text, size, out);
+    return typed_value(cli, key, tool_field(tool_field(schema, "properties"), key), text, size,
+                       out);
 }
 
 static err_t read_arguments(cli_t *cli, const tool_t *tool, char **words, int count, bytes_t *out)
 {
-    bytes_t schema = field(tool->row, "input");
+    bytes_t schema = tool_field(tool->row, "input");
     buf_t args, given;
     buf_open(&args, cli->arena);
     buf_open(&given, cli->arena);
@@ -252,24 +133,24 @@ static err_t read_arguments(cli_t *cli, const tool_t *tool, char **words, int co
 static int explain(cli_t *cli, const tool_t *tool, const char *name)
 {
     printf("%s: %s\n\nArguments\n%s\nReply\n%s\n", name,
-           mp_text(cli->arena, field(tool->row, "doc")),
-           mp_text(cli->arena, field(tool->row, "input_doc")),
-           mp_text(cli->arena, field(tool->row, "output_doc")));
+           mp_text(cli->arena, tool_field(tool->row, "doc")),
+           mp_text(cli->arena, tool_field(tool->row, "input_doc")),
+           mp_text(cli->arena, tool_field(tool->row, "output_doc")));
     return EXIT_DONE;
 }
 
-static int call_tool(cli_t *cli, client_t *client, const catalogue_t *list, const char *name,
-                     char **words, int count)
+int tool_call(cli_t *cli, client_t *client, const toolbox_t *list, const char *name, char **words,
+              int count)
 {
-    const tool_t *tool = find_tool(list, name);
+    const tool_t *tool = toolbox_find(list, name);
     if (!tool)
-        return cli_fail(no_such_tool(cli, list, name));
+        return cli_fail(toolbox_no_such(cli, list, name));
     if (cli->help)
         return explain(cli, tool, name);
-    if (cli->read_only && !flag_of(tool->row, "reads"))
+    if (cli->read_only && !tool_flag(tool->row, "reads"))
         return cli_fail(
             err_make(cli->arena, ERR_FORBIDDEN, "%s writes, and --read-only was given", name));
-    client_call_t call = new_call(cli, tool->pillar, name);
+    client_call_t call = toolbox_call(cli, tool->pillar, name);
     err_t err = read_arguments(cli, tool, words, count, &call.args);
     if (err_is(err))
         return cli_fail(err);
@@ -280,30 +161,40 @@ static int call_tool(cli_t *cli, client_t *client, const catalogue_t *list, cons
     return EXIT_DONE;
 }
 
-static int with_catalogue(cli_t *cli, bool docs,
-                          int (*fn)(cli_t *cli, client_t *client, const catalogue_t *list))
+int tool_with_toolbox(cli_t *cli, bool docs,
+                      int (*fn)(cli_t *cli, client_t *client, const toolbox_t *list))
 {
     client_t *client;
-    catalogue_t list;
+    toolbox_t list;
     err_t err = cli_client(cli, &client);
     if (err_is(err))
         return cli_fail(err);
-    err = load(cli, client, docs, &list);
+    err = toolbox_load(cli, client, docs, &list);
     int code = err_is(err) ? cli_fail(err) : fn(cli, client, &list);
     client_close(&client);
     return code;
 }
 
-static int call_first(cli_t *cli, client_t *client, const catalogue_t *list)
+static int call_first(cli_t *cli, client_t *client, const toolbox_t *list)
 {
-    return call_tool(cli, client, list, cli->words[0], cli->words + 1, cli->count - 1);
+    return tool_call(cli, client, list, cli->words[0], cli->words + 1, cli->count - 1);
 }
 
 int cli_call(cli_t *cli)
 {
     if (!cli->count)
         return cli_usage("say which tool: agency call brain_query query='…'");
-    return with_catalogue(cli, cli->help, call_first);
+    return tool_with_toolbox(cli, cli->help, call_first);
+}
+
+static int call_command(cli_t *cli, client_t *client, const toolbox_t *list)
+{
+    return tool_call(cli, client, list, cli->command, cli->words, cli->count);
+}
+
+int cli_same_tool(cli_t *cli)
+{
+    return tool_with_toolbox(cli, cli->help, call_command);
 }
 
 /* ---- tools ---- */
@@ -311,7 +202,7 @@ int cli_call(cli_t *cli)
 /* Where MCP's text is JSON, what of the reply it is. */
 static const char *text_note(cli_t *cli, const tool_t *tool)
 {
-    bytes_t json = field(tool->row, "json");
+    bytes_t json = tool_field(tool->row, "json");
     const char *member = json.size ? mp_text(cli->arena, json) : NULL;
     if (!member)
         return "";
@@ -320,7 +211,7 @@ static const char *text_note(cli_t *cli, const tool_t *tool)
                : arena_printf(cli->arena, " (over MCP its text is `%s` as JSON)", member);
 }
 
-static int print_markdown(cli_t *cli, const catalogue_t *list)
+static int print_markdown(cli_t *cli, const toolbox_t *list)
 {
     puts("# Tools\n\nMade from the rows beside the functions (`scripts/docs`). Every tool answers "
          "with `structuredContent` of the shape below and the same facts as text; where clients of "
@@ -331,119 +222,45 @@ static int print_markdown(cli_t *cli, const catalogue_t *list)
         if (strcmp(pillar, tool->pillar) != 0)
             printf("\n## %s\n", pillar = tool->pillar);
         printf("\n### %s\n\n%s%s%s\n\n%s\n", list->names[i],
-               mp_text(cli->arena, field(tool->row, "doc")),
-               flag_of(tool->row, "reads") ? " *Reads only.*" : "",
-               flag_of(tool->row, "destructive") ? " *May delete or overwrite.*" : "",
-               mp_text(cli->arena, field(tool->row, "input_doc")));
+               mp_text(cli->arena, tool_field(tool->row, "doc")),
+               tool_flag(tool->row, "reads") ? " *Reads only.*" : "",
+               tool_flag(tool->row, "destructive") ? " *May delete or overwrite.*" : "",
+               mp_text(cli->arena, tool_field(tool->row, "input_doc")));
         printf("Reply%s:\n\n%s", text_note(cli, tool),
-               mp_text(cli->arena, field(tool->row, "output_doc")));
+               mp_text(cli->arena, tool_field(tool->row, "output_doc")));
     }
     return EXIT_DONE;
 }
 
-static int list_tools(cli_t *cli, client_t *client, const catalogue_t *list)
+static int list_tools(cli_t *cli, client_t *client, const toolbox_t *list)
 {
     (void)client;
     if (cli->markdown)
         return print_markdown(cli, list);
     if (cli->count) {
-        const tool_t *tool = find_tool(list, cli->words[0]);
+        const tool_t *tool = toolbox_find(list, cli->words[0]);
         return tool ? explain(cli, tool, cli->words[0])
-                    : cli_fail(no_such_tool(cli, list, cli->words[0]));
+                    : cli_fail(toolbox_no_such(cli, list, cli->words[0]));
     }
     for (size_t i = 0; i < list->count; i++)
         printf("%-28s %-6s %s\n", list->names[i],
-               flag_of(list->tools[i].row, "reads") ? "reads" : "writes",
-               mp_text(cli->arena, field(list->tools[i].row, "doc")));
+               tool_flag(list->tools[i].row, "reads") ? "reads" : "writes",
+               mp_text(cli->arena, tool_field(list->tools[i].row, "doc")));
     if (list->missing)
         fprintf(stderr, "agency: %s did not answer; its tools are missing here\n", list->missing);
     return EXIT_DONE;
 }
 
-static int list_external(cli_t *cli, client_t *client, const catalogue_t *list)
+static int list_external(cli_t *cli, client_t *client, const toolbox_t *list)
 {
     static char name[] = "mcp_servers", one[] = "server=", all[] = "tools=true";
     char *words[] = {cli->count ? arena_printf(cli->arena, "%s%s", one, cli->words[0]) : all};
-    return call_tool(cli, client, list, name, words, 1);
+    return tool_call(cli, client, list, name, words, 1);
 }
 
 int cli_tools(cli_t *cli)
 {
     if (cli->external)
-        return with_catalogue(cli, false, list_external);
-    return with_catalogue(cli, cli->markdown || cli->count > 0, list_tools);
-}
-
-/* ---- `agency sop run …` and its like ---- */
-
-typedef struct alias {
-    const char *group, *word, *tool;
-} alias_t;
-
-static const alias_t aliases[] = {{"sop", "run", "sop_execute"},
-                                  {"sop", "validate", "validate_sop"},
-                                  {"run", "retry", "run_retry_from"},
-                                  {"run", "complete", "step_complete"},
-                                  {"run", "fail", "step_fail"},
-                                  {"brain", "delete", "brain_delete_episode"},
-                                  {"brain", "graph", "brain_query_graph"},
-                                  {NULL, NULL, NULL}};
-
-static const char *tool_for(cli_t *cli, const char *group, const char *word)
-{
-    for (const alias_t *at = aliases; at->group; at++)
-        if (!strcmp(at->group, group) && !strcmp(at->word, word))
-            return at->tool;
-    return arena_printf(cli->arena, "%s_%s", group, word);
-}
-
-/* `agency sop create FILE.md`: the name is the file's, the content is the file. */
-static err_t create_from_file(cli_t *cli)
-{
-    const char *path = cli->words[1], *text;
-    size_t size;
-    err_t err = read_file(cli, path, &text, &size);
-    if (err_is(err))
-        return err;
-    const char *slash = strrchr(path, '/');
-    const char *base = slash ? slash + 1 : path;
-    size_t stem = strlen(base) > 3 ? strlen(base) - 3 : strlen(base);
-    char **words = ARENA_ARRAY(cli->arena, char *, 4);
-    words[0] = cli->words[0];
-    words[1] = arena_printf(cli->arena, "name=%.*s", (int)stem, base);
-    words[2] = arena_printf(cli->arena, "content=%s", text);
-    cli->words = words;
-    cli->count = 3;
-    return err_ok();
-}
-
-static int call_words(cli_t *cli, client_t *client, const catalogue_t *list)
-{
-    return call_tool(cli, client, list, cli->words[0], cli->words + 1, cli->count - 1);
-}
-
-int cli_words(cli_t *cli, const char *group)
-{
-    if (!strcmp(group, "approve") || !strcmp(group, "reject")) {
-        char **words = ARENA_ARRAY(cli->arena, char *, (size_t)cli->count + 2);
-        words[0] = arena_strdup(cli->arena, group);
-        memcpy(words + 1, cli->words, (size_t)cli->count * sizeof(char *));
-        cli->words = words;
-        cli->count++;
-        return with_catalogue(cli, cli->help, call_words);
-    }
-    if (!cli->count)
-        return cli_usage("say what: agency tools lists everything that begins with %s_", group);
-    size_t size = cli->count == 2 ? strlen(cli->words[1]) : 0;
-    if (!strcmp(group, "sop") && !strcmp(cli->words[0], "create") && size > 3 &&
-        !strcmp(cli->words[1] + size - 3, ".md") && !strchr(cli->words[1], '=')) {
-        err_t err = create_from_file(cli);
-        if (err_is(err))
-            return cli_fail(err);
-    }
-    bool out = !strcmp(cli->words[0], "export"), in = !strcmp(cli->words[0], "import");
-    if (!strcmp(group, "brain") && (out || in) && size && !strchr(cli->words[1], '=') && !cli->help)
-        return cli_brain_file(cli, out, cli->words[1]);
-    cli->words[0] = (char *)tool_for(cli, group, cli->words[0]);
-    return with_catalogue(cli, cli->help, call_words);
+        return tool_with_toolbox(cli, false, list_external);
+    return tool_with_toolbox(cli, cli->markdown || cli->count > 0, list_tools);
 }

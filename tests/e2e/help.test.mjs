@@ -1,7 +1,9 @@
 // The command line of somebody who is new: asking never acts, and what is too much is named.
 import test from 'node:test';
 import assert from 'node:assert/strict';
-import { startAgency } from './agency.mjs';
+import { execFile } from 'node:child_process';
+import { promisify } from 'node:util';
+import { binary, startAgency } from './agency.mjs';
 
 test('--help and words too many never act; texts are those of the earlier system', async (t) => {
   const agency = await startAgency({ flags: ['--workers', '0'] });
@@ -32,4 +34,36 @@ test('--help and words too many never act; texts are those of the earlier system
   assert.equal(await says('track_metric', 'agent=me', 'metric=latency', 'value=7'), 'Metric latency tracked.');
   assert.match(await says('alert_on_threshold', 'metric=latency', 'operator=>', 'threshold=5'), /^Alert rule added for latency > 5$/m);
   assert.match(await says('check_alerts'), /^ALERT: me:latency is 7\.00 \(> 5\)$/m);
+});
+
+test('words of groups, and completion as bash asks for it', async (t) => {
+  const agency = await startAgency({ flags: ['--workers', '0'] });
+  t.after(() => agency.stop());
+  const group = await agency.cli('agent');
+  assert.equal(group.code, 2, 'a word is missing');
+  assert.match(group.stdout, /^ {2}agency agent spawn +Begin a durable subagent/m);
+  const wrong = await agency.cli('task', 'lst');
+  assert.equal(wrong.code, 2);
+  assert.match(wrong.stderr, /there is no 'agency task lst'; did you mean 'list'\?/);
+  await agency.cli('graph', 'update', 'operation=add_node', 'args={"id":"ann","type":"person"}');
+  assert.match((await agency.cli('graph', 'query', 'ann')).stdout, /ann/);
+  await agency.cli('metric', 'track', 'agent=me', 'metric=latency', 'value=7');
+  assert.match((await agency.cli('metric', 'report')).stdout, /me:latency/);
+
+  const completes = async (line) => {
+    const script = `source <("$1" completion bash); COMP_WORDS=("$1"); COMP_LINE=$2 COMP_POINT=\${#2};
+      compopt() { :; }; _agency; printf '%s\\n' "\${COMPREPLY[@]}"`;
+    const { stdout } = await promisify(execFile)('bash', ['-c', script, 'bash', binary, line],
+      { env: { ...process.env, AGENCY_DATA: agency.data } });
+    return stdout.trim().split('\n');
+  };
+  assert.deepEqual(await completes('agency sta'), ['status']);
+  assert.ok((await completes('agency brain ')).includes('query'));
+  assert.ok((await completes('agency brain query ')).includes('limit='));
+  assert.deepEqual(await completes('agency brain query x format='), ['text', 'json']);
+  assert.deepEqual(await completes('agency call track_'), ['track_metric']);
+  assert.deepEqual(await completes('agency --comp'), ['--company']);
+  const shell = await agency.cli('completion', 'tcsh');
+  assert.equal(shell.code, 2);
+  assert.match(shell.stderr, /bash, zsh or fish/);
 });
