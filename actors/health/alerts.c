@@ -152,8 +152,25 @@ static err_t judge(const look_t *look, const alert_t *alert, const watch_t *watc
 
 /* ---- Firing and resolving ---- */
 
-static err_t keep_change(call_t *call, store_txn_t *txn, const alert_t *alert, bool firing)
+#define alert_event_FIELDS(F) F(STR, company, must, 0, 0, "Whose.") alert_change_FIELDS(F)
+RECORD(alert_event, alert_event_FIELDS)
+
+static void publish_change(call_t *call, const char *company, const alert_change_t *change)
 {
+    alert_event_t event = {.company = company,
+                           .id = change->id,
+                           .series = change->series,
+                           .state = change->state,
+                           .value = change->value,
+                           .at = change->at};
+    call_publish(call, arena_printf(call_arena(call), "alert.%s", change->state),
+                 &alert_event_record, &event);
+}
+
+static err_t keep_change(const look_t *look, const alert_t *alert, bool firing)
+{
+    call_t *call = look->call;
+    store_txn_t *txn = look->txn;
     store_key_t key;
     store_scan_t scan;
     bytes_t at, value, none = {0};
@@ -163,7 +180,7 @@ static err_t keep_change(call_t *call, store_txn_t *txn, const alert_t *alert, b
                              .state = firing ? "firing" : "resolved",
                              .value = alert->value,
                              .at = call_now_ms(call)};
-    call_publish(call, firing ? "alert.firing" : "alert.resolved", &alert_change_record, &change);
+    publish_change(call, look->company, &change);
     key_open(&key);
     key_i64(&key, change.at);
     key_str(&key, alert->id);
@@ -219,7 +236,7 @@ static err_t fire(const look_t *look, watch_t *watch, alert_t *alert)
     alert->series = alert->by; /* by this name it will be resolved */
     alert->fired++;
     log_change(look, alert, true);
-    err_t err = keep_change(look->call, look->txn, alert, true);
+    err_t err = keep_change(look, alert, true);
     return err_is(err) ? err : tell_fire(look, watch, alert);
 }
 
@@ -233,7 +250,7 @@ static err_t resolve(const look_t *look, alert_t *alert)
         alert->value = series->last;
     set_state(look->call, alert, "ok");
     log_change(look, alert, false);
-    err_t err = keep_change(look->call, look->txn, alert, false);
+    err_t err = keep_change(look, alert, false);
     if (err_is(err) || (alert->has_told && !alert->told))
         return err;
     return messages_about(look->self, look->call, look->company, look->txn, alert, false, began);

@@ -185,7 +185,8 @@ static anomaly_t anomaly_of(arena_t *arena, const series_t *series, const span_t
                        .severity = fabs(verdict->score) > 5 ? "high" : "medium"};
 }
 
-err_t anomalies_find(call_t *call, const char *agent, const char *metric, anomalies_t *out)
+err_t anomalies_find(const health_t *self, call_t *call, const char *agent, const char *metric,
+                     anomalies_t *out)
 {
     arena_t *arena = call_arena(call);
     store_txn_t *txn;
@@ -200,6 +201,8 @@ err_t anomalies_find(call_t *call, const char *agent, const char *metric, anomal
         span_t last = {0};
         bool enough = false;
         const series_t *series = &list.items[i];
+        if (own_is_counter(self, series->agent, series->metric))
+            continue;
         err = look_at(txn, arena, series, call_now_ms(call), &verdict, &last, &enough);
         out->looked_at += enough;
         out->too_short += !enough;
@@ -215,9 +218,8 @@ static err_t detect_anomalies(health_t *self, call_t *call, const detect_anomali
                               detect_anomalies_reply_t *reply)
 {
     buf_t text;
-    (void)self;
     anomalies_t found = {0};
-    err_t err = anomalies_find(call, args->agent, args->metric, &found);
+    err_t err = anomalies_find(self, call, args->agent, args->metric, &found);
     *reply = (detect_anomalies_reply_t){
         .anomalies = found.list, .looked_at = found.looked_at, .too_short = found.too_short};
     buf_open(&text, call_arena(call));

@@ -56,6 +56,8 @@ typedef struct watched_company {
 
 typedef struct tail tail_t;
 
+enum { COUNTERS_MOST = 64 };
+
 typedef struct health {
     const health_settings_t *settings; /* first: the skeleton fills it in */
     actor_t *actor;
@@ -66,6 +68,8 @@ typedef struct health {
     record_list_t rules;
     uint64_t points, refused_lines, messages_sent, messages_failed;
     int64_t all_files_ms;
+    size_t counter_count;
+    char counters[COUNTERS_MOST][64]; /* the pillars' own metrics that only grow (own.c) */
 } health_t;
 
 extern const actor_def_t health_actor;
@@ -191,13 +195,16 @@ typedef struct anomalies {
 } anomalies_t;
 
 /* Of the call's company; narrowed by what is not NULL. */
-err_t anomalies_find(call_t *call, const char *agent, const char *metric, anomalies_t *out);
+err_t anomalies_find(const health_t *self, call_t *call, const char *agent, const char *metric,
+                     anomalies_t *out);
 
 /* ---- own.c: the pillars' own metrics ---- */
 
 enum { OWN_PILLARS = 6 };
 extern const char *const own_pillars[OWN_PILLARS];
 bool own_is_pillar(const char *agent);
+/* A sum that only grows and begins at 0 with each life: no value of it is unusual. */
+bool own_is_counter(const health_t *self, const char *agent, const char *metric);
 void own_open(health_t *self, call_t *call);
 
 #endif

@@ -1,5 +1,6 @@
 /* own: what the pillars count and measure becomes metrics of the default company, so that reports,
  * alerts and predictions know it: agent is the actor, metric the name without agency_. */
+#include <stdio.h>
 #include <string.h>
 
 #include "actors/health/health.h"
@@ -34,16 +35,52 @@ static bool is_plumbing(const char *name)
     return !strncmp(name, "bus_", 4);
 }
 
-/* One value a name: no labels but the actor. NULL: this sample is of another kind. */
-static const char *agent_of(const metric_sample_t *sample, const char *pillar)
+/* How the work went is in one family by state; people chart these two. */
+static bool is_outcome(const metric_family_t *family, const metric_sample_t *sample)
+{
+    return !strcmp(family->name, "agency_task_transitions") && sample->labels.count == 2 &&
+           (!strcmp(sample->labels.items[1], "completed") ||
+            !strcmp(sample->labels.items[1], "failed"));
+}
+
+/* task_transitions_completed; otherwise the family's name. */
+static const char *name_of(arena_t *arena, const metric_family_t *family,
+                           const metric_sample_t *sample)
+{
+    const char *name = family->name;
+    if (!strncmp(name, "agency_", 7))
+        name += 7;
+    return is_outcome(family, sample) ? arena_printf(arena, "%s_%s", name, sample->labels.items[1])
+                                      : name;
+}
+
+/* One value a name: no labels but the actor, or an outcome. NULL: this sample is of another kind.
+ */
+static const char *agent_of(const metric_family_t *family, const metric_sample_t *sample,
+                            const char *pillar)
 {
     if (sample->suffix)
         return NULL;
-    if (!sample->labels.count)
+    if (!sample->labels.count || is_outcome(family, sample))
         return pillar;
     return sample->labels.count == 2 && !strcmp(sample->labels.items[0], "actor")
                ? sample->labels.items[1]
                : NULL;
+}
+
+bool own_is_counter(const health_t *self, const char *agent, const char *metric)
+{
+    bool found = false;
+    for (size_t i = 0; i < self->counter_count && !found; i++)
+        found = !strcmp(self->counters[i], metric);
+    return found && own_is_pillar(agent);
+}
+
+static void note_counter(health_t *self, const char *pillar, const char *name)
+{
+    if (self->counter_count == COUNTERS_MOST || own_is_counter(self, pillar, name))
+        return;
+    snprintf(self->counters[self->counter_count++], sizeof(self->counters[0]), "%s", name);
 }
 
 static err_t keep(health_t *self, call_t *call, const metric_family_list_t *list,
@@ -57,14 +94,16 @@ static err_t keep(health_t *self, call_t *call, const metric_family_list_t *list
     series_batch_t *batch = series_batch_new(call, txn, self->settings->max_series);
     for (size_t i = 0; i < list->count; i++) {
         const metric_family_t *family = &list->items[i];
-        const char *name = family->name;
-        if (!strncmp(name, "agency_", 7))
-            name += 7;
         for (size_t j = 0; j < family->samples.count && !err_is(err); j++) {
             const metric_sample_t *sample = &family->samples.items[j];
-            point_t point = {agent_of(sample, pillar), name, sample->value, call_now_ms(call)};
-            if (point.agent && !is_plumbing(name))
-                err = series_batch_add(batch, &point);
+            const char *name = name_of(call_arena(call), family, sample);
+            point_t point = {agent_of(family, sample, pillar), name, sample->value,
+                             call_now_ms(call)};
+            if (!point.agent || is_plumbing(name))
+                continue;
+            if (family->kind == METRIC_COUNTER)
+                note_counter(self, pillar, name);
+            err = series_batch_add(batch, &point);
         }
     }
     if (!err_is(err))

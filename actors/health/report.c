@@ -7,7 +7,7 @@
 #include "actors/health/series.h"
 #include "proto/mp.h"
 
-enum { STATS_MS = 2000 };
+enum { STATS_MS = 2000, LINES_MOST = 20, SERIES_BYTES = AGENT_BYTES + METRIC_BYTES + 1 };
 
 #define timeframe_VALUES(V)                                                                        \
     V(LAST_HOUR, "last_hour") V(LAST_DAY, "last_day") V(LAST_WEEK, "last_week")
@@ -44,9 +44,34 @@ RECORD_ENUM(timeframe, timeframe_VALUES)
     F(STR, report, must, 0, 0, "Markdown.")                                                        \
     F(TIME, since, must, 0, 0, "The day before now.")
 
+#define chart_point_FIELDS(F)                                                                      \
+    F(TIME, at, must, 0, 0, "Begin of the step.")                                                  \
+    F(INT, count, must, 0, 0, "Values in it.")                                                     \
+    F(REAL, avg, must, 0, 0, "Their mean.")                                                        \
+    F(REAL, min, must, 0, 0, "The least.")                                                         \
+    F(REAL, max, must, 0, 0, "The largest.")
+RECORD(chart_point, chart_point_FIELDS)
+#define chart_line_FIELDS(F)                                                                       \
+    F(STR, agent, must, 0, 0, "Whose metric.")                                                     \
+    F(STR, metric, must, 0, 0, "Its name.")                                                        \
+    F(LIST(chart_point), points, must, 0, 0, "Steps with values, oldest first.")
+RECORD(chart_line, chart_line_FIELDS)
+#define metric_series_ARGS(F)                                                                      \
+    F(STR, metric, must, 1, SERIES_BYTES, "Name of the metric, or agent:metric.")                  \
+    F(ENUM(timeframe), timeframe, opt(last_hour), 0, 0, "Since when.")                             \
+    F(INT, points, opt(120), 1, 1500, "Steps at most; a step has 10 s, 1 min, 1 h or a multiple.") \
+    COMPANY_ROW(F)
+#define metric_series_REPLY(F)                                                                     \
+    F(TIME, since, must, 0, 0, "Begin of the first step.")                                         \
+    F(TIME, until, must, 0, 0, "Now.")                                                             \
+    F(INT, step_ms, must, 0, 0, "Length of a step.")                                               \
+    F(LIST(chart_line), lines, must, 0, 0, "By agent, the first 20.")                              \
+    F(BOOL, more, must, 0, 0, "There are more agents: name one.")
+
 #define REPORT_METHODS(M)                                                                          \
     M(health_t, get_health_report, TOOL | READS | SAYS_FIRST,                                      \
       "What was measured, by agent and metric, over an hour, a day or a week.")                    \
+    M(health_t, metric_series, TOOL | READS, "How a metric went over time, for a chart.")          \
     M(health_t, get_company_metrics, TOOL | READS | PARKS | SAYS_FIRST,                            \
       "What a company measures, and how its queue is.")                                            \
     M(health_t, daily_report, TOOL | READS, "The last day in a page of Markdown.")
@@ -163,6 +188,83 @@ static err_t get_health_report(health_t *self, call_t *call, const get_health_re
     reply->metrics = map_of(call_arena(call), count, &body);
     call_say(call, "%s; metrics: %u\n%s", timeframe_names[args->timeframe], count, text.data);
     return err;
+}
+
+/* ---- A metric over time ---- */
+
+static err_t plot(store_txn_t *txn, arena_t *arena, const series_t *series, series_level_t level,
+                  const metric_series_reply_t *frame, chart_line_t *out)
+{
+    span_list_t spans;
+    err_t err = series_spans(txn, arena, series->id, level, frame->since, &spans);
+    *out = (chart_line_t){.agent = series->agent, .metric = series->metric};
+    if (err_is(err))
+        return err;
+    chart_point_t *points = ARENA_ARRAY(arena, chart_point_t, spans.count + 1), *last = NULL;
+    double sum = 0;
+    for (size_t i = 0; i < spans.count; i++) {
+        const bucket_t *bucket = &spans.items[i].bucket;
+        int64_t at = spans.items[i].from_ms;
+        at -= (at - frame->since) % frame->step_ms;
+        if (!last || last->at != at) {
+            last = &points[out->points.count++];
+            *last = (chart_point_t){.at = at, .min = bucket->min, .max = bucket->max};
+            sum = 0;
+        }
+        sum += bucket->sum;
+        last->count += bucket->count;
+        last->avg = sum / (double)last->count;
+        last->min = fmin(last->min, bucket->min);
+        last->max = fmax(last->max, bucket->max);
+    }
+    out->points.items = points;
+    return err_ok();
+}
+
+/* An agent's one metric, or the metric of that name of every agent. */
+static err_t named(store_txn_t *txn, arena_t *arena, const char *metric, series_list_t *out)
+{
+    const char *colon = strchr(metric, ':');
+    if (!colon)
+        return series_list(txn, arena, NULL, metric, out);
+    series_t *one = ARENA_NEW(arena, series_t);
+    err_t err =
+        series_find(txn, arena_strndup(arena, metric, (size_t)(colon - metric)), colon + 1, one);
+    *out = (series_list_t){one, !err_is(err)};
+    return err.code == ERR_NOT_FOUND ? series_list(txn, arena, NULL, metric, out) : err;
+}
+
+static err_t metric_series(health_t *self, call_t *call, const metric_series_args_t *args,
+                           metric_series_reply_t *reply)
+{
+    arena_t *arena = call_arena(call);
+    store_txn_t *txn;
+    series_list_t list = {0};
+    series_level_t level = frames[args->timeframe].level;
+    int64_t length = frames[args->timeframe].ms, span = series_span_ms(level);
+    int64_t spans = (length / span + args->points - 1) / args->points;
+    (void)self;
+    reply->step_ms = spans * span;
+    reply->until = call_now_ms(call);
+    reply->since = reply->until - length;
+    reply->since -= reply->since % reply->step_ms;
+    err_t err = call_read(call, call_company(call), &txn);
+    if (!err_is(err))
+        err = named(txn, arena, args->metric, &list);
+    if (err_is(err) && err.code != ERR_NOT_FOUND)
+        return err;
+    chart_line_t *lines = ARENA_ARRAY(arena, chart_line_t, LINES_MOST);
+    reply->lines.items = lines;
+    reply->more = list.count > LINES_MOST;
+    for (size_t i = 0; i < list.count && i < LINES_MOST; i++) {
+        err = plot(txn, arena, &list.items[i], level, reply, &lines[i]);
+        if (err_is(err))
+            return err;
+        reply->lines.count++;
+    }
+    call_say(call, "%s: lines %zu, a step has %" PRId64 " s", args->metric, reply->lines.count,
+             reply->step_ms / 1000);
+    return err_ok();
 }
 
 /* ---- A company ---- */
@@ -315,14 +417,13 @@ static err_t daily_report(health_t *self, call_t *call, const daily_report_args_
     uint32_t count = 0;
     alert_list_t firing = {0};
     anomalies_t odd = {0};
-    (void)self;
     (void)args;
     buf_open(&out, arena);
     buf_open(&body, arena);
     buf_open(&text, arena);
     err_t err = report(call, LAST_DAY, NULL, NULL, &body, &count, &text);
     if (!err_is(err))
-        err = anomalies_find(call, NULL, NULL, &odd);
+        err = anomalies_find(self, call, NULL, NULL, &odd);
     if (!err_is(err) && !err_is(call_read(call, call_company(call), &txn)))
         err = alerts_list(txn, arena, true, &firing);
     reply->since = call_now_ms(call) - frames[LAST_DAY].ms;
