@@ -210,11 +210,12 @@ static err_t ask(void *state, call_t *call, void *ctx)
 /* ---- What pillars tell ---- */
 
 static const struct {
-    const char *begins, *field, *kind, *kind_too;
-} events[] = {{"run.", "run", "run", "task"},
-              {"task.", "id", "task", "run"},
-              {"proposal.", "id", "proposal", NULL},
-              {"memory.", "id", "memory", NULL}};
+    const char *begins, *field, *kind, *kind_too, *list;
+} events[] = {{"run.", "run", "run", "task", "queue/now"},
+              {"task.", "id", "task", "run", "queue/now"},
+              {"proposal.", "id", "proposal", NULL, "proposals/pending"},
+              {"memory.", "id", "memory", NULL, NULL},
+              {"alert.", "id", NULL, NULL, "alerts/now"}};
 
 /* Something that a pillar keeps changed: whoever subscribed to it hears. */
 static err_t on_change(void *state, call_t *call, const char *topic, bytes_t body)
@@ -228,12 +229,16 @@ static err_t on_change(void *state, call_t *call, const char *topic, bytes_t bod
             id = mp_member_text(arena, body, events[i].field);
         if (!id)
             continue;
-        kept_changed(self, arena, events[i].kind, company, id);
+        if (events[i].kind)
+            kept_changed(self, arena, events[i].kind, company, id);
         if (events[i].kind_too)
             kept_changed(self, arena, events[i].kind_too, company, id);
+        if (events[i].list)
+            kept_moved(self, events[i].list, company);
         if (!strncmp(topic, "run.step", 8))
             kept_changed(self, arena, "log", company, "steps");
-        if (!strcmp(events[i].kind, "task") && mp_equals(mp_member(body, "kind"), "sop"))
+        if (events[i].kind && !strcmp(events[i].kind, "task") &&
+            mp_equals(mp_member(body, "kind"), "sop"))
             task_status_changed(self, company, id);
     }
     return err_ok();
@@ -259,6 +264,7 @@ static const hear_t gateway_hears[] = {{"agent", "run.", on_change},
                                        {"agent", "task.", on_change},
                                        {"agent", "proposal.", on_change},
                                        {"brain", "memory.", on_change},
+                                       {"health", "alert.", on_change},
                                        {"health", "metric.tracked", on_metric},
                                        {NULL, NULL, NULL}};
 

@@ -3,6 +3,7 @@
 #include "actors/gateway/parts.h"
 
 #include <dirent.h>
+#include <stdio.h>
 #include <string.h>
 
 #include "actors/gateway/args.h"
@@ -28,6 +29,8 @@ typedef struct kept_row {
 static const char *const reports[] = {"last_hour", "last_day", "last_week", NULL};
 static const char *const today[] = {"today", NULL};
 static const char *const logs[] = {"steps", NULL};
+static const char *const now[] = {"now", NULL};
+static const char *const pending_ones[] = {"pending", NULL};
 
 static const kept_row_t rows[] = {
     {.pillar = "agent",
@@ -130,6 +133,24 @@ static const kept_row_t rows[] = {
      .get_arg = "agent_id",
      .mime = "application/json",
      .doc = "A subagent: what it is, can do and did."},
+    {.pillar = "agent",
+     .kind = "queue",
+     .get = "queue_stats",
+     .mime = "application/json",
+     .doc = "How much work there is; changes with every task.",
+     .fixed = now},
+    {.pillar = "agent",
+     .kind = "proposals",
+     .get = "list_pending_proposals",
+     .mime = "application/json",
+     .doc = "Proposals that wait for somebody.",
+     .fixed = pending_ones},
+    {.pillar = "health",
+     .kind = "alerts",
+     .get = "check_alerts",
+     .mime = "application/json",
+     .doc = "The alert rules and which of them fire.",
+     .fixed = now},
 };
 enum { ROWS = sizeof(rows) / sizeof(rows[0]), RUNS_PLACE = 2 };
 
@@ -506,4 +527,13 @@ void kept_changed(gateway_t *self, arena_t *arena, const char *kind, const char 
     buf_open(&uri, arena);
     uri_put(&uri, kind, id, NULL);
     streams_changed_of(self, uri.data, company);
+}
+
+void kept_moved(gateway_t *self, const char *path, const char *company)
+{
+    char uri[64];
+    if (!self->streams)
+        return;
+    snprintf(uri, sizeof(uri), URI_SCHEME "%s", path);
+    streams_changed_soon(self, uri, company);
 }

@@ -100,7 +100,8 @@ typedef struct gateway {
     int exchanges;         /* not over yet */
     struct exchange *live; /* those */
     bool flush_armed;
-    bool began; /* the pillar has answered once */
+    bool stale_armed; /* something said to change soon is not told yet */
+    bool began;       /* the pillar has answered once */
     seal_t seal;
     stream_t *streams; /* open ones */
     int64_t stream_count;
@@ -419,6 +420,8 @@ void kept_complete_from(const pending_t *pending, bytes_t body, const char *argu
 /* Something kept changed: whoever subscribed to its URI hears. */
 void kept_changed(gateway_t *self, arena_t *arena, const char *kind, const char *company,
                   const char *id);
+/* A list that is one resource (queue/now, proposals/pending, alerts/now) changed. */
+void kept_moved(gateway_t *self, const char *path, const char *company);
 /* A tool of rows succeeded: whoever listens hears what it changed. */
 void kept_on_success(const pending_t *pending);
 
@@ -444,6 +447,12 @@ typedef struct probe probe_t;
 void pages_get(gateway_t *self, http_request_t *request, const char *path);
 void pages_gone(gateway_t *self, probe_t *probe);
 
+/* ---- page.c: the dashboard ---- */
+
+/* Is this a file of it? */
+bool page_has(const char *path);
+void page_get(http_request_t *request, const char *path);
+
 /* ---- streams.c: sessions and whatever stays open ---- */
 
 const char *session_new(gateway_t *self, arena_t *arena, const principal_t *principal,
@@ -467,6 +476,8 @@ bool stream_send(gateway_t *self, const char *session, const char *json);
 void streams_changed(gateway_t *self, const char *what);
 /* The same of what belongs to a company: only its own clients hear. */
 void streams_changed_of(gateway_t *self, const char *what, const char *company);
+/* The same, but soon and once, however often it is said: of what changes with every task. */
+void streams_changed_soon(gateway_t *self, const char *what, const char *company);
 void streams_tend(gateway_t *self);
 void streams_close(gateway_t *self);
 

@@ -13,13 +13,15 @@ enum {
     ALL_REPLAYS_BYTES_MOST = 128 << 20,
     REPLAYS_MOST = 1024,
     URIS_MOST = 256,
-    RETRY_MS = 500
+    RETRY_MS = 500,
+    SOON_MS = 250
 };
 
 /* agency://memory/ID?company=NAME: what changes is told by path and company. */
 typedef struct subject {
     const char *uri, *path;
     const char *company; /* NULL: of none, such a path is enough */
+    bool stale;          /* it changed and nobody was told yet */
 } subject_t;
 
 typedef enum stream_kind { STREAM_GET, STREAM_SSE, STREAM_LISTEN } stream_kind_t;
@@ -652,6 +654,50 @@ void streams_changed(gateway_t *self, const char *what)
     for (stream_t *at = self->streams; at; at = at->next)
         if (!at->replay && wants_list(at, what))
             notify(at, what, true);
+}
+
+/* ---- Something changes all the time ---- */
+
+/* The subjects of a stream one by one; NULL after the last. */
+static subject_t *next_subject(const gateway_t *self, stream_t *stream, size_t at)
+{
+    if (stream->kind == STREAM_LISTEN)
+        return at < stream->subject_count ? &stream->subjects[at] : NULL;
+    const session_t *session = session_find(self, stream->session);
+    watch_t *watch = session ? session->watches : NULL;
+    while (watch && at--)
+        watch = watch->next;
+    return watch ? &watch->subject : NULL;
+}
+
+static err_t tell_stale(void *state, call_t *call, void *ctx)
+{
+    gateway_t *self = state;
+    subject_t *subject;
+    (void)call;
+    (void)ctx;
+    self->stale_armed = false;
+    for (stream_t *at = self->streams; at; at = at->next)
+        for (size_t i = 0; !at->replay && (subject = next_subject(self, at, i)); i++)
+            if (subject->stale) {
+                subject->stale = false;
+                notify(at, subject->uri, false);
+            }
+    return err_ok();
+}
+
+void streams_changed_soon(gateway_t *self, const char *what, const char *company)
+{
+    subject_t *subject;
+    bool any = false;
+    for (stream_t *at = self->streams; at; at = at->next)
+        for (size_t i = 0; !at->replay && (subject = next_subject(self, at, i)); i++)
+            if (is_about(subject, what, company))
+                subject->stale = any = true;
+    if (!any || self->stale_armed)
+        return;
+    self->stale_armed = true;
+    actor_work(self->actor, SOON_MS, tell_stale, NULL);
 }
 
 void session_end(gateway_t *self, const char *id)
