@@ -20,18 +20,33 @@ static bool listed(const strs_t *list, const char *value)
     return false;
 }
 
+static bool host_is_known(const gateway_t *self, const char *host)
+{
+    return listed(&self->settings->allowed_hosts, host) || headers_host_is_loopback(host) ||
+           headers_host_is(host, self->settings->bind);
+}
+
 static bool host_allowed(const gateway_t *self, http_request_t *request)
 {
     const char *host = http_header(request, "Host");
-    return !host || self->settings->behind_proxy || listed(&self->settings->allowed_hosts, host) ||
-           headers_host_is_loopback(host) || headers_host_is(host, self->settings->bind);
+    return !host || self->settings->behind_proxy || host_is_known(self, host);
+}
+
+/* The dashboard's own calls. A name that somebody made point here (DNS rebinding) is the same
+ * origin as well, but it is no known host and has no token. */
+static bool is_own_page(const gateway_t *self, http_request_t *request, const char *origin)
+{
+    const char *host = http_header(request, "Host"), *at = strstr(origin, "://");
+    bool http = at && (!strncasecmp(origin, "http:", 5) || !strncasecmp(origin, "https:", 6));
+    return host && http && !strcasecmp(at + 3, host) &&
+           (host_is_known(self, host) || self->tokens || self->jwt);
 }
 
 static bool origin_allowed(const gateway_t *self, http_request_t *request)
 {
     const char *origin = http_header(request, "Origin");
     return !origin || listed(&self->settings->allowed_origins, origin) ||
-           headers_origin_is_loopback(origin);
+           headers_origin_is_loopback(origin) || is_own_page(self, request, origin);
 }
 
 bool access_check(const gateway_t *self, http_request_t *request)
