@@ -153,8 +153,10 @@ static void announce(house_up_t *up)
                    up->crew.kids[i].port + cli->port_offset,
                    up->crew.kids[i].port == 3000 ? "   all tools: give this to your MCP client"
                                                  : "");
+    printf("\nDashboard: http://%s:%d/\n",
+           strcmp(at, "0.0.0.0") && strcmp(at, "::") ? at : "127.0.0.1", 3000 + cli->port_offset);
     if (!cli->tokens)
-        puts("\nNo tokens: whoever can reach this machine's loopback may name any company.");
+        puts("No tokens: whoever can reach this machine's loopback may name any company.");
     const char *flag = "";
     if (strcmp(cli->data_dir, ".agent") != 0)
         flag = arena_printf(cli->arena, " --data %s", cli->data_dir);

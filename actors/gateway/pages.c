@@ -239,7 +239,13 @@ void pages_get(gateway_t *self, http_request_t *request, const char *path)
                 rows[i].fn(self, request);
             return;
         }
+    if (page_has(path)) {
+        if (reads_only(request))
+            page_get(request, path);
+        return;
+    }
     gateway_reply_json(request, 404,
-                       "{\"error\":\"there is nothing here; see POST /mcp, POST /messages, GET "
+                       "{\"error\":\"there is nothing here; see GET / (the dashboard), POST /mcp, "
+                       "POST /messages, GET "
                        "/livez, /readyz, /startupz, /metrics, /health, /api/v1/scale\"}");
 }
