@@ -1,7 +1,7 @@
 // The dashboard: who is asking, what is looked at, what changed.
 import { h, show, trouble } from './dom.js';
 import { seat, tools, companies, listen } from './client.js';
-import { use, onData, beginView, refresh, changed, forgetAll, line, page, has, link } from './data.js';
+import { use, onData, beginView, refresh, changed, forgetAll, old, line, page, has, link } from './data.js';
 import { overview } from './overview.js';
 import { tasks, runs } from './work.js';
 import { decisions } from './decisions.js';
@@ -76,8 +76,15 @@ function draw() {
   page.company = seat.company || known[0];
   const [name, ...rest] = page.route, view = views[name] && has(views[name].needs) ? views[name] : views.overview;
   const count = counts();
-  const body = has(view.needs) ? view.draw(...rest) : [h('h1', {}, 'Agency'), h('p', {}, 'The tools of this port have no view here.')];
-  show(root, bar(), h('div', { class: 'frame' }, nav(count), h('main', { id: 'main', tabindex: -1, 'data-key': page.route.join('/') }, elsewhere(), body)));
+  let body;
+  try {
+    body = has(view.needs) ? view.draw(...rest) : [h('h1', {}, 'Agency'), h('p', {}, 'The tools of this port have no view here.')];
+  } catch (error) { // never a blank page
+    body = [h('h1', {}, view.title), trouble(`This view cannot be shown: ${error.message}`)];
+  }
+  const stale = old();
+  show(root, bar(), h('div', { class: 'frame' }, nav(count), h('main', { id: 'main', tabindex: -1, 'data-key': page.route.join('/') }, elsewhere(),
+    stale ? h('p', { class: 'hint warn', role: 'status' }, `Some of this is old: ${stale}`) : null, body)));
   document.title = `${count.decisions + count.alerts ? `(${count.decisions + count.alerts}) ` : ''}${view.title} · Agency`;
   refresh();
 }
@@ -85,7 +92,8 @@ function draw() {
 function redraw() {
   if (drawing) return;
   drawing = true;
-  requestAnimationFrame(draw);
+  if (document.hidden) setTimeout(draw, 0); // the title still counts what waits
+  else requestAnimationFrame(draw);
 }
 
 // ---- Coming, choosing, leaving ----
@@ -168,8 +176,10 @@ async function open() {
   }
 }
 
+const decoded = (part) => { try { return decodeURIComponent(part); } catch { return part; } };
+
 function route() {
-  page.route = location.hash.replace(/^#\/?/, '').split('/').filter(Boolean).map(decodeURIComponent);
+  page.route = location.hash.replace(/^#\/?/, '').split('/').filter(Boolean).map(decoded);
   if (!page.route.length) page.route = ['overview'];
   redraw();
   document.getElementById('main')?.focus({ preventScroll: true });
@@ -178,6 +188,7 @@ function route() {
 
 onData(redraw, onError);
 window.addEventListener('hashchange', route);
+document.querySelector('.skip').onclick = (event) => { event.preventDefault(); document.getElementById('main')?.focus(); };
 document.addEventListener('visibilitychange', () => { if (!document.hidden && stage === 'open') changed('*'); });
 setInterval(() => { if (stage === 'open' && !document.hidden) redraw(); }, 2000);
 route();

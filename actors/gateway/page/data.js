@@ -3,7 +3,7 @@
 import { call } from './client.js';
 
 const entries = new Map();
-const least = 400; // ms between two questions for the same
+const least = 750; // ms between two questions for the same
 let used = new Set(), redraw = () => {}, failed = () => {};
 export const line = { live: false, offline: false };
 
@@ -54,6 +54,12 @@ export function refresh() {
 export function changed(kind) {
   for (const entry of entries.values()) if (kind === '*' || entry.on.includes(kind)) entry.stale = true;
   refresh();
+}
+
+// Why something that is shown is not what it is now; null: all of it is.
+export function old() {
+  for (const entry of used) if (entry.value && entry.error) return entry.error.message;
+  return null;
 }
 
 export function forgetAll() { entries.clear(); used = new Set(); }

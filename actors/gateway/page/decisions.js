@@ -11,7 +11,7 @@ function parsed(text) {
 }
 
 // Two ways out: the first button submits, the second needs a reason.
-function choice(key, label, { yes, no, onYes, onNo, input, reason }) {
+function choice(key, label, { yes, no, onYes, onNo, input, reason, third }) {
   const refuse = (event) => {
     const form = event.currentTarget.form, why = form.elements.why.value.trim();
     if (!why) { toast(`Say why: the reason goes with it.`, true); form.elements.why.focus(); return; }
@@ -19,7 +19,7 @@ function choice(key, label, { yes, no, onYes, onNo, input, reason }) {
   };
   return h('form', { class: 'decide', 'data-key': key, onsubmit: (event) => { event.preventDefault(); onYes(event.submitter, event.currentTarget); } },
     input ?? null, field(reason, 'why', { maxlength: 1024, 'aria-label': `${reason}: ${label}` }),
-    h('div', { class: 'actions' }, h('button', { class: 'primary', 'aria-label': `${yes}: ${label}` }, yes), h('button', { type: 'button', class: 'danger', 'aria-label': `${no}: ${label}`, onclick: refuse }, no)));
+    h('div', { class: 'actions' }, h('button', { class: 'primary', 'aria-label': `${yes}: ${label}` }, yes), third ?? null, h('button', { type: 'button', class: 'danger', 'aria-label': `${no}: ${label}`, onclick: refuse }, no)));
 }
 
 function question(run, step) {
@@ -29,13 +29,17 @@ function question(run, step) {
       onYes: (button, form) => act(button, 'approve', { id, ...(form.elements.why.value.trim() ? { note: form.elements.why.value.trim() } : {}) }, `Approved: ${label}.`, toast),
       onNo: (button, why) => act(button, 'reject', { id, why }, `Rejected: ${label}.`, toast) });
   const unknown = step.state === 'unknown';
-  return choice(at, label, { yes: unknown ? 'It happened' : 'Done', no: unknown ? 'It did not happen' : 'It failed', reason: unknown ? 'If not: what is known' : 'If it failed: why',
+  return choice(at, label, { yes: unknown ? 'It happened' : 'Done', no: unknown ? 'Give up' : 'It failed', reason: unknown ? 'If you give up: why' : 'If it failed: why',
+    third: unknown && has('run_retry_from') ? h('button', { type: 'button', 'aria-label': `Do it again: ${label}`, onclick: (event) => act(event.currentTarget, 'run_retry_from', { id, step: step.name }, `Once more: ${label}.`, toast) }, 'It did not: do it again') : null,
     input: area(unknown ? 'What came of it (text or JSON, may be empty)' : 'Result (text or JSON; later steps refer to it)', 'result'),
     onYes: (button, form) => { const text = form.elements.result.value.trim(); act(button, 'step_complete', { id, step: step.name, ...(text ? { result: parsed(text) } : {}) }, `Completed: ${label}.`, toast); },
     onNo: (button, why) => act(button, 'step_fail', { id, step: step.name, error: why }, `Failed: ${label}.`, toast) });
 }
 
 const asks = { approve: 'asks for approval', llm: 'needs somebody to do a step', unknown: 'does not know whether a step happened' };
+
+// What a step is about: the question, the prose, the script, or the call.
+const asked = (input) => textOf(input?.message ?? input?.script ?? input).trimEnd();
 
 function waiting(task) {
   if (task.kind !== 'sop') return h('section', { class: 'card', 'data-key': task.id }, h('header', {}, h('h2', {}, task.kind, ' ', h('a', { href: link('tasks', task.id) }, mono(task.id)))), h('p', {}, task.why ?? 'It needs input.'));
@@ -47,7 +51,7 @@ function waiting(task) {
     h('header', {}, h('h2', {}, run.title || run.sop, ' ', h('span', { class: 'note' }, asks[step.state === 'unknown' ? 'unknown' : step.kind] ?? 'needs input')),
       h('div', { class: 'side' }, h('a', { href: link('runs', task.id) }, mono(task.id)), ' · ', when(task.updated_ms))),
     h('p', { class: 'step-name' }, h('span', { class: 'note' }, `Step ${step.number} of ${run.steps.length}: `), h('strong', {}, step.title)),
-    step.input !== undefined ? h('blockquote', {}, textOf(typeof step.input === 'object' && step.input?.message ? step.input.message : step.input)) : h('p', {}, step.why),
+    step.input !== undefined ? h('blockquote', { class: step.kind === 'approve' || step.kind === 'llm' ? null : 'code' }, asked(step.input)) : h('p', {}, step.why),
     step.state === 'unknown' && step.why ? h('p', { class: 'note' }, step.why) : null,
     value('Input of the run', run.input), question(run, step));
 }

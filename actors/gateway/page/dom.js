@@ -139,7 +139,7 @@ export function table(heads, rows, { keys, label } = {}) {
 }
 
 export const facts = (pairs) => h('dl', { class: 'facts' }, pairs.filter(([, value]) => value !== undefined && value !== null && value !== '')
-  .map(([name, value]) => h('div', {}, h('dt', {}, name), h('dd', {}, value))));
+  .map(([name, value]) => h('div', { class: (value.textContent ?? value).length > 60 ? 'wide' : null }, h('dt', {}, name), h('dd', {}, value))));
 
 export const value = (label, data, open = false) => (data === undefined || data === null || data === '' ? null
   : h('details', { class: 'value', open, 'data-key': label }, h('summary', {}, label), h('pre', { tabindex: 0 }, textOf(data))));

@@ -58,8 +58,8 @@ function workers() {
   return card('Workers', `${scale.mode} · ${scale.min_replicas} to ${scale.max_replicas}`,
     h('p', { class: 'lead' }, `${plural(scale.replicas ?? scale.desired_replicas, 'worker')}, wanted ${number(scale.desired_replicas)}: ${reasons[scale.why] ?? scale.why}.`,
       told ? h('span', { class: 'note' }, ` The queue calls for ${number(told.by_queue)}${told.by_age ? `, its age for ${number(told.by_age)}` : ''}${told.at_least ? `, a wish for ${number(told.at_least)}` : ''}.`) : null),
-    scale.workers.length ? table(['Worker', 'State', '#At work', ''], scale.workers.map((one) => [mono(one.name), pill(one.state, one.state, one.state === 'ready' ? 'good' : undefined),
-      `${number(one.busy)} of ${number(one.slots)}`, h('meter', { min: 0, max: one.slots, value: one.busy, 'aria-label': `${one.name} at work` })]), { label: 'Workers' }) : null,
+    scale.workers.length ? table(['Worker', 'State', '#At work'], scale.workers.map((one) => [mono(one.name), pill(one.state, one.state, one.state === 'ready' ? 'good' : undefined),
+      `${number(one.busy)} of ${number(one.slots)}`]), { label: 'Workers' }) : null,
     told?.changes.length ? [h('h3', {}, 'Last changes'), h('ul', { class: 'plain' }, told.changes.map((change) =>
       h('li', {}, `${change.from} → ${change.to} `, h('span', { class: 'note' }, `${reasons[change.why] ?? change.why}, queue ${number(change.queue_length)}, `, when(change.at))))) ] : null);
 }

@@ -10,9 +10,9 @@ export const runHeads = ['Task', 'What', 'State', 'Since', 'Note'];
 
 export const runRows = (tasks) => tasks.map((task) => [
   h('a', { href: link(task.kind === 'sop' ? 'runs' : 'tasks', task.id) }, mono(task.id)),
-  task.kind === 'sop' ? h('span', {}, task.sop, h('span', { class: 'note' }, ' procedure')) : task.kind,
+  h('span', { class: 'what', title: task.kind === 'sop' ? `procedure ${task.sop}` : `task of kind ${task.kind}` }, task.kind === 'sop' ? task.sop : task.kind),
   pill(task.state), when(task.updated_ms),
-  h('span', { class: task.error && task.state !== 'completed' ? 'note bad-text' : 'note' }, cut((task.state === 'completed' ? '' : task.error ?? task.why ?? (task.worker ? `on ${task.worker}` : '')).split('\n')[0], 110))]);
+  h('span', { class: task.error && task.state !== 'completed' ? 'note bad-text own-line' : 'note own-line' }, cut((task.state === 'completed' ? '' : task.error ?? task.why ?? (task.worker ? `on ${task.worker}` : '')).split('\n')[0], 110))]);
 
 function list(view, title, kind, nothing) {
   const state = filter[view], limit = 50 * pages[view];
