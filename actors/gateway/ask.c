@@ -9,8 +9,6 @@
 #include "proto/json.h"
 #include "proto/mp.h"
 
-enum { STATE_LIVES_MS = 3600000, ROUNDS_MOST = 32, ANSWERS_MOST = 16 };
-
 typedef struct question {
     struct question *next;
     const char *id;
@@ -36,7 +34,7 @@ static const char *seal_state(const pending_t *pending, const char *pillar, cons
     mp_put_str(&out, pillar);
     mp_put_str(&out, subject(pending));
     mp_put_str(&out, pending->exchange->principal.name);
-    mp_put_int(&out, actor_wall_ms(self->actor) + STATE_LIVES_MS);
+    mp_put_int(&out, actor_wall_ms(self->actor) + self->settings->ask_state_s * 1000);
     return seal_put(&self->seal, pending->exchange->arena, "state", buf_bytes(&out));
 }
 
@@ -206,12 +204,22 @@ err_t ask_legacy(pending_t *pending, call_t *call, bytes_t inputs)
     bytes_t key, request;
     mp_value_t head;
     mp_reader_t reader = mp_reader(inputs);
-    if (pending->rounds++ > ROUNDS_MOST)
-        return pending_fail(pending, call, err_of(ERR_STATE, "the tool asks without end"));
+    if (pending->rounds++ >= self->settings->max_rounds)
+        return pending_fail(pending, call,
+                            err_make(call_arena(call), ERR_STATE,
+                                     "the tool has asked its client %lld times, as often as "
+                                     "gateway.max_rounds allows",
+                                     (long long)self->settings->max_rounds));
     exchange_fetchable(pending->exchange, &pending->message);
     pending->questions = NULL;
-    if (!mp_read(&reader, &head) || head.type != MP_MAP || head.count > ANSWERS_MOST)
+    if (!mp_read(&reader, &head) || head.type != MP_MAP)
         return pending_fail(pending, call, err_of(ERR_INTERNAL, "the tool asks nonsense"));
+    if (head.count > self->settings->max_questions)
+        return pending_fail(pending, call,
+                            err_make(call_arena(call), ERR_STATE,
+                                     "the tool asks %u questions at once, and "
+                                     "gateway.max_questions is %lld",
+                                     head.count, (long long)self->settings->max_questions));
     pending->next_asking = self->asking;
     self->asking = pending;
     pending->asked_us = actor_mono_us(self->actor);

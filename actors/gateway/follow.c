@@ -13,8 +13,7 @@
 
 enum {
     SLICE_MS = 10000, /* between two looks whether the client is still there */
-    SLACK_MS = 15000, /* for an agent that is just being started again */
-    ALONE_MOST = 30   /* looks without a client that could still fetch the answer */
+    SLACK_MS = 15000  /* for an agent that is just being started again */
 };
 
 static err_t wait_on(gateway_t *self, call_t *call, pending_t *pending);
@@ -239,12 +238,14 @@ static err_t wait_again(void *state, call_t *call, void *unused, void *ctx)
     return wait_on(state, call, ctx);
 }
 
+/* Nobody is there who could still fetch the answer. */
 static bool alone(pending_t *pending)
 {
     const exchange_t *exchange = pending->exchange;
     if (exchange->request || exchange->old_door)
         return false;
-    return !exchange->replay || ++pending->alone > ALONE_MOST;
+    return !exchange->replay ||
+           (int64_t)++pending->alone * SLICE_MS > exchange->gateway->settings->keep_answer_s * 1000;
 }
 
 static err_t on_waited(void *state, call_t *call, void *unused, const peer_answer_t *got, void *ctx)

@@ -305,6 +305,7 @@ static err_t open_http(gateway_t *self, arena_t *arena)
     http_options_t options = {.bind = settings->bind,
                               .port = (int)settings->port,
                               .largest_body = (size_t)settings->max_body,
+                              .stream_waiting = (size_t)settings->stream_bytes,
                               .connections = (unsigned)settings->max_connections,
                               .connections_per_address = (unsigned)settings->max_per_address,
                               .idle_timeout_s = (unsigned)settings->idle_timeout_s,

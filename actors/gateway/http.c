@@ -21,8 +21,7 @@ enum {
     CONNECTION_MEMORY = 32 << 10, /* cleared for each request */
     WATCH_MS = 50,
     HELD_MOST = 64,
-    STREAM_BLOCK = 16 << 10,
-    STREAM_LARGEST = 16 << 20
+    STREAM_BLOCK = 16 << 10
 };
 
 typedef struct reply_header {
@@ -515,7 +514,7 @@ void http_stream_send(http_request_t *request, bytes_t part)
 {
     if (!request->streaming || request->ended || request->gone)
         return;
-    if (request->pending.size - request->pending_at > STREAM_LARGEST) {
+    if (request->pending.size - request->pending_at > request->server->options.stream_waiting) {
         shutdown(request->fd, SHUT_RDWR); /* it does not read: on_gone follows */
         return;
     }

@@ -31,6 +31,7 @@ typedef struct http_options {
     const char *bind; /* numeric address */
     int port;         /* 0: any; see http_server_port */
     size_t largest_body;
+    size_t stream_waiting; /* what a stream's client may leave unread; then it is cut off */
     unsigned connections, connections_per_address, idle_timeout_s;
     /* A request with its whole body. Answer it now or later, exactly once. */
     void (*on_request)(void *ctx, http_request_t *request);

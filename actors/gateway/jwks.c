@@ -11,10 +11,8 @@
 #include "proto/mp.h"
 
 enum {
-    FETCH_MS = 5000,
     AGAIN_MS = 2000, /* after one that failed; doubles */
     AGAIN_MOST_MS = 60000,
-    WAITING_MOST = 1000,
     BYTES_MOST = 1 << 20
 };
 
@@ -152,7 +150,7 @@ static err_t get(gateway_t *self, call_t *call, const char *url, http_fn_t *fn)
                                    .url = url,
                                    .headers = headers,
                                    .ca_file = self->settings->oauth_ca_file,
-                                   .timeout_ms = FETCH_MS,
+                                   .timeout_ms = self->settings->oauth_fetch_ms,
                                    .response_limit = BYTES_MOST};
     call_http(call, &request, fn, NULL);
     return call_park(call);
@@ -204,7 +202,7 @@ void jwks_start(gateway_t *self, call_t *call)
 
 bool jwks_wait(gateway_t *self, http_request_t *request)
 {
-    if (!self->keys.remote || self->keys.waiting >= WAITING_MOST)
+    if (!self->keys.remote || self->keys.waiting >= self->settings->oauth_max_waiting)
         return false;
     bool soon = self->keys.fetched_us && actor_mono_us(self->actor) - self->keys.fetched_us <
                                              self->settings->oauth_unknown_ms * 1000;

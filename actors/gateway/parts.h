@@ -29,6 +29,8 @@
     F(INT, oauth_refresh_s, opt(3600), 10, 604800, "How often keys are fetched anew.")             \
     F(INT, oauth_unknown_ms, opt(10000), 100, 3600000,                                             \
       "For a token with an unknown key they are fetched at most so often.")                        \
+    F(INT, oauth_fetch_ms, opt(5000), 100, 60000, "How long one fetch may take.")                  \
+    F(INT, oauth_max_waiting, opt(1000), 1, 100000, "Requests that wait for a fetch at once.")     \
     F(BOOL, behind_proxy, opt(false), 0, 0, "A proxy in front ends TLS and checks the Host.")      \
     F(STRS, allowed_hosts, opt(), 0, 64, "Values of Host that are answered beside loopback's.")    \
     F(STRS, allowed_origins, opt(), 0, 64,                                                         \
@@ -59,9 +61,32 @@
       "Sessions of which something is remembered: a log level, a subscription, an end.")           \
     F(INT, max_streams, opt(1500), 1, 100000,                                                      \
       "Streams that stay open at once (GET, subscriptions); one more is refused.")                 \
+    F(INT, max_batch, opt(64), 1, 1000, "Messages in one batch (version 2025-03-26).")             \
+    F(INT, max_subscriptions, opt(256), 1, 10000,                                                  \
+      "Resources of which one session, or one stream, hears.")                                     \
+    F(INT, stream_bytes, opt(16777216), 65536, 1073741824,                                         \
+      "What may wait for the client of a stream that does not read; then it is cut off.")          \
     F(INT, keep_answer_s, opt(300), 1, 86400, "How long an answer waits to be fetched.")           \
+    F(INT, max_replays, opt(1024), 1, 100000,                                                      \
+      "Answers that can be fetched again, at once; further ones only arrive on their stream.")     \
+    F(INT, replay_bytes, opt(8388608), 1024, 268435456,                                            \
+      "What is kept of one such answer; what is beyond it only arrives on the stream.")            \
+    F(INT, replay_total_bytes, opt(134217728), 1024, 17179869184,                                  \
+      "What is kept of all of them together.")                                                     \
+    F(INT, reconnect_ms, opt(500), 10, 600000,                                                     \
+      "What clients are told to wait before they fetch the rest of a stream.")                     \
+    F(INT, max_questions, opt(16), 1, 256, "Questions to a client that one call asks at once.")    \
+    F(INT, max_rounds, opt(32), 1, 1000, "How often one call asks its client.")                    \
+    F(INT, ask_state_s, opt(3600), 10, 2592000,                                                    \
+      "How long a client may take to come again with its answers (requestState).")                 \
+    F(INT, max_watched_tasks, opt(10000), 1, 1000000,                                              \
+      "Tasks whose sessions are told how they are; the oldest make room.")                         \
     F(INT, sampling_tokens, opt(4096), 16, 1000000,                                                \
       "What a client's model may say to a step of prose.")                                         \
+    F(INT, sampling_earlier_bytes, opt(4000), 0, 1048576,                                          \
+      "What it is shown of the result of each earlier step.")                                      \
+    F(INT, sampling_result_bytes, opt(262144), 16, 1048576,                                        \
+      "Largest result that is taken from it.")                                                     \
     F(INT, keep_alive_ms, opt(15000), 1000, 600000, "Time between comments on a quiet stream.")
 RECORD_STRUCT(gateway_settings, gateway_settings_FIELDS)
 

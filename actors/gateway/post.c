@@ -8,7 +8,7 @@
 #include "proto/json.h"
 #include "proto/mp.h"
 
-enum { LEARNING_MS = 2000, LEARN_AGAIN_MS = 3, BATCH_MOST = 64 };
+enum { LEARNING_MS = 2000, LEARN_AGAIN_MS = 3 };
 
 /* ---- One message ---- */
 
@@ -96,8 +96,12 @@ static void on_batch(exchange_t *exchange, bytes_t list)
                        "only protocol version 2025-03-26 has batches: send one message");
         return;
     }
-    if (!mp_read(&reader, &head) || !head.count || head.count > BATCH_MOST) {
-        exchange_error(exchange, 400, MCP_INVALID, "a batch has 1 to 64 messages");
+    if (!mp_read(&reader, &head) || !head.count ||
+        head.count > exchange->gateway->settings->max_batch) {
+        exchange_error(exchange, 400, MCP_INVALID,
+                       arena_printf(exchange->arena,
+                                    "a batch has 1 to %lld messages (gateway.max_batch)",
+                                    (long long)exchange->gateway->settings->max_batch));
         return;
     }
     exchange->batch = true;

@@ -12,8 +12,6 @@
 #include "proto/json.h"
 #include "proto/mp.h"
 
-enum { EARLIER_LARGEST = 4000, RESULT_LARGEST = 256 << 10 };
-
 #define CANNOT "CANNOT:"
 
 static bool can_sample(const pending_t *pending)
@@ -54,7 +52,7 @@ bool sampling_fits_task(const pending_t *pending, bytes_t step)
 
 /* ---- The question ---- */
 
-static void put_earlier(arena_t *arena, bytes_t run, int64_t before, buf_t *out)
+static void put_earlier(arena_t *arena, size_t most, bytes_t run, int64_t before, buf_t *out)
 {
     bytes_t steps = mp_member(run, "steps"), step;
     for (uint32_t i = 0; steps.size && mp_at(steps, i, &step); i++) {
@@ -62,7 +60,7 @@ static void put_earlier(arena_t *arena, bytes_t run, int64_t before, buf_t *out)
         if (sampling_number(step) >= before || !result.size)
             continue;
         const char *json = mcp_json(arena, result), *title = mp_member_text(arena, step, "title");
-        size_t size = strlen(json), kept = size < EARLIER_LARGEST ? size : EARLIER_LARGEST;
+        size_t size = strlen(json), kept = size < most ? size : most;
         while (kept && !mp_utf8(json, kept))
             kept--;
         buf_printf(out, "%u. %s: %.*s%s\n", i + 1, title ? title : "", (int)kept, json,
@@ -70,8 +68,10 @@ static void put_earlier(arena_t *arena, bytes_t run, int64_t before, buf_t *out)
     }
 }
 
-static const char *prompt(arena_t *arena, bytes_t run, bytes_t step, bool tools)
+static const char *prompt(const pending_t *pending, bytes_t run, bytes_t step, bool tools)
 {
+    arena_t *arena = pending->exchange->arena;
+    const gateway_settings_t *settings = pending->exchange->gateway->settings;
     const char *title = mp_member_text(arena, run, "title"),
                *name = mp_member_text(arena, step, "title"),
                *text = mp_member_text(arena, step, "input");
@@ -81,7 +81,7 @@ static const char *prompt(arena_t *arena, bytes_t run, bytes_t step, bool tools)
     buf_printf(&out, "You carry out one step of a procedure.\n\n# %s\n\nInput of the run: %s\n\n",
                title ? title : "", input.size ? mcp_json(arena, input) : "none");
     buf_puts(&out, "Results of the earlier steps:\n");
-    put_earlier(arena, run, sampling_number(step), &out);
+    put_earlier(arena, (size_t)settings->sampling_earlier_bytes, run, sampling_number(step), &out);
     buf_printf(&out, "\nYour step, number %lld: %s\n\n%s\n\n", (long long)sampling_number(step),
                name ? name : "", text ? text : "");
     buf_puts(&out, tools
@@ -111,7 +111,7 @@ const char *sampling_question(const pending_t *pending, bytes_t run, bytes_t ste
     buf_open(&out, arena);
     buf_puts(&out, "{\"step\":{\"method\":\"sampling/createMessage\",\"params\":{\"messages\":[{"
                    "\"role\":\"user\",\"content\":{\"type\":\"text\",");
-    mcp_put_text(&out, "text", prompt(arena, run, step, tools));
+    mcp_put_text(&out, "text", prompt(pending, run, step, tools));
     buf_puts(&out, "}}],");
     mcp_put_text(&out, "systemPrompt",
                  "You carry out one step of a written procedure for a company. Do only this step, "
@@ -207,7 +207,8 @@ bool sampling_answer(const pending_t *pending, bytes_t step, const char *id, pee
     if (!is_prose(step))
         return false;
     bytes_t value = verdict(pending, answer, &failed);
-    if (!value.size || value.size > RESULT_LARGEST)
+    if (!value.size ||
+        value.size > (size_t)pending->exchange->gateway->settings->sampling_result_bytes)
         return false;
     const char *reason = failed ? mp_text(arena, value) : NULL;
     buf_open(&pairs, arena);

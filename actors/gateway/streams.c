@@ -8,14 +8,7 @@
 #include "proto/json.h"
 #include "proto/mp.h"
 
-enum {
-    REPLAY_BYTES_MOST = 8 << 20,
-    ALL_REPLAYS_BYTES_MOST = 128 << 20,
-    REPLAYS_MOST = 1024,
-    URIS_MOST = 256,
-    RETRY_MS = 500,
-    SOON_MS = 250
-};
+enum { SOON_MS = 250 };
 
 /* agency://memory/ID?company=NAME: what changes is told by path and company. */
 typedef struct subject {
@@ -263,8 +256,12 @@ const char *session_subscribe(exchange_t *exchange, const char *uri, bool on)
         }
     if (!on)
         return NULL;
-    if (session->watch_count >= URIS_MOST)
-        return "a session has 256 subscriptions at most: unsubscribe from one first";
+    int64_t most = exchange->gateway->settings->max_subscriptions;
+    if (session->watch_count >= most)
+        return arena_printf(exchange->arena,
+                            "a session has %lld subscriptions at most (gateway.max_subscriptions): "
+                            "unsubscribe from one first",
+                            (long long)most);
     arena_t *arena = arena_new();
     watch_t *watch = ARENA_NEW(arena, watch_t);
     watch->arena = arena;
@@ -499,8 +496,11 @@ static void read_filter(const exchange_t *exchange, stream_t *stream, bytes_t fi
     mp_reader_t reader = mp_reader(list);
     if (!mp_read(&reader, &head) || head.type != MP_ARRAY)
         return;
-    stream->subjects = ARENA_ARRAY(stream->arena, subject_t, URIS_MOST);
-    for (uint32_t i = 0; i < head.count && i < URIS_MOST && mp_slice(&reader, &item); i++) {
+    uint32_t most = (uint32_t)stream->gateway->settings->max_subscriptions;
+    if (head.count < most)
+        most = head.count;
+    stream->subjects = ARENA_ARRAY(stream->arena, subject_t, most + 1);
+    for (uint32_t i = 0; i < most && mp_slice(&reader, &item); i++) {
         const char *uri = mp_text(stream->arena, item);
         if (uri &&
             read_subject(exchange, stream->arena, uri, &stream->subjects[stream->subject_count]))
@@ -719,7 +719,7 @@ replay_t *replay_new(exchange_t *exchange)
     size_t count = 0;
     for (const replay_t *at = self->replays; at; at = at->next)
         count++;
-    if (count >= REPLAYS_MOST)
+    if (count >= (size_t)self->settings->max_replays)
         return NULL;
     arena_t *arena = arena_new();
     replay_t *replay = ARENA_NEW(arena, replay_t);
@@ -737,8 +737,8 @@ replay_t *replay_new(exchange_t *exchange)
     http_set_header(exchange->request, "Cache-Control", "no-cache");
     http_set_header(exchange->request, "X-Accel-Buffering", "no");
     http_stream_start(exchange->request, 200, "text/event-stream");
-    const char *prime =
-        arena_printf(arena, "id: %s-0\nretry: %d\ndata: \n\n", replay->id, RETRY_MS);
+    const char *prime = arena_printf(arena, "id: %s-0\nretry: %lld\ndata: \n\n", replay->id,
+                                     (long long)self->settings->reconnect_ms);
     http_stream_send(exchange->request, (bytes_t){(const uint8_t *)prime, strlen(prime)});
     gateway_flush_soon(self);
     return replay;
@@ -747,8 +747,8 @@ replay_t *replay_new(exchange_t *exchange)
 /* What would be too much is heard only by who listens now. */
 static void keep_event(gateway_t *self, replay_t *replay, const event_t *event, size_t size)
 {
-    if (replay->bytes + size > REPLAY_BYTES_MOST ||
-        self->replay_bytes + size > ALL_REPLAYS_BYTES_MOST)
+    if (replay->bytes + size > (size_t)self->settings->replay_bytes ||
+        self->replay_bytes + size > (size_t)self->settings->replay_total_bytes)
         return;
     event_t *kept = ARENA_NEW(replay->arena, event_t);
     *kept = (event_t){.number = event->number, .json = arena_strdup(replay->arena, event->json)};

@@ -5,7 +5,7 @@
 
 #include <string.h>
 
-enum { WATCHED_MOST = 10000, ASK_MS = 5000 };
+enum { ASK_MS = 5000 };
 
 struct task_watch {
     task_watch_t *next;
@@ -35,7 +35,7 @@ void task_status_watch(const exchange_t *exchange, const char *run, const char *
                             .principal = principal_copy(arena, &exchange->principal)};
     self->task_watches = watch;
     task_watch_t **at = &self->task_watches;
-    for (int i = 0; *at && i < WATCHED_MOST; i++)
+    for (int64_t i = 0; *at && i < self->settings->max_watched_tasks; i++)
         at = &(*at)->next;
     while (*at) { /* the oldest make room */
         task_watch_t *old = *at;
