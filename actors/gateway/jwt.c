@@ -247,6 +247,7 @@ jwt_verdict_t jwt_check(jwt_t *jwt, arena_t *arena, const char *token, int64_t n
                         principal_t *out, const char **why)
 {
     bytes_t head, claims, signature;
+    double until = 0;
     *out = (principal_t){0};
     *why = "the bearer token is not known";
     reload(jwt);
@@ -274,6 +275,8 @@ jwt_verdict_t jwt_check(jwt_t *jwt, arena_t *arena, const char *token, int64_t n
         *why = "the token names no subject";
         return JWT_REFUSED;
     }
+    mp_real(mp_member(claims, "exp"), &until);
+    out->expires_ms = until + SLACK_S < 9e12 ? (int64_t)((until + SLACK_S) * 1000) : 0;
     /* Never the same name as a token of the file or the local user. */
     out->name = arena_printf(arena, "oauth:%s", subject);
     read_companies(arena, claims, out);

@@ -130,7 +130,8 @@ typedef struct gateway {
     seal_t seal;
     stream_t *streams; /* open ones */
     int64_t stream_count;
-    session_t *sessions; /* latest first; only those with something to remember */
+    uint64_t tokens_seen; /* the version of the tokens that the streams' owners were held against */
+    session_t *sessions;  /* latest first; only those with something to remember */
     size_t session_count;
     replay_t *replays;          /* answers that can be fetched later */
     size_t replay_bytes;        /* of all of them */

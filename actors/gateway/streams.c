@@ -26,6 +26,7 @@ struct stream {
     http_request_t *request;
     arena_t *arena;
     stream_kind_t kind;
+    principal_t principal;    /* who opened it */
     const char *session;      /* NULL for STREAM_LISTEN */
     const char *subscription; /* of STREAM_LISTEN: the request id as JSON */
     bytes_t id;
@@ -156,9 +157,12 @@ static bool read_subject(const exchange_t *exchange, arena_t *arena, const char 
     return true;
 }
 
-static bool is_about(const subject_t *subject, const char *path, const char *company)
+/* A session may have subscribed when its principal had more rights than now. */
+static bool is_about(const subject_t *subject, const principal_t *who, const char *path,
+                     const char *company)
 {
-    return !strcmp(subject->path, path) && (!company || !strcmp(subject->company, company));
+    return !strcmp(subject->path, path) && (!company || !strcmp(subject->company, company)) &&
+           (!*subject->company || principal_may(who, subject->company));
 }
 
 /* ---- What is remembered ---- */
@@ -298,7 +302,8 @@ static void send_message(stream_t *stream, const char *id, const char *json)
     arena_destroy(&arena);
 }
 
-static stream_t *stream_new(gateway_t *self, http_request_t *request, stream_kind_t kind)
+static stream_t *stream_new(gateway_t *self, http_request_t *request, stream_kind_t kind,
+                            const principal_t *principal)
 {
     arena_t *arena = arena_new();
     stream_t *stream = ARENA_NEW(arena, stream_t);
@@ -308,6 +313,7 @@ static stream_t *stream_new(gateway_t *self, http_request_t *request, stream_kin
                          .request = request,
                          .arena = arena,
                          .kind = kind,
+                         .principal = principal_copy(arena, principal),
                          .sent_us = actor_mono_us(self->actor)};
     if (self->streams)
         self->streams->prev = stream;
@@ -383,7 +389,7 @@ static void begin_sse(gateway_t *self, http_request_t *request, const principal_
         mp_put_str(&all, names[i]); /* its initialize comes later; an error is an answer too */
         mp_put_bool(&all, true);
     }
-    stream_t *stream = stream_new(self, request, STREAM_SSE);
+    stream_t *stream = stream_new(self, request, STREAM_SSE, principal);
     stream->session = session_new(self, stream->arena, principal, "2024-11-05", buf_bytes(&all));
     send_text(stream,
               arena_printf(stream->arena, "event: endpoint\ndata: /messages?sessionId=%s\n\n",
@@ -467,7 +473,7 @@ void stream_get(gateway_t *self, http_request_t *request, const principal_t *pri
         refuse_get(request, &refusal);
         return;
     }
-    stream_t *stream = stream_new(self, request, STREAM_GET);
+    stream_t *stream = stream_new(self, request, STREAM_GET, principal);
     stream->session = arena_strdup(stream->arena, id);
     if (replay)
         carry_on(stream, replay, after);
@@ -570,7 +576,7 @@ mcp_refusal_t stream_listen(exchange_t *exchange, const mcp_message_t *message)
     }
     http_request_t *request = exchange->request;
     exchange->request = NULL; /* the stream answers it */
-    stream_t *stream = stream_new(self, request, STREAM_LISTEN);
+    stream_t *stream = stream_new(self, request, STREAM_LISTEN, &exchange->principal);
     buf_t id;
     buf_open(&id, stream->arena);
     json_from_msgpack(message->id, JSON_COMPACT, &id);
@@ -625,12 +631,12 @@ static const char *subscribed(const gateway_t *self, const stream_t *stream, con
     if (stream->kind != STREAM_LISTEN) {
         const session_t *session = session_find(self, stream->session);
         for (const watch_t *at = session ? session->watches : NULL; at; at = at->next)
-            if (is_about(&at->subject, path, company))
+            if (is_about(&at->subject, &stream->principal, path, company))
                 return at->subject.uri;
         return NULL;
     }
     for (size_t i = 0; i < stream->subject_count; i++)
-        if (is_about(&stream->subjects[i], path, company))
+        if (is_about(&stream->subjects[i], &stream->principal, path, company))
             return stream->subjects[i].uri;
     return NULL;
 }
@@ -692,7 +698,7 @@ void streams_changed_soon(gateway_t *self, const char *what, const char *company
     bool any = false;
     for (stream_t *at = self->streams; at; at = at->next)
         for (size_t i = 0; !at->replay && (subject = next_subject(self, at, i)); i++)
-            if (is_about(subject, what, company))
+            if (is_about(subject, &at->principal, what, company))
                 subject->stale = any = true;
     if (!any || self->stale_armed)
         return;
@@ -818,10 +824,46 @@ static void drop_replay(gateway_t *self, replay_t **at)
 
 /* ---- Life ---- */
 
+/* subscriptions/listen ends with a result. */
+static void end_in_order(stream_t *stream)
+{
+    if (stream->kind == STREAM_LISTEN) {
+        mcp_message_t message = {.modern = true, .id = stream->id};
+        buf_t out;
+        buf_open(&out, stream->arena);
+        mcp_open_result(&out, &message, AGENCY_VERSION);
+        mcp_close_result(&out);
+        send_message(stream, NULL, out.data);
+    }
+    stream_end(stream);
+}
+
+static bool may_stay(const gateway_t *self, const principal_t *who, bool tokens_changed)
+{
+    if (who->expires_ms && actor_wall_ms(self->actor) >= who->expires_ms)
+        return false;
+    return !tokens_changed || !who->digest || tokens_stand(self->tokens, who);
+}
+
+/* Whose token is gone, over or another one now: the client comes again with what it has. */
+static void end_unwanted(gateway_t *self)
+{
+    uint64_t version = self->tokens ? tokens_version(self->tokens) : 0;
+    bool changed = version != self->tokens_seen;
+    self->tokens_seen = version;
+    for (stream_t *at = self->streams, *next; at; at = next) {
+        next = at->next;
+        if (!may_stay(self, &at->principal, changed))
+            end_in_order(at);
+    }
+}
+
 void streams_tend(gateway_t *self)
 {
     int64_t now = actor_mono_us(self->actor);
     drop_expired(self, now);
+    if (self->streams)
+        end_unwanted(self);
     for (stream_t *at = self->streams; at; at = at->next)
         if (now - at->sent_us >= self->settings->keep_alive_ms * 1000)
             send_text(at, ": still here\n\n");
@@ -834,18 +876,8 @@ void streams_tend(gateway_t *self)
 
 void streams_close(gateway_t *self)
 {
-    while (self->streams) {
-        stream_t *stream = self->streams;
-        if (stream->kind == STREAM_LISTEN) {
-            mcp_message_t message = {.modern = true, .id = stream->id};
-            buf_t out;
-            buf_open(&out, stream->arena);
-            mcp_open_result(&out, &message, AGENCY_VERSION);
-            mcp_close_result(&out);
-            send_message(stream, NULL, out.data);
-        }
-        stream_end(stream);
-    }
+    while (self->streams)
+        end_in_order(self->streams);
     while (self->replays)
         drop_replay(self, &self->replays);
     while (self->sessions)

@@ -23,6 +23,7 @@ struct tokens {
     struct timespec changed;
     const char *const *pillars;
     size_t pillar_count;
+    uint64_t version;
     char trouble[TROUBLE]; /* with the file as it was last read; "": none */
     bool told;
 };
@@ -41,6 +42,7 @@ principal_t principal_copy(arena_t *arena, const principal_t *principal)
     copy.name = arena_strdup(arena, principal->name);
     copy.companies = copy_list(arena, principal->companies);
     copy.toolsets = copy_list(arena, principal->toolsets);
+    copy.digest = principal->digest ? arena_strdup(arena, principal->digest) : NULL;
     return copy;
 }
 
@@ -189,6 +191,9 @@ static err_t load(tokens_t *tokens, arena_t *arena)
     fclose(file);
     if (err_is(err))
         tokens->count = 0; /* half a file lets nobody in */
+    for (size_t i = 0; i < tokens->count; i++)
+        tokens->list[i].principal.digest = tokens->list[i].digest;
+    tokens->version++;
     return err;
 }
 
@@ -259,4 +264,32 @@ const principal_t *tokens_find(tokens_t *tokens, const char *token)
     }
     arena_destroy(&arena);
     return found;
+}
+
+uint64_t tokens_version(tokens_t *tokens)
+{
+    reload(tokens);
+    return tokens->version;
+}
+
+static bool same_list(strs_t one, strs_t other)
+{
+    bool same = one.count == other.count;
+    for (size_t i = 0; same && i < one.count; i++)
+        same = !strcmp(one.items[i], other.items[i]);
+    return same;
+}
+
+bool tokens_stand(const tokens_t *tokens, const principal_t *then)
+{
+    for (size_t i = 0; i < tokens->count; i++) {
+        const principal_t *now = &tokens->list[i].principal;
+        if (!strcmp(now->digest, then->digest))
+            return !strcmp(now->name, then->name) && now->role == then->role &&
+                   now->any_company == then->any_company &&
+                   now->has_toolsets == then->has_toolsets &&
+                   same_list(now->companies, then->companies) &&
+                   same_list(now->toolsets, then->toolsets);
+    }
+    return false;
 }

@@ -20,6 +20,8 @@ typedef struct principal {
     bool any_company;
     bool has_toolsets; /* only these pillars are offered */
     strs_t toolsets;
+    const char *digest; /* of the token in the file; NULL: it came by another way */
+    int64_t expires_ms; /* wall clock; 0: never */
 } principal_t;
 
 principal_t principal_copy(arena_t *arena, const principal_t *principal);
@@ -32,6 +34,10 @@ err_t tokens_open(const char *path, const char *const *pillars, size_t pillar_co
 void tokens_close(tokens_t **tokens);
 /* The holder of a token, or NULL. Lives until the next call. Takes as long for every token. */
 const principal_t *tokens_find(tokens_t *tokens, const char *token);
+/* Another number when the file was read again since. */
+uint64_t tokens_version(tokens_t *tokens);
+/* Is the line by which this one came in still there, and grants it the same? */
+bool tokens_stand(const tokens_t *tokens, const principal_t *principal);
 /* What is wrong with the file as it is now: once for each trouble, else NULL. Lives until the next
  * call. */
 const char *tokens_trouble(tokens_t *tokens);

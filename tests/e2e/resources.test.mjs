@@ -11,15 +11,15 @@ import { StreamableHTTPClientTransport } from '@modelcontextprotocol/sdk/client/
 import { ResourceUpdatedNotificationSchema } from '@modelcontextprotocol/sdk/types.js';
 import { startAgency, post } from './agency.mjs';
 
-let agency, folder;
+let agency, folder, tokens;
 const secrets = { ann: 'ann-secret', bob: 'bob-secret', two: 'two-secret', thin: 'thin-secret' };
+const line = (name, more) => `sha256:${createHash('sha256').update(secrets[name]).digest('hex')} ${more} name=${name}\n`;
 before(async () => {
   folder = await mkdtemp(join(tmpdir(), 'agency-resources-'));
-  const line = (name, more) => `sha256:${createHash('sha256').update(secrets[name]).digest('hex')} ${more} name=${name}\n`;
-  const tokens = join(folder, 'tokens');
+  tokens = join(folder, 'tokens');
   await writeFile(tokens, line('ann', 'companies=acme role=operator') + line('bob', 'companies=beta role=operator')
     + line('two', 'companies=acme,beta role=operator') + line('thin', 'companies=acme role=operator toolsets=brain,health'));
-  agency = await startAgency({ flags: ['--tokens', tokens] });
+  agency = await startAgency({ flags: ['--tokens', tokens], env: { AGENCY_GATEWAY_MAX_SUBSCRIPTIONS: '3', AGENCY_GATEWAY_MAX_BATCH: '2' } });
 });
 after(async () => {
   await agency.stop();
@@ -152,4 +152,45 @@ test('the access log has a line for each request, and no secret', async () => {
   } finally {
     await alone.stop();
   }
+});
+
+test('limits are the settings, and say so', async () => {
+  const client = await connect('ann');
+  for (const uri of ['agency://log/steps', 'agency://log/runs', 'agency://sop/none']) await client.subscribeResource({ uri });
+  await assert.rejects(client.subscribeResource({ uri: 'agency://sop/hello' }), /gateway\.max_subscriptions/);
+  await client.close();
+  const ping = (id) => ({ jsonrpc: '2.0', id, method: 'ping' });
+  const headers = { authorization: `Bearer ${secrets.ann}` };
+  assert.equal((await post(agency.url(), [ping(1), ping(2)], headers)).json.length, 2);
+  assert.match((await post(agency.url(), [ping(1), ping(2), ping(3)], headers)).json.error.message, /1 to 2 messages \(gateway\.max_batch\)/);
+});
+
+// A subscriptions/listen; `over` resolves with all that came once the server has closed it.
+async function listen(name) {
+  const answer = await fetch(agency.url(), { method: 'POST', headers: { authorization: `Bearer ${secrets[name]}`, 'content-type': 'application/json',
+    accept: 'application/json, text/event-stream', 'mcp-protocol-version': '2026-07-28', 'mcp-method': 'subscriptions/listen' },
+  body: JSON.stringify({ jsonrpc: '2.0', id: 1, method: 'subscriptions/listen', params: { notifications: { resourceSubscriptions: ['agency://log/steps'] },
+    _meta: { 'io.modelcontextprotocol/protocolVersion': '2026-07-28', 'io.modelcontextprotocol/clientCapabilities': {} } } }) });
+  assert.equal(answer.status, 200);
+  const reader = answer.body.getReader(), stream = { text: '' };
+  const read = async () => {
+    const { done, value } = await reader.read();
+    if (!done) stream.text += Buffer.from(value).toString();
+    return !done;
+  };
+  await read(); // it is open
+  stream.over = (async () => { while (await read()); })();
+  stream.cancel = () => reader.cancel();
+  return stream;
+}
+
+test('whose token is taken away, or grants something else, has its streams closed', async () => {
+  const [ann, bob, two] = await Promise.all(['ann', 'bob', 'two'].map(listen));
+  await writeFile(tokens, line('ann', 'companies=acme role=operator') + line('two', 'companies=acme role=operator'));
+  await Promise.all([bob.over, two.over]);
+  for (const stream of [bob, two]) assert.match(stream.text, /"resultType":"complete"/, 'it ends in good order');
+  assert.ok(!ann.text.includes('"resultType"'), 'who has the same right stays');
+  const answer = await post(agency.url(), { jsonrpc: '2.0', id: 1, method: 'ping' }, { authorization: `Bearer ${secrets.bob}` });
+  assert.equal(answer.status, 401);
+  await ann.cancel();
 });
