@@ -49,6 +49,7 @@ RECORD(method_stat, method_stat_FIELDS)
     F(STR, instance, must, 0, 0, "Unique name of this one.")                                       \
     F(STR, version, must, 0, 0, "Version of the program.")                                         \
     F(INT, epoch, must, 0, 0, "Which life of the actor this is.")                                  \
+    F(INT, lives, opt(), 0, 0, "How often it has started on this data, if it keeps any.")          \
     F(INT, lag_us, must, 0, 0, "Longest turn of its loop in the last one to two minutes.")         \
     F(INT, uptime_ms, must, 0, 0, "Since it started.")                                             \
     F(INT, inbox, must, 0, 0, "Calls waiting, parked or being read.")                              \
@@ -192,6 +193,8 @@ static err_t stats(void *self, call_t *call, const stats_args_t *args, stats_rep
         .name = actor->def->name,
         .instance = actor->instance,
         .epoch = (int64_t)actor->epoch,
+        .lives = (int64_t)actor->epoch, /* an actor without a store draws its epoch by lot */
+        .has_lives = actor->pool != NULL,
         .uptime_ms = call_now_ms(call) - actor->started_ms,
         .inbox = actor->live,
         .internal = actor->internals,

@@ -17,6 +17,7 @@
 #include <unistd.h>
 
 #include "actors/cli/crew.h"
+#include "bus/listen.h"
 #include "bus/process.h"
 
 enum { STOP_MS = 25000, MOST_WORKERS = 64 };
@@ -211,6 +212,17 @@ static verdict_t watch(house_up_t *up)
     }
 }
 
+/* Said once, instead of by each pillar at each attempt. */
+static err_t check_ports(cli_t *cli)
+{
+    err_t err = err_ok();
+    for (const cli_actor_t *at = cli->house->actors; at->def && !err_is(err); at++)
+        if (at->up && at->port)
+            err = listen_probe(cli->bind ? cli->bind : "127.0.0.1", at->port + cli->port_offset,
+                               cli->arena);
+    return err;
+}
+
 int cli_up(cli_t *cli)
 {
     if (cli->count)
@@ -232,6 +244,8 @@ int cli_up(cli_t *cli)
     up.crew.cli = cli;
     host_close(&host, 0);
     err = lock_house(&up);
+    if (!err_is(err))
+        err = check_ports(cli);
     if (err_is(err))
         return cli_fail(err);
     up.signals = cli_stop_signals();

@@ -14,6 +14,8 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "bus/listen.h"
+
 enum {
     EVENTS = 64,
     ROUNDS = 64,
@@ -598,26 +600,6 @@ static void on_completed(void *ctx, struct MHD_Connection *connection, void **st
 
 /* ---- Life ---- */
 
-static bool parse_address(const char *text, int port, struct sockaddr_storage *out, unsigned *flags)
-{
-    memset(out, 0, sizeof(*out));
-    struct sockaddr_in *in = (struct sockaddr_in *)(void *)out;
-    struct sockaddr_in6 *in6 = (struct sockaddr_in6 *)(void *)out;
-    if (!strcmp(text, "localhost"))
-        text = "127.0.0.1";
-    if (inet_pton(AF_INET, text, &in->sin_addr) == 1) {
-        in->sin_family = AF_INET;
-        in->sin_port = htons((uint16_t)port);
-        return true;
-    }
-    if (inet_pton(AF_INET6, text, &in6->sin6_addr) != 1)
-        return false;
-    in6->sin6_family = AF_INET6;
-    in6->sin6_port = htons((uint16_t)port);
-    *flags |= MHD_USE_IPv6;
-    return true;
-}
-
 static void quiet(void *ctx, const char *format, va_list args)
 {
     (void)ctx;
@@ -629,10 +611,13 @@ static err_t start_daemon(http_server_t *server, arena_t *arena)
 {
     const http_options_t *options = &server->options;
     struct sockaddr_storage address;
+    socklen_t size;
     unsigned flags = MHD_USE_EPOLL | MHD_ALLOW_SUSPEND_RESUME | MHD_USE_ERROR_LOG;
-    if (!parse_address(options->bind, options->port, &address, &flags))
+    if (!listen_address(options->bind, options->port, &address, &size))
         return err_make(arena, ERR_ARGUMENT, "'%s' is no numeric address to listen at",
                         options->bind);
+    if (address.ss_family == AF_INET6)
+        flags |= MHD_USE_IPv6;
     server->daemon = MHD_start_daemon(
         flags, 0, NULL, NULL, on_access, server, MHD_OPTION_EXTERNAL_LOGGER, quiet, NULL,
         MHD_OPTION_SOCK_ADDR, &address, MHD_OPTION_NOTIFY_COMPLETED, on_completed, server,
@@ -648,32 +633,11 @@ static err_t start_daemon(http_server_t *server, arena_t *arena)
     return err_ok();
 }
 
-/* libmicrohttpd would share the port with another listener on some systems: look first. */
-static err_t probe_port(const http_options_t *options, arena_t *arena)
-{
-    struct sockaddr_storage address;
-    unsigned flags = 0;
-    if (!options->port || !parse_address(options->bind, options->port, &address, &flags))
-        return err_ok();
-    int fd = socket(address.ss_family, SOCK_STREAM | SOCK_CLOEXEC, 0);
-    int one = 1;
-    setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &one, sizeof(one));
-    socklen_t size =
-        address.ss_family == AF_INET ? sizeof(struct sockaddr_in) : sizeof(struct sockaddr_in6);
-    int failed = bind(fd, (struct sockaddr *)&address, size) || listen(fd, 1) ? errno : 0;
-    close(fd);
-    if (!failed)
-        return err_ok();
-    return err_make(arena, ERR_IO,
-                    "cannot listen at %s:%d: %s; stop what listens there or choose another "
-                    "--port-offset",
-                    options->bind, options->port, strerror(failed));
-}
-
 err_t http_server_open(const http_options_t *options, arena_t *arena, http_server_t **out)
 {
     *out = NULL;
-    err_t err = probe_port(options, arena);
+    /* libmicrohttpd would share the port with another listener on some systems: look first. */
+    err_t err = options->port ? listen_probe(options->bind, options->port, arena) : err_ok();
     if (err_is(err))
         return err;
     http_server_t *server = calloc(1, sizeof(*server));

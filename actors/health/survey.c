@@ -15,7 +15,7 @@ enum { STATS_MS = 2000 };
     F(STR, problem, opt(), 0, 0, "Why not.")                                                       \
     F(STR, version, opt(), 0, 0, "Version of the program.")                                        \
     F(TIME, since, opt(), 0, 0, "When this life of it began.")                                     \
-    F(INT, lives, opt(), 0, 0, "How often it has started on this data.")                           \
+    F(INT, lives, opt(), 0, 0, "How often it has started on this data, if it keeps any.")          \
     F(INT, lag_ms, opt(), 0, 0, "Longest turn of its loop in the last one to two minutes.")        \
     F(INT, inbox, opt(), 0, 0, "Calls waiting.")                                                   \
     F(INT, calls, opt(), 0, 0, "Calls answered.")                                                  \
@@ -97,7 +97,7 @@ static void read_stats(arena_t *arena, bytes_t body, int64_t now_ms, pillar_heal
     bytes_t field;
     int64_t uptime;
     row->up = true;
-    row->has_lives = mp_get(body, "epoch", &field) && mp_int(field, &row->lives);
+    row->has_lives = mp_get(body, "lives", &field) && mp_int(field, &row->lives);
     if (mp_get(body, "version", &field))
         row->version = mp_text(arena, field);
     if ((row->has_lag_ms = mp_get(body, "lag_us", &field) && mp_int(field, &row->lag_ms)))

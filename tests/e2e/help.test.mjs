@@ -2,8 +2,12 @@
 import test from 'node:test';
 import assert from 'node:assert/strict';
 import { execFile } from 'node:child_process';
+import net from 'node:net';
+import { mkdtemp, rm } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
 import { promisify } from 'node:util';
-import { binary, startAgency } from './agency.mjs';
+import { binary, freeOffset, startAgency } from './agency.mjs';
 
 test('--help and words too many never act; texts are those of the earlier system', async (t) => {
   const agency = await startAgency({ flags: ['--workers', '0'] });
@@ -66,4 +70,16 @@ test('words of groups, and completion as bash asks for it', async (t) => {
   const shell = await agency.cli('completion', 'tcsh');
   assert.equal(shell.code, 2);
   assert.match(shell.stderr, /bash, zsh or fish/);
+});
+
+test('a port that is taken is said once, and nothing is started', async (t) => {
+  const offset = await freeOffset();
+  const data = await mkdtemp(join(tmpdir(), 'agency-e2e-'));
+  const taken = net.createServer();
+  t.after(async () => { taken.close(); await rm(data, { recursive: true, force: true }); });
+  await new Promise((resolve) => taken.listen(3004 + offset, '127.0.0.1', resolve));
+  const failed = await promisify(execFile)(binary, ['up', '--data', data, `--port-offset=${offset}`])
+    .then(() => assert.fail('it started'), (error) => error);
+  assert.equal(failed.code, 1);
+  assert.match(failed.stderr, new RegExp(`^agency: cannot listen at 127.0.0.1:${3004 + offset}: .*another --port-offset\\n$`));
 });
