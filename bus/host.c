@@ -22,12 +22,14 @@
 #include "bus/handover.h"
 #include "bus/http_client.h"
 #include "bus/log.h"
+#include "bus/mailbox.h"
 #include "bus/settings.h"
 #include "bus/watchdog.h"
 #include "proto/mp.h"
 
 enum {
     DRAIN_FRAMES = 256,
+    STEPS = 2, /* batches in a turn */
     INPROC_HWM = 20000,
     SPARES_MOST = 64, /* arenas; as many as requests are under way at once */
     LONGEST_WAIT_MS = 60000,
@@ -52,9 +54,10 @@ typedef struct link {
     struct link *next;
     char *peer;
     bool event;
-    void *socket;
+    void *socket;  /* NULL: see `here` */
     void *monitor; /* NULL: nobody needs to know when it breaks */
     bool inproc;
+    address_t here;            /* of a call door in this process, which needs no socket */
     char *topics[TOPICS_MOST]; /* of events */
     int topic_count;
     /* tcp: libzmq knocks no more after it was refused, and knows one key only. So do we it. */
@@ -73,16 +76,6 @@ typedef struct fd_watch {
     void (*fn)(void *ctx);
     void *ctx;
 } fd_watch_t;
-
-/* A frame for an actor of the same loop. */
-typedef struct local {
-    struct local *next;
-    node_t *to;
-    bool has_route;
-    route_t route;
-    bytes_t header, body;
-    uint8_t data[];
-} local_t;
 
 /* A child or an HTTP request under way. */
 typedef struct foreign {
@@ -116,7 +109,6 @@ struct node {
     int64_t far_retry_us; /* 0: they are there */
     link_t *links;
     fd_watch_t *watches;
-    local_t *self_sent;
     uint64_t random_state;
 };
 
@@ -139,16 +131,19 @@ struct loop {
     bool started;
     node_t *nodes;
     size_t node_count;
-    local_t *inbox, **inbox_end;
+    mailbox_t *box; /* what other loops send */
+    uint32_t box_life;
+    letter_t *inbox, **inbox_end; /* what is to be delivered in the next turn */
     children_t *children;
     http_client_t *http;
     foreign_t *foreigns;
     watched_t *watched;
-    int wake; /* eventfd: stop, reads that are done, peers that came or went */
+    int wake; /* of the box: letters, stop, reads that are done, peers that came or went */
     atomic_bool stopping;
     atomic_int drain_ms;
     bool polls_stale, retries; /* a link is to be connected again some time */
     bool woken;                /* by what env_attend left for the next turn */
+    unsigned births;           /* of the host, when the links were last looked at */
     source_t *sources;
     struct pollfd *fds; /* one for each source */
     size_t source_count, source_capacity;
@@ -172,8 +167,14 @@ typedef struct generation {
     struct generation *next;
     char *instance;
     unsigned count;
-    bool up;
+    address_t at; /* of the last one, while it lives */
 } generation_t;
+
+/* Boxes are used again, since letters to a loop that has ended may still be on their way. */
+typedef struct box {
+    struct box *next;
+    mailbox_t *mailbox;
+} box_t;
 
 struct host {
     arena_t *arena;
@@ -188,6 +189,8 @@ struct host {
     /* Who lives here: read by all loops when they connect. */
     pthread_mutex_t mutex;
     generation_t *generations;
+    box_t *boxes;
+    atomic_uint births; /* all generations together */
 };
 
 /* ---- Clocks, randomness, log ---- */
@@ -255,20 +258,73 @@ static void wake_all(host_t *host)
         eventfd_write(loop->wake, 1);
 }
 
-static void set_up(host_t *host, const char *instance)
+static uint8_t place_of(const node_t *node)
 {
+    return (uint8_t)(node - node->loop->nodes);
+}
+
+static address_t address_of(const node_t *node)
+{
+    return (address_t){.box = node->loop->box, .life = node->loop->box_life, .to = place_of(node)};
+}
+
+static void set_up(const node_t *node)
+{
+    host_t *host = node->loop->host;
     pthread_mutex_lock(&host->mutex);
-    generation_t *at = generation_of(host, instance);
+    generation_t *at = generation_of(host, node->instance);
     if (!at) {
         at = calloc(1, sizeof(*at));
-        if (!at || !(at->instance = strdup(instance)))
+        if (!at || !(at->instance = strdup(node->instance)))
             abort();
         at->next = host->generations;
         host->generations = at;
     }
     at->count++;
+    at->at = address_of(node);
     pthread_mutex_unlock(&host->mutex);
+    atomic_fetch_add(&host->births, 1);
     wake_all(host);
+}
+
+static void set_down(const node_t *node)
+{
+    host_t *host = node->loop->host;
+    pthread_mutex_lock(&host->mutex);
+    generation_t *at = generation_of(host, node->instance);
+    if (at && at->at.box == node->loop->box)
+        at->at.box = NULL;
+    pthread_mutex_unlock(&host->mutex);
+}
+
+static unsigned find_here(host_t *host, const char *instance, address_t *here)
+{
+    pthread_mutex_lock(&host->mutex);
+    const generation_t *at = generation_of(host, instance);
+    unsigned count = at ? at->count : 0;
+    *here = at ? at->at : (address_t){0};
+    pthread_mutex_unlock(&host->mutex);
+    return count;
+}
+
+static mailbox_t *take_box(host_t *host, uint32_t *life)
+{
+    *life = 0;
+    pthread_mutex_lock(&host->mutex);
+    box_t *box = host->boxes;
+    while (box && !(*life = mailbox_open(box->mailbox)))
+        box = box->next;
+    if (!box) {
+        box = calloc(1, sizeof(*box));
+        if (!box)
+            abort();
+        box->mailbox = mailbox_new();
+        box->next = host->boxes;
+        host->boxes = box;
+        *life = mailbox_open(box->mailbox);
+    }
+    pthread_mutex_unlock(&host->mutex);
+    return box->mailbox;
 }
 
 /* ---- Links to peers ---- */
@@ -334,7 +390,11 @@ static void connect_link(node_t *node, link_t *link)
 {
     host_t *host = node->loop->host;
     link->inproc = lives_here(host, link->peer);
-    link->generation = host_generation(host, link->peer);
+    link->generation = find_here(host, link->peer, &link->here);
+    node->loop->polls_stale = true;
+    if (link->inproc && !link->event)
+        return; /* before the peer has begun, what is sent is dropped and later sent again */
+    link->here.box = NULL;
     link->socket = new_socket(host, link->event ? ZMQ_SUB : ZMQ_DEALER);
     for (int i = 0; i < link->topic_count; i++)
         zmq_setsockopt(link->socket, ZMQ_SUBSCRIBE, link->topics[i], strlen(link->topics[i]));
@@ -349,7 +409,6 @@ static void connect_link(node_t *node, link_t *link)
                                               : address_call(where, transport, link->peer, arena));
     }
     arena_destroy(&arena);
-    node->loop->polls_stale = true;
 }
 
 static void disconnect_link(link_t *link)
@@ -359,7 +418,9 @@ static void disconnect_link(link_t *link)
         zmq_close(link->monitor);
         link->monitor = NULL;
     }
-    zmq_close(link->socket);
+    if (link->socket)
+        zmq_close(link->socket);
+    link->socket = NULL;
 }
 
 static void link_free(link_t *link)
@@ -440,25 +501,31 @@ static void send_parts(loop_t *loop, void *socket, const void *first, size_t fir
     handover_send(socket, body.data, body.size, ZMQ_DONTWAIT);
 }
 
-static void send_local(node_t *from, node_t *to, const route_t *route, bytes_t header, bytes_t body)
+/* In the next turn. */
+static void deliver_later(loop_t *loop, letter_t *letter)
 {
-    loop_t *loop = from->loop;
-    local_t *local = malloc(sizeof(*local) + header.size + body.size);
-    if (!local)
-        abort();
-    *local = (local_t){.to = to, .has_route = route != NULL};
-    if (route)
-        local->route = *route;
-    memcpy(local->data, header.data, header.size);
-    if (body.size)
-        memcpy(local->data + header.size, body.data, body.size);
-    local->header = (bytes_t){local->data, header.size};
-    local->body = (bytes_t){local->data + header.size, body.size};
-    *loop->inbox_end = local;
-    loop->inbox_end = &local->next;
+    letter->next = NULL;
+    *loop->inbox_end = letter;
+    loop->inbox_end = &letter->next;
 }
 
-enum { ROUTE_SOCKET = 0, ROUTE_LOCAL = 1, ROUTE_FAR = 2 };
+enum { ROUTE_SOCKET = 0, ROUTE_LOCAL = 1, ROUTE_FAR = 2, ROUTE_BOX = 3 };
+
+static void send_box(const node_t *from, const address_t *to, bytes_t header, bytes_t body)
+{
+    address_t back = address_of(from);
+    route_t route = {.size = 1 + sizeof(back), .data = {ROUTE_BOX}};
+    memcpy(route.data + 1, &back, sizeof(back));
+    if (to->box)
+        mailbox_post(to, letter_new(to->to, &route, header, body));
+}
+
+static void send_box_back(const route_t *route, bytes_t header, bytes_t body)
+{
+    address_t to;
+    memcpy(&to, route->data + 1, sizeof(to));
+    mailbox_post(&to, letter_new(to.to, NULL, header, body));
+}
 
 static node_t *neighbour(const loop_t *loop, const char *instance)
 {
@@ -473,18 +540,24 @@ static void env_send(actor_env_t *env, const char *peer, bytes_t header, bytes_t
     node_t *node = (node_t *)env;
     node_t *near = neighbour(node->loop, peer);
     if (near) {
-        route_t route = {.size = 2, .data = {ROUTE_LOCAL, (uint8_t)(node - node->loop->nodes)}};
-        send_local(node, near, &route, header, body);
+        route_t route = {.size = 2, .data = {ROUTE_LOCAL, place_of(node)}};
+        deliver_later(node->loop, letter_new(place_of(near), &route, header, body));
         return;
     }
-    send_parts(node->loop, link_to(node, peer)->socket, NULL, 0, header, body);
+    const link_t *link = link_to(node, peer);
+    if (link->socket)
+        send_parts(node->loop, link->socket, NULL, 0, header, body);
+    else
+        send_box(node, &link->here, header, body);
 }
 
 static void env_send_back(actor_env_t *env, const route_t *route, bytes_t header, bytes_t body)
 {
     node_t *node = (node_t *)env;
     if (route->size && route->data[0] == ROUTE_LOCAL)
-        send_local(node, &node->loop->nodes[route->data[1]], NULL, header, body);
+        deliver_later(node->loop, letter_new(route->data[1], NULL, header, body));
+    else if (route->size && route->data[0] == ROUTE_BOX)
+        send_box_back(route, header, body);
     else if (route->size && route->data[0] == ROUTE_FAR) {
         if (node->far_router && route->data[1] == node->far_life)
             send_parts(node->loop, node->far_router, route->data + 2, (size_t)route->size - 2,
@@ -503,7 +576,7 @@ static void env_publish(actor_env_t *env, const char *topic, bytes_t header, byt
         send_parts(node->loop, node->far_publisher, topic, strlen(topic), header, body);
     for (size_t i = 0; i < node->loop->node_count; i++)
         if (&node->loop->nodes[i] != node)
-            send_local(node, &node->loop->nodes[i], NULL, header, body);
+            deliver_later(node->loop, letter_new((uint8_t)i, NULL, header, body));
 }
 
 static void env_subscribe(actor_env_t *env, const char *publisher, const char *topic)
@@ -668,6 +741,7 @@ static void collect_reads(loop_t *loop)
 }
 
 static bool on_router(node_t *node, void *router, bool in_batch);
+static void on_box(node_t *node);
 
 static void env_attend(actor_env_t *env, bool wait)
 {
@@ -677,12 +751,14 @@ static void env_attend(actor_env_t *env, bool wait)
                               {.socket = node->router, .events = ZMQ_POLLIN},
                               {.socket = node->far_router, .events = ZMQ_POLLIN}};
     int count = node->far_router ? 3 : 2;
-    if (wait && zmq_poll(polls, count, ATTEND_MS) > 0 && polls[0].revents) {
+    if (wait && zmq_poll(polls, count, mailbox_sleep(loop->box) ? ATTEND_MS : 0) > 0 &&
+        polls[0].revents) {
         eventfd_t woken;
         eventfd_read(loop->wake, &woken);
         loop->woken = true;
     }
     collect_reads(loop);
+    on_box(node);
     touch(loop, node->router);
     on_router(node, node->router, true);
     if (node->far_router) {
@@ -853,7 +929,8 @@ static bool on_router(node_t *node, void *router, bool in_batch)
             memcpy(route.data, kind, kind_size);
             memcpy(route.data + kind_size, identity.data, identity.size);
             if (in_batch && !may_enter_batch(part(&parts, 1)))
-                send_local(node, node, &route, part(&parts, 1), part(&parts, 2));
+                deliver_later(node->loop,
+                              letter_new(place_of(node), &route, part(&parts, 1), part(&parts, 2)));
             else
                 actor_on_frame(node->actor, &route, part(&parts, 1), part(&parts, 2));
         }
@@ -973,20 +1050,41 @@ static bool on_event(node_t *node, link_t *link)
     return false;
 }
 
-static bool deliver_local(loop_t *loop)
+static void deliver(loop_t *loop, letter_t *letter)
 {
-    local_t *local = loop->inbox;
+    actor_on_frame(loop->nodes[letter->to].actor, letter->has_route ? &letter->route : NULL,
+                   letter->header, letter->body);
+    free(letter);
+}
+
+static void deliver_all(loop_t *loop, letter_t *letter)
+{
+    while (letter) {
+        letter_t *next = letter->next;
+        deliver(loop, letter);
+        letter = next;
+    }
+}
+
+static void deliver_local(loop_t *loop)
+{
+    letter_t *all = loop->inbox;
     loop->inbox = NULL;
     loop->inbox_end = &loop->inbox;
-    bool any = local != NULL;
-    while (local) {
-        local_t *next = local->next;
-        actor_on_frame(local->to->actor, local->has_route ? &local->route : NULL, local->header,
-                       local->body);
-        free(local);
-        local = next;
+    deliver_all(loop, all);
+}
+
+/* In a batch. */
+static void on_box(node_t *node)
+{
+    loop_t *loop = node->loop;
+    for (letter_t *letter = mailbox_take(loop->box), *next; letter; letter = next) {
+        next = letter->next;
+        if (letter->to == place_of(node) && letter->has_route && may_enter_batch(letter->header))
+            deliver(loop, letter);
+        else
+            deliver_later(loop, letter);
     }
-    return any;
 }
 
 /* ---- Doors for other machines ---- */
@@ -1080,7 +1178,8 @@ static void add_node(loop_t *loop, node_t *node)
     if (node->far_router)
         add_source(loop, node->far_router, -1);
     for (link_t *link = node->links; link; link = link->next) {
-        add_source(loop, link->socket, -1);
+        if (link->socket)
+            add_source(loop, link->socket, -1);
         if (link->monitor)
             add_source(loop, link->monitor, -1);
     }
@@ -1131,6 +1230,10 @@ static void on_wake(loop_t *loop)
         eventfd_read(loop->wake, &count);
     loop->woken = false;
     collect_reads(loop);
+    unsigned births = atomic_load(&loop->host->births);
+    if (loop->births == births)
+        return;
+    loop->births = births;
     for (size_t i = 0; i < loop->node_count; i++)
         renew_links(&loop->nodes[i]);
 }
@@ -1207,22 +1310,32 @@ static long poll_timeout(loop_t *loop)
     return (long)wait;
 }
 
+/* What a batch leaves to be done at once is done before anything is asked of the kernel. */
 static void step_all(loop_t *loop)
 {
-    for (size_t i = 0; i < loop->node_count; i++)
-        if (actor_ready(loop->nodes[i].actor))
-            actor_step(loop->nodes[i].actor);
+    bool any = true;
+    for (int round = 0; any && round < STEPS; round++) {
+        any = false;
+        for (size_t i = 0; i < loop->node_count; i++)
+            if (actor_ready(loop->nodes[i].actor)) {
+                any = true;
+                actor_step(loop->nodes[i].actor);
+            }
+    }
 }
 
 static void turn(loop_t *loop)
 {
     long timeout = poll_timeout(loop); /* may connect a link again */
+    if (timeout && !mailbox_sleep(loop->box))
+        timeout = 0;
     wait_for_sources(loop, timeout);
     watched_begin(loop->watched);
     attend_sources(loop);
     if (loop->woken)
         on_wake(loop);
     deliver_local(loop);
+    deliver_all(loop, mailbox_take(loop->box));
     step_all(loop);
     watched_end(loop->watched);
 }
@@ -1242,9 +1355,10 @@ static void drain(loop_t *loop)
         actor_drain(loop->nodes[i].actor);
     while (!all_idle(loop) && clock_us(CLOCK_MONOTONIC) < end) {
         /* Ask again now and then: `drained` has no event of its own. */
-        wait_for_sources(loop, loop->inbox ? 0 : 5);
+        wait_for_sources(loop, !loop->inbox && mailbox_sleep(loop->box) ? 5 : 0);
         attend_sources(loop);
         deliver_local(loop);
+        deliver_all(loop, mailbox_take(loop->box));
         step_all(loop);
     }
 }
@@ -1305,7 +1419,7 @@ static err_t open_node(node_t *node, arena_t *arena)
     if (!err_is(err))
         err = bind_doors(node, arena);
     if (!err_is(err))
-        set_up(host, node->instance);
+        set_up(node);
     return err;
 }
 
@@ -1328,6 +1442,7 @@ static void leave_doors(node_t *node)
 
 static void close_node(node_t *node)
 {
+    set_down(node);
     if (node->actor) {
         if (atomic_load(&node->loop->host->failed))
             actor_abandon(&node->actor);
@@ -1365,9 +1480,9 @@ static void close_loop(loop_t *loop)
     for (size_t i = 0; i < loop->node_count; i++)
         close_node(&loop->nodes[i]);
     while (loop->inbox) {
-        local_t *local = loop->inbox;
-        loop->inbox = local->next;
-        free(local);
+        letter_t *letter = loop->inbox;
+        loop->inbox = letter->next;
+        free(letter);
     }
     while (loop->foreigns)
         foreign_drop(loop->foreigns);
@@ -1415,7 +1530,8 @@ static loop_t *loop_new(host_t *host, const actor_def_t *const *defs, const char
     loop->node_count = count;
     loop->inbox_end = &loop->inbox;
     loop->read_queue_end = &loop->read_queue;
-    loop->wake = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+    loop->box = take_box(host, &loop->box_life);
+    loop->wake = mailbox_fd(loop->box);
     loop->polls_stale = true;
     pthread_mutex_init(&loop->read_mutex, NULL);
     pthread_cond_init(&loop->read_cond, NULL);
@@ -1433,7 +1549,7 @@ static loop_t *loop_new(host_t *host, const actor_def_t *const *defs, const char
 
 static void loop_free(loop_t *loop)
 {
-    close(loop->wake);
+    mailbox_close(loop->box);
     pthread_mutex_destroy(&loop->read_mutex);
     pthread_cond_destroy(&loop->read_cond);
     pthread_mutex_destroy(&loop->start_mutex);
@@ -1577,6 +1693,12 @@ void host_close(host_t **handle, int64_t drain_ms)
         generation_t *gone = host->generations;
         host->generations = gone->next;
         free(gone->instance);
+        free(gone);
+    }
+    while (host->boxes) {
+        box_t *gone = host->boxes;
+        host->boxes = gone->next;
+        mailbox_destroy(&gone->mailbox);
         free(gone);
     }
     pthread_mutex_destroy(&host->mutex);
