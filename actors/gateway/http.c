@@ -389,12 +389,6 @@ static void resume_ready(http_server_t *server)
     }
 }
 
-void http_server_flush(http_server_t *server)
-{
-    if (!server->running && http_server_deadline_ms(server) == 0)
-        http_server_on_readable(server);
-}
-
 static void tell_gone(http_request_t *request)
 {
     if (request->gone || !request->handed_over || (request->answered && !request->streaming))
@@ -693,6 +687,22 @@ int http_server_fd(const http_server_t *server)
     return server->epoll;
 }
 
+/* Its epoll is edge-triggered: what it has read and not looked at yet fires no event. */
+static void run_daemon(http_server_t *server)
+{
+    server->running = true;
+    for (int round = 0; round < ROUNDS; round++) {
+        server->due = false;
+        server->reading = 0;
+        server->runs++;
+        resume_ready(server);
+        MHD_run(server->daemon);
+        if (http_server_deadline_ms(server) != 0)
+            break;
+    }
+    server->running = false;
+}
+
 void http_server_on_readable(http_server_t *server)
 {
     struct epoll_event events[EVENTS];
@@ -710,17 +720,7 @@ void http_server_on_readable(http_server_t *server)
         request->ended = true;
         make_ready(request); /* libmicrohttpd then finds the closed socket by itself */
     }
-    /* Its epoll is edge-triggered: what it has read and not looked at yet fires no event. */
-    for (int round = 0; round < ROUNDS; round++) {
-        server->due = false;
-        server->reading = 0;
-        server->runs++;
-        resume_ready(server);
-        MHD_run(server->daemon);
-        if (http_server_deadline_ms(server) != 0)
-            break;
-    }
-    server->running = false;
+    run_daemon(server);
 }
 
 int64_t http_server_deadline_ms(const http_server_t *server)
@@ -733,4 +733,10 @@ int64_t http_server_deadline_ms(const http_server_t *server)
     if (MHD_get_timeout(server->daemon, &ms) != MHD_YES)
         return -1;
     return (int64_t)ms;
+}
+
+void http_server_flush(http_server_t *server)
+{
+    if (!server->running && http_server_deadline_ms(server) == 0)
+        run_daemon(server);
 }
