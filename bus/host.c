@@ -133,7 +133,8 @@ struct loop {
     size_t node_count;
     mailbox_t *box; /* what other loops send */
     uint32_t box_life;
-    letter_t *inbox, **inbox_end; /* what is to be delivered in the next turn */
+    letter_t *inbox, **inbox_end;   /* what is to be delivered in the next turn */
+    letter_t *outbox, **outbox_end; /* what leaves at the end of this one */
     children_t *children;
     http_client_t *http;
     foreign_t *foreigns;
@@ -265,7 +266,8 @@ static uint8_t place_of(const node_t *node)
 
 static address_t address_of(const node_t *node)
 {
-    return (address_t){.box = node->loop->box, .life = node->loop->box_life, .to = place_of(node)};
+    return (address_t){
+        .box = node->loop->box, .life = node->loop->box_life, .place = place_of(node)};
 }
 
 static void set_up(const node_t *node)
@@ -509,6 +511,39 @@ static void deliver_later(loop_t *loop, letter_t *letter)
     loop->inbox_end = &letter->next;
 }
 
+static void send_inside(loop_t *loop, uint8_t place, const route_t *route, bytes_t header,
+                        bytes_t body)
+{
+    address_t to = {.place = place};
+    deliver_later(loop, letter_new(&to, route, header, body));
+}
+
+static void empty_outbox(loop_t *loop)
+{
+    letter_t *letter = loop->outbox;
+    loop->outbox = NULL;
+    loop->outbox_end = &loop->outbox;
+    while (letter) {
+        letter_t *next = letter->next;
+        letter->next = NULL;
+        mailbox_post(letter);
+        letter = next;
+    }
+}
+
+/* What many requests of one turn send wakes the other loop once. Not so for an actor that keeps
+ * something: it may sync before the turn ends, and nobody shall wait for that who need not. */
+static void send_away(const node_t *from, letter_t *letter)
+{
+    loop_t *loop = from->loop;
+    if (from->def->tables) {
+        mailbox_post(letter);
+        return;
+    }
+    *loop->outbox_end = letter;
+    loop->outbox_end = &letter->next;
+}
+
 enum { ROUTE_SOCKET = 0, ROUTE_LOCAL = 1, ROUTE_FAR = 2, ROUTE_BOX = 3 };
 
 static void send_box(const node_t *from, const address_t *to, bytes_t header, bytes_t body)
@@ -517,14 +552,14 @@ static void send_box(const node_t *from, const address_t *to, bytes_t header, by
     route_t route = {.size = 1 + sizeof(back), .data = {ROUTE_BOX}};
     memcpy(route.data + 1, &back, sizeof(back));
     if (to->box)
-        mailbox_post(to, letter_new(to->to, &route, header, body));
+        send_away(from, letter_new(to, &route, header, body));
 }
 
-static void send_box_back(const route_t *route, bytes_t header, bytes_t body)
+static void send_box_back(const node_t *from, const route_t *route, bytes_t header, bytes_t body)
 {
     address_t to;
     memcpy(&to, route->data + 1, sizeof(to));
-    mailbox_post(&to, letter_new(to.to, NULL, header, body));
+    send_away(from, letter_new(&to, NULL, header, body));
 }
 
 static node_t *neighbour(const loop_t *loop, const char *instance)
@@ -541,7 +576,7 @@ static void env_send(actor_env_t *env, const char *peer, bytes_t header, bytes_t
     node_t *near = neighbour(node->loop, peer);
     if (near) {
         route_t route = {.size = 2, .data = {ROUTE_LOCAL, place_of(node)}};
-        deliver_later(node->loop, letter_new(place_of(near), &route, header, body));
+        send_inside(node->loop, place_of(near), &route, header, body);
         return;
     }
     const link_t *link = link_to(node, peer);
@@ -555,9 +590,9 @@ static void env_send_back(actor_env_t *env, const route_t *route, bytes_t header
 {
     node_t *node = (node_t *)env;
     if (route->size && route->data[0] == ROUTE_LOCAL)
-        deliver_later(node->loop, letter_new(route->data[1], NULL, header, body));
+        send_inside(node->loop, route->data[1], NULL, header, body);
     else if (route->size && route->data[0] == ROUTE_BOX)
-        send_box_back(route, header, body);
+        send_box_back(node, route, header, body);
     else if (route->size && route->data[0] == ROUTE_FAR) {
         if (node->far_router && route->data[1] == node->far_life)
             send_parts(node->loop, node->far_router, route->data + 2, (size_t)route->size - 2,
@@ -576,7 +611,7 @@ static void env_publish(actor_env_t *env, const char *topic, bytes_t header, byt
         send_parts(node->loop, node->far_publisher, topic, strlen(topic), header, body);
     for (size_t i = 0; i < node->loop->node_count; i++)
         if (&node->loop->nodes[i] != node)
-            deliver_later(node->loop, letter_new((uint8_t)i, NULL, header, body));
+            send_inside(node->loop, (uint8_t)i, NULL, header, body);
 }
 
 static void env_subscribe(actor_env_t *env, const char *publisher, const char *topic)
@@ -751,6 +786,7 @@ static void env_attend(actor_env_t *env, bool wait)
                               {.socket = node->router, .events = ZMQ_POLLIN},
                               {.socket = node->far_router, .events = ZMQ_POLLIN}};
     int count = node->far_router ? 3 : 2;
+    empty_outbox(loop);
     if (wait && zmq_poll(polls, count, mailbox_sleep(loop->box) ? ATTEND_MS : 0) > 0 &&
         polls[0].revents) {
         eventfd_t woken;
@@ -929,8 +965,7 @@ static bool on_router(node_t *node, void *router, bool in_batch)
             memcpy(route.data, kind, kind_size);
             memcpy(route.data + kind_size, identity.data, identity.size);
             if (in_batch && !may_enter_batch(part(&parts, 1)))
-                deliver_later(node->loop,
-                              letter_new(place_of(node), &route, part(&parts, 1), part(&parts, 2)));
+                send_inside(node->loop, place_of(node), &route, part(&parts, 1), part(&parts, 2));
             else
                 actor_on_frame(node->actor, &route, part(&parts, 1), part(&parts, 2));
         }
@@ -1052,7 +1087,7 @@ static bool on_event(node_t *node, link_t *link)
 
 static void deliver(loop_t *loop, letter_t *letter)
 {
-    actor_on_frame(loop->nodes[letter->to].actor, letter->has_route ? &letter->route : NULL,
+    actor_on_frame(loop->nodes[letter->to.place].actor, letter->has_route ? &letter->route : NULL,
                    letter->header, letter->body);
     free(letter);
 }
@@ -1080,7 +1115,8 @@ static void on_box(node_t *node)
     loop_t *loop = node->loop;
     for (letter_t *letter = mailbox_take(loop->box), *next; letter; letter = next) {
         next = letter->next;
-        if (letter->to == place_of(node) && letter->has_route && may_enter_batch(letter->header))
+        if (letter->to.place == place_of(node) && letter->has_route &&
+            may_enter_batch(letter->header))
             deliver(loop, letter);
         else
             deliver_later(loop, letter);
@@ -1337,6 +1373,7 @@ static void turn(loop_t *loop)
     deliver_local(loop);
     deliver_all(loop, mailbox_take(loop->box));
     step_all(loop);
+    empty_outbox(loop);
     watched_end(loop->watched);
 }
 
@@ -1360,6 +1397,7 @@ static void drain(loop_t *loop)
         deliver_local(loop);
         deliver_all(loop, mailbox_take(loop->box));
         step_all(loop);
+        empty_outbox(loop);
     }
 }
 
@@ -1479,6 +1517,7 @@ static void close_loop(loop_t *loop)
     stop_readers(loop);
     for (size_t i = 0; i < loop->node_count; i++)
         close_node(&loop->nodes[i]);
+    empty_outbox(loop);
     while (loop->inbox) {
         letter_t *letter = loop->inbox;
         loop->inbox = letter->next;
@@ -1529,6 +1568,7 @@ static loop_t *loop_new(host_t *host, const actor_def_t *const *defs, const char
     loop->nodes = calloc(count, sizeof(node_t));
     loop->node_count = count;
     loop->inbox_end = &loop->inbox;
+    loop->outbox_end = &loop->outbox;
     loop->read_queue_end = &loop->read_queue;
     loop->box = take_box(host, &loop->box_life);
     loop->wake = mailbox_fd(loop->box);

@@ -17,13 +17,13 @@ struct mailbox {
     int fd;
 };
 
-letter_t *letter_new(uint8_t to, const route_t *route, bytes_t header, bytes_t body)
+letter_t *letter_new(const address_t *to, const route_t *route, bytes_t header, bytes_t body)
 {
     letter_t *letter = malloc(sizeof(*letter) + header.size + body.size);
     if (!letter)
         abort();
     letter->next = NULL;
-    letter->to = to;
+    letter->to = *to;
     letter->has_route = route != NULL;
     if (route)
         letter->route = *route;
@@ -92,12 +92,12 @@ void mailbox_close(mailbox_t *box)
     }
 }
 
-void mailbox_post(const address_t *to, letter_t *letter)
+void mailbox_post(letter_t *letter)
 {
-    mailbox_t *box = to->box;
+    mailbox_t *box = letter->to.box;
     bool wake = false;
     pthread_mutex_lock(&box->mutex);
-    bool taken = box->open && box->life == to->life && box->count < LETTERS_MOST;
+    bool taken = box->open && box->life == letter->to.life && box->count < LETTERS_MOST;
     if (taken) {
         *box->end = letter;
         box->end = &letter->next;

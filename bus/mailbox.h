@@ -13,10 +13,16 @@
 
 typedef struct mailbox mailbox_t;
 
-/* A frame for one actor of a loop. */
+typedef struct address {
+    mailbox_t *box; /* NULL: that of the loop itself */
+    uint32_t life;
+    uint8_t place; /* of the actor, in its loop */
+} address_t;
+
+/* A frame for one actor. */
 typedef struct letter {
     struct letter *next;
-    uint8_t to; /* its place in the loop */
+    address_t to;
     bool has_route;
     route_t route;
     bytes_t header, body;
@@ -24,13 +30,7 @@ typedef struct letter {
 } letter_t;
 
 /* `route` may be NULL; everything is copied. free() ends it. */
-letter_t *letter_new(uint8_t to, const route_t *route, bytes_t header, bytes_t body);
-
-typedef struct address {
-    mailbox_t *box; /* NULL: nowhere */
-    uint32_t life;
-    uint8_t to;
-} address_t;
+letter_t *letter_new(const address_t *to, const route_t *route, bytes_t header, bytes_t body);
 
 mailbox_t *mailbox_new(void);
 void mailbox_destroy(mailbox_t **box);
@@ -40,7 +40,7 @@ uint32_t mailbox_open(mailbox_t *box);
 void mailbox_close(mailbox_t *box);
 
 /* Takes the letter; drops it when that life is over or nobody has emptied the box for long. */
-void mailbox_post(const address_t *to, letter_t *letter);
+void mailbox_post(letter_t *letter);
 
 /* The owner's: becomes readable when a letter comes and the owner sleeps. An eventfd; others may
  * write to it as well. */

@@ -320,6 +320,34 @@ bool mp_get(bytes_t map, const char *key, bytes_t *value)
     return false;
 }
 
+bool mp_pick(bytes_t map, const char *const *keys, size_t count, bytes_t *values)
+{
+    mp_reader_t reader = mp_reader(map);
+    mp_value_t head, name;
+    for (size_t i = 0; i < count; i++)
+        values[i] = (bytes_t){0};
+    if (!mp_read(&reader, &head) || head.type != MP_MAP)
+        return false;
+    for (uint32_t left = head.count; left; left--) {
+        mp_reader_t start = reader;
+        bytes_t value;
+        if (!mp_read(&reader, &name))
+            break;
+        if (name.count) {
+            reader = start;
+            if (!mp_skip(&reader))
+                break;
+        }
+        if (!mp_slice(&reader, &value))
+            break;
+        for (size_t i = 0; name.type == MP_STR && i < count; i++)
+            if (!values[i].size && strlen(keys[i]) == name.size &&
+                !memcmp(keys[i], name.text, name.size))
+                values[i] = value;
+    }
+    return true;
+}
+
 bool mp_at(bytes_t array, uint32_t index, bytes_t *value)
 {
     mp_reader_t reader = mp_reader(array);

@@ -75,6 +75,9 @@ bool mp_utf8(const char *text, size_t size);
 /* The value of a key of a map, or of an index of an array; false when absent or not such. */
 bool mp_get(bytes_t map, const char *key, bytes_t *value);
 bool mp_at(bytes_t array, uint32_t index, bytes_t *value);
+/* Several members in one pass, as mp_get finds them: values[i] is that of keys[i], empty when
+ * absent. False: not a map. */
+bool mp_pick(bytes_t map, const char *const *keys, size_t count, bytes_t *values);
 
 /* The same member; empty when absent. The text of it, or NULL; whether it is true. */
 bytes_t mp_member(bytes_t map, const char *key);

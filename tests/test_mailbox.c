@@ -17,7 +17,7 @@ static bytes_t number(const int *value)
 static void post(const address_t *to, int value)
 {
     route_t route = {.size = 1};
-    mailbox_post(to, letter_new(to->to, &route, number(&value), (bytes_t){0}));
+    mailbox_post(letter_new(to, &route, number(&value), (bytes_t){0}));
 }
 
 static int value_of(const letter_t *letter)
@@ -34,7 +34,7 @@ static bool readable(const mailbox_t *box, int timeout_ms)
 START_TEST(letters_come_in_order_and_wake_who_sleeps)
 {
     mailbox_t *box = mailbox_new();
-    address_t to = {.box = box, .life = mailbox_open(box), .to = 3};
+    address_t to = {.box = box, .life = mailbox_open(box), .place = 3};
     post(&to, 0);
     ck_assert(!readable(box, 0)); /* it is awake */
     ck_assert(!mailbox_sleep(box));
@@ -43,7 +43,7 @@ START_TEST(letters_come_in_order_and_wake_who_sleeps)
     for (int i = 0; i < 2; i++) {
         letter_t *next = letter->next;
         ck_assert_int_eq(value_of(letter), i);
-        ck_assert_int_eq(letter->to, 3);
+        ck_assert_int_eq(letter->to.place, 3);
         ck_assert(letter->has_route);
         free(letter);
         letter = next;

@@ -37,8 +37,7 @@ struct http_request {
     struct MHD_Connection *connection;
     arena_t *arena;
     const char *method, *path;
-    char peer[64];
-    bool loopback;
+    struct sockaddr_in6 address; /* or a sockaddr_in */
     buf_t body;
     bool too_large, handed_over, answered, suspended, ready, gone, watched, fresh;
     bool held, held_long;
@@ -118,15 +117,10 @@ static http_request_t *request_new(http_server_t *server, struct MHD_Connection 
     buf_open(&request->body, arena);
     const union MHD_ConnectionInfo *info =
         MHD_get_connection_info(connection, MHD_CONNECTION_INFO_CLIENT_ADDRESS);
-    if (info && info->client_addr && info->client_addr->sa_family == AF_INET) {
-        const struct sockaddr_in *in = (const struct sockaddr_in *)(void *)info->client_addr;
-        inet_ntop(AF_INET, &in->sin_addr, request->peer, sizeof(request->peer));
-        request->loopback = ntohl(in->sin_addr.s_addr) >> 24 == 127;
-    } else if (info && info->client_addr && info->client_addr->sa_family == AF_INET6) {
-        const struct sockaddr_in6 *in = (const struct sockaddr_in6 *)(void *)info->client_addr;
-        inet_ntop(AF_INET6, &in->sin6_addr, request->peer, sizeof(request->peer));
-        request->loopback = IN6_IS_ADDR_LOOPBACK(&in->sin6_addr);
-    }
+    if (info && info->client_addr)
+        memcpy(&request->address, info->client_addr,
+               info->client_addr->sa_family == AF_INET6 ? sizeof(struct sockaddr_in6)
+                                                        : sizeof(struct sockaddr_in));
     info = MHD_get_connection_info(connection, MHD_CONNECTION_INFO_CONNECTION_FD);
     if (info)
         request->fd = info->connect_fd;
@@ -224,12 +218,13 @@ bool http_too_large(const http_request_t *request)
 
 const char *http_peer(const http_request_t *request)
 {
-    return request->peer;
-}
-
-bool http_peer_is_loopback(const http_request_t *request)
-{
-    return request->loopback;
+    const struct sockaddr_in *in = (const struct sockaddr_in *)(const void *)&request->address;
+    char *text = arena_alloc(request->arena, INET6_ADDRSTRLEN);
+    if (in->sin_family == AF_INET)
+        inet_ntop(AF_INET, &in->sin_addr, text, INET6_ADDRSTRLEN);
+    else if (in->sin_family == AF_INET6)
+        inet_ntop(AF_INET6, &request->address.sin6_addr, text, INET6_ADDRSTRLEN);
+    return text;
 }
 
 arena_t *http_arena(http_request_t *request)
@@ -251,7 +246,7 @@ void http_set_user(http_request_t *request, void *user)
 
 static void keep(http_request_t *request, const char **place, const char *text)
 {
-    if (text)
+    if (text && request->server->options.on_done)
         *place = arena_strdup(request->arena, text);
 }
 
@@ -279,7 +274,7 @@ static void tell_done(const http_request_t *request, bool cut)
         return;
     http_done_t done = {.ended_ms = now_us(CLOCK_REALTIME) / 1000,
                         .took_us = now_us(CLOCK_MONOTONIC) - request->began_us,
-                        .peer = request->peer,
+                        .peer = http_peer(request),
                         .method = request->method,
                         .path = request->path,
                         .status = request->status,

@@ -75,7 +75,6 @@ const char *http_query(const http_request_t *request, const char *name);
 bytes_t http_body(const http_request_t *request);
 bool http_too_large(const http_request_t *request); /* the body was dropped */
 const char *http_peer(const http_request_t *request);
-bool http_peer_is_loopback(const http_request_t *request);
 arena_t *http_arena(http_request_t *request);
 void *http_user(const http_request_t *request);
 void http_set_user(http_request_t *request, void *user);

@@ -150,34 +150,36 @@ static mcp_refusal_t mirror(arena_t *arena, const mcp_message_t *message,
 
 static mcp_refusal_t read_shape(arena_t *arena, bytes_t value, mcp_message_t *out)
 {
+    enum { ID, JSONRPC, METHOD, PARAMS, RESULT, ERROR, PARTS };
+    static const char *const names[PARTS] = {"id",     "jsonrpc", "method",
+                                             "params", "result",  "error"};
     mp_type_t type;
-    bytes_t field;
-    if (!mp_type_of(value, &type) || type != MP_MAP)
+    bytes_t parts[PARTS];
+    if (!mp_pick(value, names, PARTS, parts))
         return mcp_refuse(NULL, 400, MCP_INVALID, "a JSON-RPC message is an object");
-    if (mp_get(value, "id", &field)) {
-        if (!mp_type_of(field, &type) ||
+    if (parts[ID].size) {
+        if (!mp_type_of(parts[ID], &type) ||
             (type != MP_STR && type != MP_INT && type != MP_UINT && type != MP_REAL))
             return mcp_refuse(NULL, 400, MCP_INVALID, "id must be a string or an integer");
-        out->id = field;
+        out->id = parts[ID];
     }
-    if (!mp_get(value, "jsonrpc", &field) || !mp_equals(field, "2.0"))
+    if (!parts[JSONRPC].size || !mp_equals(parts[JSONRPC], "2.0"))
         return mcp_refuse(out, 400, MCP_INVALID, "jsonrpc must be \"2.0\"");
-    bytes_t answer;
-    if (!mp_get(value, "method", &field)) {
-        if (!mp_get(value, "result", &answer) && !mp_get(value, "error", &answer))
+    if (!parts[METHOD].size) {
+        if (!parts[RESULT].size && !parts[ERROR].size)
             return mcp_refuse(out, 400, MCP_INVALID, "method is missing");
         out->kind = MCP_RESPONSE;
         return fine;
     }
-    out->method = mp_text(arena, field);
+    out->method = mp_text(arena, parts[METHOD]);
     if (!out->method)
         return mcp_refuse(out, 400, MCP_INVALID, "method must be a string");
     out->kind = out->id.size ? MCP_REQUEST : MCP_NOTIFICATION;
-    if (mp_get(value, "params", &field)) {
-        if (!mp_type_of(field, &type) || type != MP_MAP)
-            return mcp_refuse(out, 400, MCP_INVALID, "params must be an object");
-        out->params = field;
-    }
+    if (!parts[PARAMS].size)
+        return fine;
+    if (!mp_type_of(parts[PARAMS], &type) || type != MP_MAP)
+        return mcp_refuse(out, 400, MCP_INVALID, "params must be an object");
+    out->params = parts[PARAMS];
     return fine;
 }
 

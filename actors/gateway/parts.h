@@ -111,6 +111,13 @@ typedef struct remote_keys {
     key_waiter_t *waiters;
 } remote_keys_t;
 
+/* What the header Accept of the last request allows. */
+typedef struct accepts {
+    char header[128];
+    bool json, events;
+    bool streams; /* and names them */
+} accepts_t;
+
 typedef struct gateway {
     const gateway_settings_t *settings;
     actor_t *actor;
@@ -126,7 +133,8 @@ typedef struct gateway {
     struct exchange *live; /* those */
     bool flush_armed;
     bool stale_armed; /* something said to change soon is not told yet */
-    bool began;       /* the pillar has answered once */
+    accepts_t accepts;
+    bool began; /* the pillar has answered once */
     seal_t seal;
     stream_t *streams; /* open ones */
     int64_t stream_count;

@@ -194,6 +194,20 @@ static bool take_old_door(exchange_t *exchange, const char *id)
     return true;
 }
 
+/* A client says the same each time. */
+static const accepts_t *read_accept(gateway_t *self, const char *accept)
+{
+    accepts_t *last = &self->accepts;
+    if (accept && *accept && !strcmp(accept, last->header))
+        return last;
+    last->json = headers_accept(accept, "application/json");
+    last->events = headers_accept(accept, "text/event-stream");
+    last->streams = headers_accept_named(accept, "text/event-stream");
+    bool fits = accept && strlen(accept) < sizeof(last->header);
+    memcpy(last->header, fits ? accept : "", fits ? strlen(accept) + 1 : 1);
+    return last;
+}
+
 void post_begin(gateway_t *self, http_request_t *request, const principal_t *principal,
                 const char *only, bool old_door)
 {
@@ -204,10 +218,9 @@ void post_begin(gateway_t *self, http_request_t *request, const principal_t *pri
                             "Content-Type must be application/json");
         return;
     }
-    bool json = headers_accept(accept, "application/json");
-    bool events = headers_accept(accept, "text/event-stream");
+    const accepts_t *accepts = read_accept(self, accept);
     const char *session = old_door ? http_query(request, "sessionId") : NULL;
-    if (!json && !events && !session) {
+    if (!accepts->json && !accepts->events && !session) {
         gateway_reply_error(request, 406, MCP_LEGACY_TRANSPORT,
                             "Accept must allow application/json or text/event-stream");
         return;
@@ -215,8 +228,8 @@ void post_begin(gateway_t *self, http_request_t *request, const principal_t *pri
     exchange_t *exchange = exchange_new(self, request, principal);
     exchange->only = only;
     exchange->earlier = old_door && !session;
-    exchange->events = !json || (old_door && accept && events);
-    exchange->streams = headers_accept_named(accept, "text/event-stream");
+    exchange->events = !accepts->json || (old_door && accept && accepts->events);
+    exchange->streams = accepts->streams;
     if (!session && still_learning(self))
         read_body_soon(exchange);
     else if (!session || take_old_door(exchange, session))
