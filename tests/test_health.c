@@ -223,6 +223,27 @@ START_TEST(tracked_values_are_reported)
 }
 END_TEST
 
+START_TEST(a_metric_over_time)
+{
+    for (int i = 0; i < 25; i++)
+        call("track_metric",
+             says("{'agent':'a%02d','metric':'m','value':%d,'company':'acme'}", i, i));
+    call("track_metric", "{'agent':'a07','metric':'m','value':9,'company':'acme'}");
+    const char *got = call("metric_series", "{'metric':'a07:m','company':'acme','points':1}");
+    ck_assert_msg(has(got, "'count':2,'avg':8.0,'min':7.0,'max':9.0") &&
+                      has(got, "'step_ms':3600000") && has(got, "'more':false"),
+                  "%s", got);
+    got = call("metric_series", "{'metric':'m','company':'acme','timeframe':'last_week'}");
+    ck_assert_msg(has(got, "'agent':'a19'") && !has(got, "'agent':'a20'") &&
+                      has(got, "'more':true") && has(got, "'step_ms':7200000"),
+                  "%s", got);
+    got = call("metric_series", "{'metric':'m','company':'beta'}");
+    ck_assert_msg(has(got, "'lines':[]"), "%s", got);
+    got = call("metric_series", "{'metric':'m','points':0}");
+    ck_assert_msg(has(got, "ERR ARGUMENT"), "%s", got);
+}
+END_TEST
+
 START_TEST(bad_values_are_refused)
 {
     static const char *const bad[] = {
@@ -509,6 +530,7 @@ int main(void)
     tcase_set_timeout(actor, 60);
     tcase_add_checked_fixture(actor, setup, teardown);
     tcase_add_test(actor, tracked_values_are_reported);
+    tcase_add_test(actor, a_metric_over_time);
     tcase_add_test(actor, bad_values_are_refused);
     tcase_add_test(actor, too_many_names_are_refused);
     tcase_add_test(actor, files_are_read_once);

@@ -4,7 +4,7 @@ import { call } from './client.js';
 
 const entries = new Map();
 const least = 750; // ms between two questions for the same
-let used = new Set(), redraw = () => {}, failed = () => {};
+let soon = null, used = new Set(), redraw = () => {}, failed = () => {};
 export const line = { live: false, offline: false };
 
 export function onData(fn, onError) { redraw = fn; failed = onError; }
@@ -46,7 +46,9 @@ export function refresh() {
   const now = Date.now();
   for (const entry of used) {
     const period = line.live ? entry.every : Math.min(entry.every, 4000);
-    if (!entry.loading && now - entry.asked >= least && (entry.stale || now - entry.asked >= period)) ask(entry);
+    const due = !entry.loading && (entry.stale || now - entry.asked >= period);
+    if (due && now - entry.asked >= least) ask(entry);
+    else if (due) soon ??= setTimeout(() => { soon = null; refresh(); }, least);
   }
   for (const [key, entry] of entries) if (!used.has(entry) && now - entry.asked > 120000) entries.delete(key);
 }
