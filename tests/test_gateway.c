@@ -285,6 +285,39 @@ START_TEST(a_foreign_host_is_refused)
 }
 END_TEST
 
+/* Does a page that was loaded from `host` come through when it says that it is of `origin`? */
+static bool page_may(const char *host, const char *origin)
+{
+    int fd = dial();
+    const char *text = arena_printf(house.arena,
+                                    "POST /mcp HTTP/1.1\r\nHost: %s\r\nOrigin: %s\r\n"
+                                    "Connection: close\r\n" JSON "Content-Length: %zu\r\n\r\n" PING,
+                                    host, origin, strlen(PING));
+    ck_assert_int_gt(send(fd, text, strlen(text), 0), 0);
+    const char *answer = hear(fd, NULL);
+    close(fd);
+    return strstr(answer, " 200 ") != NULL;
+}
+
+START_TEST(our_own_page_may_ask_where_the_host_is_known)
+{
+    static const char *const named[] = {"gateway.pillar=desk",
+                                        "gateway.allowed_hosts=agency.example:3000", NULL};
+    static const char *const proxied[] = {"gateway.pillar=desk", "gateway.behind_proxy=true", NULL};
+    house_close(&house);
+    open_with(named);
+    ck_assert(page_may("agency.example:3000", "http://agency.example:3000"));
+    ck_assert(page_may("agency.example:3000", "https://Agency.example:3000"));
+    ck_assert(!page_may("agency.example:3000", "http://agency.example"));
+    ck_assert(!page_may("agency.example:3000", "ftp://agency.example:3000"));
+    ck_assert(!page_may("agency.example:3000", "http://evil.example"));
+    house_close(&house);
+    open_with(proxied);
+    ck_assert(!page_may("evil.example", "http://evil.example")); /* a name that points here */
+    ck_assert(page_may("evil.example", "http://localhost:3000"));
+}
+END_TEST
+
 /* ---- Sessions and streams ---- */
 
 START_TEST(pages_of_an_allowed_origin_may_ask)
@@ -537,6 +570,7 @@ int main(void)
     tcase_add_loop_test(doors, what_is_hostile_is_refused_with_what_to_change, 0,
                         sizeof(hostiles) / sizeof(hostiles[0]));
     tcase_add_test(doors, a_foreign_host_is_refused);
+    tcase_add_test(doors, our_own_page_may_ask_where_the_host_is_known);
     tcase_add_test(doors, pages_of_an_allowed_origin_may_ask);
     tcase_add_test(doors, every_bit_of_a_session_id_counts);
     tcase_add_test(doors, a_session_has_one_stream_which_ends_with_it);
