@@ -118,7 +118,9 @@ static err_t scan_all(arena_t *arena, scanner_t *scan)
         } else {
             bool opens = c == '[' || c == '{';
             if (opens && ++depth > scan->deepest)
-                return scan_error(arena, scan, "values are nested too deep");
+                return scan_error(
+                    arena, scan,
+                    arena_printf(arena, "values are nested deeper than %u levels", scan->deepest));
             if (opens && ++scan->containers > JSON_CONTAINERS_MOST)
                 return err_of(ERR_TOO_LARGE, "the JSON has too many arrays and objects");
             if ((c == ']' || c == '}') && depth)

@@ -79,7 +79,9 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         lines_feed(lines, part, on_line, arena);
     }
     read_message(arena, (const char *)data, size);
-    err_t err = config_parse((const char *)data, size, variable, arena, &config);
+    answer_id((const char *)data, size);
+    err_t err = config_parse((const char *)data, size, (config_limits_t){1 << 20, 64}, variable,
+                             arena, &config);
     for (size_t i = 0; !err_is(err) && i < config.count; i++) {
         const config_server_t *server = &config.servers[i];
         if (!server->problem && !server->command == !server->url)

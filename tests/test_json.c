@@ -265,7 +265,7 @@ static char *nested(size_t depth)
 START_TEST(depth_has_a_limit)
 {
     ck_assert_str_eq(again(nested(64)), nested(64));
-    ck_assert_str_eq(refused(nested(65)), "line 1, column 65: values are nested too deep");
+    ck_assert_str_eq(refused(nested(65)), "line 1, column 65: values are nested deeper than 64 levels");
     ck_assert_str_ne(refused(nested(1 << 20)), "");
     json_limits_t limits = {.deepest = 2};
     bytes_t value;

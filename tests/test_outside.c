@@ -38,7 +38,8 @@ static char *quoted(arena_t *arena, const char *json)
 static err_t parse(arena_t *arena, const char *json, config_t *config)
 {
     const char *text = quoted(arena, json);
-    return config_parse(text, strlen(text), variable, arena, config);
+    return config_parse(text, strlen(text), (config_limits_t){1 << 20, 64}, variable, arena,
+                        config);
 }
 
 typedef struct wrong {

@@ -259,6 +259,56 @@ err_t answer_read(arena_t *arena, bytes_t value, answer_t *out)
     return err_ok();
 }
 
+/* Where the string ends that begins at `at`: its closing quote, or `size`. */
+static size_t string_end(const char *json, size_t size, size_t at)
+{
+    while (at < size && json[at] != '"')
+        at += json[at] == '\\' ? 2 : 1;
+    return at < size ? at : size;
+}
+
+static bool is_space(char c)
+{
+    return c == ' ' || c == '\t' || c == '\n' || c == '\r';
+}
+
+/* Of `"id" : 17` what is behind the name; -1: something else. */
+static int64_t number_behind(const char *json, size_t size, size_t at)
+{
+    enum { DIGITS = 15 };
+    int64_t number = 0;
+    size_t from;
+    while (at < size && is_space(json[at]))
+        at++;
+    if (at == size || json[at++] != ':')
+        return -1;
+    while (at < size && is_space(json[at]))
+        at++;
+    for (from = at; at < size && at - from < DIGITS && json[at] >= '0' && json[at] <= '9'; at++)
+        number = number * 10 + (json[at] - '0');
+    return at == from ? -1 : number;
+}
+
+int64_t answer_id(const char *json, size_t size)
+{
+    size_t depth = 0;
+    int64_t id = -1;
+    for (size_t at = 0; at < size && id < 0; at++) {
+        if (json[at] == '{' || json[at] == '[') {
+            depth++;
+        } else if ((json[at] == '}' || json[at] == ']') && depth) {
+            depth--;
+        } else if (json[at] == '"') {
+            const char *name = json + at + 1;
+            size_t end = string_end(json, size, at + 1);
+            if (depth == 1 && end == at + 3 && !memcmp(name, "id", 2))
+                id = number_behind(json, size, end + 1);
+            at = end;
+        }
+    }
+    return id;
+}
+
 /* ---- Tools ---- */
 
 static bool good_name(const char *name)

@@ -59,6 +59,10 @@ typedef struct answer {
 /* One message from msgpack. ERR_PARSE says what is wrong. */
 err_t answer_read(arena_t *arena, bytes_t value, answer_t *out);
 
+/* The id that a message which cannot be read says at its top, when it is one that we could have
+ * given; else -1. */
+int64_t answer_id(const char *json, size_t size);
+
 /* ---- Tools ---- */
 
 enum { TOOL_NAME_LONGEST = 128, TOOL_SCHEMA_LARGEST = 64 << 10, TOOL_DOC_LONGEST = 4096 };

@@ -293,15 +293,16 @@ static err_t read_server(config_lookup_t *lookup, arena_t *arena, bytes_t value,
     return err;
 }
 
-static err_t read_servers(bytes_t map, config_lookup_t *lookup, arena_t *arena, config_t *out)
+static err_t read_servers(bytes_t map, size_t most, config_lookup_t *lookup, arena_t *arena,
+                          config_t *out)
 {
     mp_value_t head;
     mp_reader_t reader = mp_reader(map);
     if (!mp_read(&reader, &head) || head.type != MP_MAP)
         return err_of(ERR_ARGUMENT, "mcpServers must be an object: name to server");
-    if (head.count > CONFIG_SERVERS_MOST)
-        return err_make(arena, ERR_ARGUMENT, "mcpServers has more than %d servers",
-                        CONFIG_SERVERS_MOST);
+    if (head.count > most)
+        return err_make(arena, ERR_ARGUMENT,
+                        "mcpServers has %u servers, and outside.servers is %zu", head.count, most);
     config_server_t *servers = ARENA_ARRAY(arena, config_server_t, head.count + 1);
     for (uint32_t i = 0; i < head.count; i++) {
         bytes_t key, value;
@@ -321,17 +322,17 @@ static err_t read_servers(bytes_t map, config_lookup_t *lookup, arena_t *arena, 
     return err_ok();
 }
 
-err_t config_parse(const char *text, size_t size, config_lookup_t *lookup, arena_t *arena,
-                   config_t *out)
+err_t config_parse(const char *text, size_t size, config_limits_t most, config_lookup_t *lookup,
+                   arena_t *arena, config_t *out)
 {
-    json_limits_t limits = {.largest_bytes = CONFIG_BYTES_LARGEST};
+    json_limits_t limits = {.largest_bytes = most.bytes};
     config_file_t file;
     bytes_t root;
     *out = (config_t){0};
     err_t err = json_to_msgpack(arena, text, size, &limits, &root);
     if (!err_is(err))
         err = record_decode(&config_file_record, root, arena, "key", &file);
-    return err_is(err) ? err : read_servers(file.mcpServers, lookup, arena, out);
+    return err_is(err) ? err : read_servers(file.mcpServers, most.servers, lookup, arena, out);
 }
 
 static bool holds(strs_t list, const char *text)

@@ -11,7 +11,11 @@
 
 #include "proto/record.h"
 
-enum { CONFIG_BYTES_LARGEST = 1 << 20, CONFIG_SERVERS_MOST = 64 };
+enum { CONFIG_SERVERS_MOST = 1000 };
+
+typedef struct config_limits {
+    size_t bytes, servers; /* servers: up to CONFIG_SERVERS_MOST */
+} config_limits_t;
 
 typedef struct config_timeout {
     const char *tool;
@@ -49,8 +53,8 @@ typedef struct config {
 typedef const char *config_lookup_t(const char *name);
 
 /* ERR_ARGUMENT, ERR_PARSE, ERR_TOO_LARGE say what to change; nothing of the file is then used. */
-err_t config_parse(const char *text, size_t size, config_lookup_t *lookup, arena_t *arena,
-                   config_t *out);
+err_t config_parse(const char *text, size_t size, config_limits_t most, config_lookup_t *lookup,
+                   arena_t *arena, config_t *out);
 
 /* May runs of this company use the server? */
 bool config_serves(const config_server_t *server, const char *company);

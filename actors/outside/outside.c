@@ -33,6 +33,7 @@ typedef struct outside {
     size_t count;
     /* The file as it was read last: */
     bool seen;
+    int unseen; /* errno since it cannot be looked at; 0: it can */
     off_t size;
     ino_t inode;
     struct timespec changed;
@@ -84,15 +85,22 @@ static const char *variable(const char *name)
     return getenv(name);
 }
 
-static char *read_whole(const char *path, size_t *size)
+/* One byte more than the limit, so that the reader sees that it is too large. */
+static char *read_whole(const char *path, size_t most, size_t *size)
 {
     FILE *file = fopen(path, "re");
-    char *text = file ? malloc(CONFIG_BYTES_LARGEST + 1) : NULL;
+    char *text = file ? malloc(most + 1) : NULL;
     if (text)
-        *size = fread(text, 1, CONFIG_BYTES_LARGEST + 1, file);
+        *size = fread(text, 1, most + 1, file);
     if (file)
         fclose(file);
     return text;
+}
+
+static config_limits_t limits_of(const outside_t *self)
+{
+    return (config_limits_t){.bytes = (size_t)self->settings->file_bytes,
+                             .servers = (size_t)self->settings->servers};
 }
 
 static void hurry(void *ctx, int64_t due_us);
@@ -161,7 +169,7 @@ static void apply(outside_t *self, const char *text, size_t size, const config_t
             continue;
         arena_t *arena = arena_new();
         config_t own;
-        config_parse(text, size, variable, arena, &own);
+        config_parse(text, size, limits_of(self), variable, arena, &own);
         now[i] = server_new(&world, &own.servers[i], arena);
     }
     for (size_t i = 0; i < self->count; i++)
@@ -173,14 +181,14 @@ static void apply(outside_t *self, const char *text, size_t size, const config_t
 static void read_config(outside_t *self)
 {
     size_t size = 0;
-    char *text = read_whole(self->file, &size);
+    char *text = read_whole(self->file, (size_t)self->settings->file_bytes, &size);
     arena_t *arena = arena_new();
     config_t config = {0};
     err_t err;
     if (!text)
         err = err_make(arena, ERR_IO, "%s cannot be read: %s", self->file, strerror(errno));
     else
-        err = config_parse(text, size, variable, arena, &config);
+        err = config_parse(text, size, limits_of(self), variable, arena, &config);
     if (err_is(err))
         set_problem(self, arena_printf(arena, "%s: %s; what was read before it goes on", self->file,
                                        err_what(err)));
@@ -197,22 +205,39 @@ static void forget_file(outside_t *self)
     if (!self->seen)
         return;
     self->seen = false;
+    self->unseen = 0;
     set_problem(self, NULL);
     keep_line(self, LOG_INFO, "mcp.json is gone, and so are its servers");
     apply(self, "", 0, &(config_t){0});
+}
+
+/* A disk or a mount in trouble is no order to end the servers. Said once for each trouble. */
+static void keep_unseen(outside_t *self, int error)
+{
+    char text[512];
+    if (self->unseen == error)
+        return;
+    self->unseen = error;
+    snprintf(text, sizeof(text), "%s cannot be looked at: %s; what was read before goes on",
+             self->file, strerror(error));
+    set_problem(self, text);
 }
 
 static void look_at_file(outside_t *self)
 {
     struct stat now;
     if (stat(self->file, &now)) {
-        forget_file(self);
+        if (errno == ENOENT || errno == ENOTDIR)
+            forget_file(self);
+        else
+            keep_unseen(self, errno);
         return;
     }
-    if (self->seen && self->size == now.st_size && self->inode == now.st_ino &&
+    if (self->seen && !self->unseen && self->size == now.st_size && self->inode == now.st_ino &&
         !memcmp(&self->changed, &now.st_mtim, sizeof(self->changed)))
         return;
     self->seen = true;
+    self->unseen = 0;
     self->size = now.st_size;
     self->inode = now.st_ino;
     self->changed = now.st_mtim;
@@ -374,7 +399,9 @@ RECORD(mcp_server, mcp_server_FIELDS)
     COMPANY_ROW(F)
 #define mcp_servers_REPLY(F)                                                                       \
     F(STR, file, must, 0, 0, "Where they are written down.")                                       \
-    F(STR, problem, opt(), 0, 0, "What is wrong with the file.")                                   \
+    F(STR, problem, opt(), 0, 0,                                                                   \
+      "What is wrong with the file; in full to the role admin, since it may name others' "         \
+      "servers.")                                                                                  \
     F(LIST(mcp_server), servers, must, 0, 0, "In the order of the file.")
 
 #define OUTSIDE_METHODS(M)                                                                         \
@@ -655,6 +682,17 @@ static void say_server(buf_t *out, const mcp_server_t *row)
     }
 }
 
+/* The file is the operator's; a company's servers are no other company's business. */
+static const char *problem_for(const outside_t *self, call_t *call)
+{
+    if (!self->problem)
+        return NULL;
+    return call_role(call) == ROLE_ADMIN
+               ? arena_strdup(call_arena(call), self->problem)
+               : "something is wrong with the file, and the servers are as it said before: the "
+                 "role admin sees what it is";
+}
+
 static err_t mcp_servers(outside_t *self, call_t *call, const mcp_servers_args_t *args,
                          mcp_servers_reply_t *reply)
 {
@@ -664,10 +702,10 @@ static err_t mcp_servers(outside_t *self, call_t *call, const mcp_servers_args_t
     if (args->server && !find_server(self, call_company(call), args->server, strlen(args->server)))
         return err_of(ERR_NOT_FOUND, no_server(self, call, args->server, strlen(args->server)));
     reply->file = self->file;
-    reply->problem = self->problem ? arena_strdup(arena, self->problem) : NULL;
+    reply->problem = problem_for(self, call);
     reply->servers.items = ARENA_ARRAY(arena, mcp_server_t, self->count + 1);
-    if (self->problem)
-        buf_puts(&text, self->problem);
+    if (reply->problem)
+        buf_puts(&text, reply->problem);
     for (size_t i = 0; i < self->count; i++) {
         const config_server_t *config = server_config(self->servers[i]);
         if (!config_serves(config, call_company(call)) ||

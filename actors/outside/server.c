@@ -12,7 +12,7 @@
 #define NEWEST_LEGACY "2025-11-25"
 #define META "io.modelcontextprotocol/"
 
-enum { PAGES_MOST = 200, JSON_DEEPEST_HERE = 60, HEALTHY_MS = 30000, STALE_RETRY_MS = 5000 };
+enum { HEALTHY_MS = 30000, STALE_RETRY_MS = 5000 };
 
 const char *const server_state_names[] = {"starting", "ready", "away", "wrong", "disabled", NULL};
 
@@ -383,7 +383,7 @@ static void take_page(server_t *server, bytes_t result)
     }
     const char *next =
         mp_get(result, "nextCursor", &cursor) ? mp_text(server->listing_arena, cursor) : NULL;
-    if (!next || ++server->pages == PAGES_MOST)
+    if (!next || ++server->pages >= server->world.settings->pages)
         end_listing(server);
     else
         ask_page(server, next);
@@ -659,6 +659,23 @@ static void take(server_t *server, arena_t *arena, bytes_t value)
     }
 }
 
+/* Who waits for it need not wait until the time is up. */
+static void on_unreadable(server_t *server, int64_t id, err_t err)
+{
+    request_t *request = find(server, id);
+    arena_t *arena = arena_new();
+    const char *why = arena_printf(arena, "its answer cannot be read: %s", err_what(err));
+    if (!request) {
+        say_passed_over(server, err);
+    } else if (request->asked == ASKED_CALL) {
+        end_call(request, END_UNKNOWN, (bytes_t){0}, why);
+    } else {
+        drop(request);
+        fail(server, why);
+    }
+    arena_destroy(&arena);
+}
+
 static void on_message(void *ctx, const char *json, size_t size)
 {
     server_t *server = ctx;
@@ -666,10 +683,10 @@ static void on_message(void *ctx, const char *json, size_t size)
     bytes_t value, item;
     mp_type_t type;
     json_limits_t limits = {.largest_bytes = (size_t)server->world.settings->message_bytes,
-                            .deepest = JSON_DEEPEST_HERE};
+                            .deepest = (unsigned)server->world.settings->depth};
     err_t err = json_to_msgpack(arena, json, size, &limits, &value);
     if (err_is(err)) {
-        say_passed_over(server, err);
+        on_unreadable(server, answer_id(json, size), err);
     } else if (mp_type_of(value, &type) && type == MP_ARRAY) { /* a batch of 2025-03-26 */
         mp_value_t head;
         mp_reader_t reader = mp_reader(value);

@@ -28,6 +28,11 @@
     F(INT, retry_longest_ms, opt(60000), 1, 3600000, "Longest such pause.")                        \
     F(INT, calls, opt(64), 1, 10000, "Calls to one server at the same time.")                      \
     F(INT, tools, opt(500), 1, 1000, "Tools of one server; the rest is not offered.")              \
+    F(INT, pages, opt(200), 1, 10000, "Pages of such a list that are asked for.")                  \
+    F(INT, servers, opt(64), 1, CONFIG_SERVERS_MOST, "Servers that mcp.json may have.")            \
+    F(INT, file_bytes, opt(1048576), 1024, 16777216, "How large it may be.")                       \
+    F(INT, depth, opt(60), 8, 60,                                                                  \
+      "How deep a message of a server may be nested; one that is deeper cannot be read.")          \
     F(INT, message_bytes, opt(4194304), 1024, 16777216, "Largest message of a server.")            \
     F(INT, queue_bytes, opt(8388608), 1024, 268435456,                                             \
       "What may wait for a server that does not read.")

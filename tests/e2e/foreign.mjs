@@ -183,6 +183,13 @@ switch (kind) {
   case 'mute': // takes calls and never answers them
     handmade([good], (message) => message.method === 'tools/call');
     break;
+  case 'nested': // deeper than anybody reads
+    handmade([good], (message) => {
+      if (message.method !== 'tools/call') return false;
+      say({ jsonrpc: '2.0', result: { content: [], structuredContent: JSON.parse('{"id":'.repeat(200) + '7' + '}'.repeat(200)) }, id: message.id });
+      return true;
+    });
+    break;
   case 'broken':
     handmade([good, 7, null, { name: '' }, { name: 'no schema' }, { name: 'none' }, { name: 'text', inputSchema: 'x' },
       { name: 'list', inputSchema: { type: 'array' } }, { name: 'deep', inputSchema: deep },

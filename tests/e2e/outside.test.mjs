@@ -3,13 +3,14 @@
 import { test } from 'node:test';
 import assert from 'node:assert/strict';
 import { spawn } from 'node:child_process';
+import { createHash } from 'node:crypto';
 import { createServer } from 'node:http';
 import { once } from 'node:events';
-import { mkdtemp, readFile, readdir, writeFile } from 'node:fs/promises';
+import { mkdtemp, readFile, readdir, rename, symlink, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import net from 'node:net';
-import { startAgency, legacyCall, source } from './agency.mjs';
+import { startAgency, legacyCall, post, source } from './agency.mjs';
 
 const foreign = join(source, 'tests/e2e/foreign.mjs');
 const stdio = (kind, more = {}) => ({ command: process.execPath, args: [foreign, kind], ...more });
@@ -198,7 +199,7 @@ test('a server that dies in the middle: in doubt unless it says that twice is no
 
 test('silent, huge, broken and talkative servers harm nobody else', async (t) => {
   const agency = await withServers(t, {
-    good: stdio('v1-stdio'), mute: stdio('mute', { tool_timeout_ms: { good: 300 } }), hush: stdio('mute'), huge: stdio('huge'),
+    good: stdio('v1-stdio'), mute: stdio('mute', { tool_timeout_ms: { good: 300 } }), hush: stdio('mute'), huge: stdio('huge'), nested: stdio('nested'),
     broken: stdio('broken'), garbage: stdio('garbage'), absent: { url: 'http://127.0.0.1:1/mcp' }, missing: { command: 'no-such-program' },
     unset: stdio('v1-stdio', { env: { TOKEN: '${NOT_SET_ANYWHERE}' } }), off: stdio('v1-stdio', { disabled: true }),
   }, { env: { AGENCY_OUTSIDE_CALL_TIMEOUT_MS: '4000' } });
@@ -220,10 +221,11 @@ test('silent, huge, broken and talkative servers harm nobody else', async (t) =>
 
   // All at once, while the good one goes on.
   const start = (name, content) => call(agency, 'sop_create', { name, content }).then(() => call(agency, 'sop_execute', { name, input: {} }));
-  const [mute, hush, huge, garbage, broken, absent, good] = await Promise.all([
+  const [mute, hush, huge, nested, garbage, broken, absent, good] = await Promise.all([
     start('mute', sop('Mute', ['Call', 'mute/good', {}])),
     start('hush', sop('Hush', ['Call', 'hush/good', {}])),
     start('huge', sop('Huge', ['Call', 'huge/good', {}])),
+    start('nested', sop('Nested', ['Call', 'nested/good', {}])),
     start('garbage', sop('Garbage', ['Call', 'garbage/good', {}])),
     start('broken', sop('Broken', ['Call', 'broken/last', {}])),
     start('absent', sop('Absent', ['Call', 'absent/good', {}, 'retries=0'])),
@@ -233,6 +235,8 @@ test('silent, huge, broken and talkative servers harm nobody else', async (t) =>
   assert.match(hush.why, /because hush did not answer within 4000 ms/);
   assert.equal(mute.state, 'input_required');
   assert.match(huge.why, /larger than outside\.message_bytes/);
+  assert.match(nested.why, /its answer cannot be read: .*nested deeper than 60 levels/);
+  assert.equal(nested.state, 'input_required', 'whether it happened only a person can tell');
   assert.equal(garbage.state, 'completed', garbage.text);
   assert.equal(broken.state, 'completed', broken.text);
   assert.match(absent.text, /the mcp server absent is (away|starting)/);
@@ -245,12 +249,38 @@ test('silent, huge, broken and talkative servers harm nobody else', async (t) =>
   await writeFile(file, JSON.stringify({ mcpServers: { good: { ...was.mcpServers.good, comand: 'x' } } }));
   const wrong = await until(() => call(agency, 'mcp_servers'), (one) => one.problem);
   assert.match(wrong.problem, /server 'good': .*comand.*command/);
-  assert.equal(wrong.servers.length, 10);
+  assert.equal(wrong.servers.length, 11);
   await writeFile(file, JSON.stringify({ mcpServers: { good: was.mcpServers.good, other: { ...was.mcpServers.good } } }));
   await ready(agency, 'good', 'other');
   assert.equal((await call(agency, 'mcp_servers')).servers.length, 2);
   assert.equal((await serverOf(agency, 'good')).starts, starts, 'one that did not change goes on');
   await until(() => pidsOf('mute', agency.data), (pids) => pids.length === 0);
+
+  // A file that cannot be looked at is not one that is gone.
+  await rename(file, `${file}.aside`);
+  await until(() => call(agency, 'mcp_servers'), (one) => one.servers.length === 0);
+  await rename(`${file}.aside`, file);
+  await ready(agency, 'good', 'other');
+  await symlink('mcp.json', `${file}.loop`);
+  await rename(`${file}.loop`, file); // now it is a link to itself
+  const unseen = await until(() => call(agency, 'mcp_servers'), (one) => /cannot be looked at/.test(one.problem));
+  assert.deepEqual(unseen.servers.map((one) => one.state), ['ready', 'ready']);
+});
+
+test('what is wrong with the file is told in full to the role admin only', async (t) => {
+  const data = await mkdtemp(join(tmpdir(), 'agency-e2e-'));
+  const line = (name, role) => `sha256:${createHash('sha256').update(name).digest('hex')} companies=acme role=${role} name=${name}\n`;
+  await writeFile(join(data, 'tokens'), line('boss', 'admin') + line('clerk', 'operator'));
+  await writeFile(join(data, 'mcp.json'), JSON.stringify({ mcpServers: { 'secret-of-beta': { comand: 'x' } } }));
+  const agency = await startAgency({ data, flags: ['--tokens', join(data, 'tokens')] });
+  t.after(() => agency.stop());
+  const seenBy = async (name) => (await post(agency.url(), { jsonrpc: '2.0', id: 1, method: 'tools/call', params: { name: 'mcp_servers', arguments: {} } },
+    { authorization: `Bearer ${name}` })).json.result;
+  const boss = await until(() => seenBy('boss'), (one) => one.structuredContent?.problem);
+  assert.match(boss.structuredContent.problem, /secret-of-beta.*comand/);
+  const clerk = await seenBy('clerk');
+  assert.match(clerk.structuredContent.problem, /the role admin sees what it is/);
+  assert.ok(!JSON.stringify(clerk).includes('beta'));
 });
 
 test('prose steps use the foreign tools that the procedure names, and no others', async (t) => {
