@@ -2,7 +2,7 @@
 import { test } from 'node:test';
 import assert from 'node:assert/strict';
 import { createHash } from 'node:crypto';
-import { writeFile } from 'node:fs/promises';
+import { rm, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { tmpdir } from 'node:os';
 import { startAgency, legacyCall, post, modern } from './agency.mjs';
@@ -156,6 +156,7 @@ test('a person looks, decides and is told, and hostile names stay text', { skip 
 test('with tokens the page asks for one, and shows only its companies', { skip }, async (t) => {
   const file = join(tmpdir(), `agency-dashboard-tokens-${process.pid}`);
   await writeFile(file, `sha256:${hash('secret-one')} companies=acme,beta role=operator name=ann\nsha256:${hash('secret-two')} companies=acme role=reader name=bob\n`, { mode: 0o600 });
+  t.after(() => rm(file));
   const agency = await startAgency({ flags: ['--tokens', file] });
   t.after(() => agency.stop());
   assert.equal((await fetch(agency.url(3000, '/'))).status, 200, 'the page says nothing about anybody');
