@@ -140,6 +140,8 @@ typedef struct gateway {
     int64_t stream_count;
     uint64_t tokens_seen; /* the version of the tokens that the streams' owners were held against */
     session_t *sessions;  /* latest first; only those with something to remember */
+    session_t *oldest_session;
+    void *session_tree; /* the same by id */
     size_t session_count;
     replay_t *replays;          /* answers that can be fetched later */
     size_t replay_bytes;        /* of all of them */

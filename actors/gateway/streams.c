@@ -1,5 +1,6 @@
 #include "actors/gateway/parts.h"
 
+#include <search.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -45,7 +46,7 @@ typedef struct watch {
 
 /* What is remembered of a session beside its id. */
 struct session {
-    session_t *next;
+    session_t *next, *prev;
     char *id;
     char level[16];
     bool ended;
@@ -100,12 +101,16 @@ const char *session_new(gateway_t *self, arena_t *arena, const principal_t *prin
     return seal_put(&self->seal, arena, "session", buf_bytes(&out));
 }
 
+static int by_id(const void *one, const void *other)
+{
+    return strcmp(((const session_t *)one)->id, ((const session_t *)other)->id);
+}
+
 static session_t *session_find(const gateway_t *self, const char *id)
 {
-    for (session_t *at = self->sessions; at; at = at->next)
-        if (!strcmp(at->id, id))
-            return at;
-    return NULL;
+    const session_t key = {.id = (char *)id};
+    session_t *const *found = tfind(&key, &self->session_tree, by_id);
+    return found ? *found : NULL;
 }
 
 static bool read_claims(gateway_t *self, arena_t *arena, const char *principal, const char *id,
@@ -173,8 +178,35 @@ static void watch_free(watch_t *watch)
     arena_destroy(&arena);
 }
 
-static void session_free(session_t *session)
+static void unlink_session(gateway_t *self, session_t *session)
 {
+    if (session->prev)
+        session->prev->next = session->next;
+    else
+        self->sessions = session->next;
+    if (session->next)
+        session->next->prev = session->prev;
+    else
+        self->oldest_session = session->prev;
+}
+
+static void link_session(gateway_t *self, session_t *session)
+{
+    session->prev = NULL;
+    session->next = self->sessions;
+    if (self->sessions)
+        self->sessions->prev = session;
+    else
+        self->oldest_session = session;
+    self->sessions = session;
+    session->touched_us = actor_mono_us(self->actor);
+}
+
+static void session_drop(gateway_t *self, session_t *session)
+{
+    unlink_session(self, session);
+    tdelete(session, &self->session_tree, by_id);
+    self->session_count--;
     while (session->watches) {
         watch_t *watch = session->watches;
         session->watches = watch->next;
@@ -185,52 +217,30 @@ static void session_free(session_t *session)
 }
 
 /* The one that was touched least recently makes room. */
-static void drop_oldest(gateway_t *self)
-{
-    session_t **at = &self->sessions;
-    while (*at && (*at)->next)
-        at = &(*at)->next;
-    if (*at) {
-        session_free(*at);
-        *at = NULL;
-        self->session_count--;
-    }
-}
-
 static session_t *session_keep(gateway_t *self, const char *id)
 {
-    for (session_t **at = &self->sessions; *at; at = &(*at)->next)
-        if (!strcmp((*at)->id, id)) {
-            session_t *found = *at;
-            *at = found->next;
-            found->next = self->sessions;
-            found->touched_us = actor_mono_us(self->actor);
-            return self->sessions = found;
-        }
+    session_t *session = session_find(self, id);
+    if (session) {
+        unlink_session(self, session);
+        link_session(self, session);
+        return session;
+    }
     if (self->session_count >= (size_t)self->settings->max_sessions)
-        drop_oldest(self);
-    session_t *session = calloc(1, sizeof(*session));
-    if (!session || !(session->id = strdup(id)))
+        session_drop(self, self->oldest_session);
+    session = calloc(1, sizeof(*session));
+    if (!session || !(session->id = strdup(id)) || !tsearch(session, &self->session_tree, by_id))
         abort();
-    session->next = self->sessions;
-    session->touched_us = actor_mono_us(self->actor);
+    link_session(self, session);
     self->session_count++;
-    return self->sessions = session;
+    return session;
 }
 
-/* Its id is refused by then. The list is in the order of touching, latest first. */
+/* Its id is refused by then. */
 static void drop_expired(gateway_t *self, int64_t now)
 {
     int64_t oldest = now - self->settings->session_ttl_s * 1000000;
-    session_t **at = &self->sessions;
-    while (*at && (*at)->touched_us > oldest)
-        at = &(*at)->next;
-    while (*at) {
-        session_t *gone = *at;
-        *at = gone->next;
-        session_free(gone);
-        self->session_count--;
-    }
+    while (self->oldest_session && self->oldest_session->touched_us <= oldest)
+        session_drop(self, self->oldest_session);
 }
 
 void session_set_level(gateway_t *self, const char *id, const char *level)
@@ -881,5 +891,5 @@ void streams_close(gateway_t *self)
     while (self->replays)
         drop_replay(self, &self->replays);
     while (self->sessions)
-        drop_oldest(self);
+        session_drop(self, self->sessions);
 }
