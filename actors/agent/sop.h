@@ -2,7 +2,7 @@
  *
  * A title, prose, optional front matter, and a numbered list; each item is a step. docs/sop.md is
  * the user's reference. The file is read with libcmark, so what counts as a list or a block is
- * what CommonMark says; the one door to libcmark is sop.c.
+ * what CommonMark says.
  *
  * Problems carry the line of the file and say what to change. All are collected, up to
  * SOP_PROBLEMS_MOST. A warning does not keep the procedure from running.
