@@ -544,6 +544,14 @@ void mp_put_strn(buf_t *out, const char *text, size_t size)
     buf_put(out, text, size);
 }
 
+bytes_t mp_str(arena_t *arena, const char *text)
+{
+    buf_t out;
+    buf_open(&out, arena);
+    mp_put_str(&out, text);
+    return buf_bytes(&out);
+}
+
 void mp_put_bin(buf_t *out, const void *data, size_t size)
 {
     msgpack_packer pack = packer(out);

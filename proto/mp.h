@@ -109,4 +109,7 @@ void mp_put_map(buf_t *out, uint32_t pairs);
 /* An already encoded value. An empty one is written as nil. */
 void mp_put_raw(buf_t *out, bytes_t value);
 
+/* A str of its own, in the arena. */
+bytes_t mp_str(arena_t *arena, const char *text);
+
 #endif

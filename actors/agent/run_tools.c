@@ -276,7 +276,7 @@ err_t runs_submit(agent_t *agent, call_t *call, const char *name, bytes_t given,
 static err_t begin_run(agent_t *self, call_t *call, const sop_execute_args_t *args, run_t *run)
 {
     sops_version_t version;
-    bytes_t input;
+    bytes_t input = {0};
     const char *id, *soul;
     err_t err = sops_current(call, args->name, &version);
     if (!err_is(err) && args->soul)
