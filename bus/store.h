@@ -21,6 +21,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "bus/key.h"
 #include "proto/arena.h"
 #include "proto/err.h"
 #include "proto/record.h"
@@ -33,7 +34,7 @@ typedef struct store_table {
     const char *name;
 } store_table_t;
 
-enum { STORE_TABLES = 24, STORE_KEY = 511, STORE_OPEN_DEFAULT = 64 };
+enum { STORE_TABLES = 24, STORE_OPEN_DEFAULT = 64 };
 
 /* What a fault switch may answer. Only looked at in builds with AGENCY_FAULTS. */
 typedef enum store_fault_kind {
@@ -141,30 +142,6 @@ bool store_scan_next(store_scan_t *scan, bytes_t *key, bytes_t *value);
 /* Deletes the row that store_scan_next gave last. */
 err_t store_scan_del(store_scan_t *scan);
 void store_scan_close(store_scan_t *scan);
-
-/* ---- Keys: built part by part so that byte order is the order of the parts ---- */
-
-typedef struct store_key {
-    uint8_t data[STORE_KEY];
-    size_t size;
-    bool overflow; /* a part did not fit: the key is invalid */
-} store_key_t;
-
-void key_open(store_key_t *key);
-void key_u8(store_key_t *key, uint8_t value);
-void key_u64(store_key_t *key, uint64_t value);
-void key_i64(store_key_t *key, int64_t value);
-/* Ended by 0; a 0 inside is escaped. */
-void key_str(store_key_t *key, const char *text);
-/* Text to the end of the key, without an end mark. */
-void key_raw(store_key_t *key, const void *data, size_t size);
-bytes_t key_bytes(const store_key_t *key);
-
-/* Reads parts back in the same order; false at the end. */
-bool key_read_u8(bytes_t *key, uint8_t *value);
-bool key_read_u64(bytes_t *key, uint64_t *value);
-bool key_read_i64(bytes_t *key, int64_t *value);
-bool key_read_str(bytes_t *key, arena_t *arena, const char **text);
 
 /* ---- Looking after it ---- */
 
