@@ -107,6 +107,24 @@ test("tokens: those that are given, or two that are made, of which only digests 
   for (const name of ["own secrets", "proxy"]) assert.ok(!of(rendered[name], "Secret", "house-tokens"), name);
 });
 
+test("other MCP servers: one file for the agent's container, of a Secret that is made or given", () => {
+  const file = Buffer.from(of(rendered["mcp servers"], "Secret", "house-mcp").data["mcp.json"], "base64").toString();
+  assert.deepEqual(JSON.parse(file), { mcpServers: matrix["mcp servers"]["agent.mcpServers.servers"] });
+  for (const [values, secretName] of [["mcp servers", "house-mcp"], ["mcp servers own", "others"]]) {
+    const { containers, volumes } = of(rendered[values], "StatefulSet", "house-agent").spec.template.spec;
+    assert.deepEqual(volumes.find((v) => v.name === "mcp").secret, { secretName, defaultMode: 288, items: [{ key: "mcp.json", path: "mcp.json" }] });
+    const having = containers.filter((c) => c.volumeMounts.some((m) => m.name === "mcp" && m.mountPath === "/etc/agency/mcp" && m.readOnly));
+    assert.deepEqual(having.map((c) => c.name), ["agent"]);
+    assert.deepEqual(having[0].env.filter((e) => e.name === "AGENCY_OUTSIDE_FILE"), [{ name: "AGENCY_OUTSIDE_FILE", value: "/etc/agency/mcp/mcp.json" }]);
+  }
+  for (const name of ["plain", "mcp servers own"]) assert.ok(!of(rendered[name], "Secret", "house-mcp"), name);
+  assert.ok(!JSON.stringify(rendered.plain).includes("AGENCY_OUTSIDE_FILE"));
+  refused({ "agent.mcpServers.servers": { a: { comand: "x" } } }, /comand/);
+  refused({ "agent.mcpServers.servers": { "1a": { command: "x" } } }, /1a/);
+  refused({ "agent.mcpServers": { servers: { a: { command: "x" } }, existingSecret: "y" } }, /set one/);
+  refused({ "agent.mcpServers.existingSecret": "y", settings: { AGENCY_OUTSIDE_FILE: "/x" } }, /AGENCY_OUTSIDE_FILE/);
+});
+
 test("the containers, ports and commands of the topology", () => {
   const list = (name) => of(rendered.plain, "StatefulSet", name).spec.template.spec.containers.map((c) => [c.name, c.ports?.[0].containerPort, c.args.join(" ")]);
   assert.deepEqual(list("house-agent"), [["agent", 3000, "run agent"], ["health-monitor", 3004, "run health"], ["swarm", 3005, "run swarm"], ["elastic-swarm", 3006, "run elastic"]]);

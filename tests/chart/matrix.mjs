@@ -18,6 +18,8 @@ export const matrix = {
   open: { "networkPolicy.clients": peers, "networkPolicy.monitoring": peers, "networkPolicy.egress": [{ to: [{ ipBlock: { cidr: "0.0.0.0/0" } }], ports: [{ port: 443, protocol: "TCP" }] }] },
   bare: { "networkPolicy.enabled": false, "podDisruptionBudget.enabled": false },
   model: { "llm.url": "https://models.example/v1", "llm.model": "m", "llm.existingSecret": "llm", embeddings: { url: "https://models.example/v1", model: "e", existingSecret: "vectors" }, allowedHosts: ["agency.example.com"], settings: { AGENCY_AGENT_DUE_SOON_MS: "5000" } },
+  "mcp servers": { "agent.mcpServers.servers": { tickets: { url: "https://tickets.example/mcp", headers: { Authorization: "Bearer <&>" }, companies: ["acme"], timeout_ms: 1000 }, files: { command: "files", args: ["/srv"] } } },
+  "mcp servers own": { "agent.mcpServers.existingSecret": "others" },
   placed: { "image.pullSecrets": [{ name: "r" }], "image.digest": `sha256:${"0".repeat(64)}`, "agent.nodeSelector": { disk: "ssd" }, "agent.tolerations": [{ key: "x", operator: "Exists" }], "agent.podAnnotations": { a: "1" } },
   named: { company: "Acme_1", "scaling.minReplicas": 2, "scaling.maxReplicas": 9, "scaling.stabilizationSeconds": 5, "scaling.downPeriodSeconds": 1 },
 };

@@ -10,7 +10,7 @@ import { matrix } from "./matrix.mjs";
 globalThis.fetch = (url) => assert.fail(`the rules must not need the network: ${url}`);
 
 // What the matrix takes as made by others: Secrets and claims of the user, and the Secret of the Job.
-const given = [...["doors", "keys", "llm", "vectors", "scraper", "r", "house-curve"].map((name) => ["Secret", name]), ...["mine", "yours", "ours"].map((name) => ["PersistentVolumeClaim", name])]
+const given = [...["doors", "keys", "llm", "vectors", "scraper", "r", "others", "house-curve"].map((name) => ["Secret", name]), ...["mine", "yours", "ours"].map((name) => ["PersistentVolumeClaim", name])]
   .map(([kind, name]) => {
     const text = `apiVersion: v1\nkind: ${kind}\nmetadata: {name: ${name}, namespace: acme}\n`;
     return { id: name, fileId: name, filePath: `${name}.yaml`, fileOffset: 0, name, apiVersion: "v1", kind, namespace: "acme", content: yaml.parse(text), text };

@@ -27,6 +27,15 @@ helm.sh/chart: {{ .Chart.Name }}-{{ .Chart.Version }}
 {{- if not (or .Values.auth.tokens .Values.auth.existingSecret .Values.auth.behindProxy) }}yes{{ end }}
 {{- end }}
 
+{{/* The Secret with mcp.json; nothing when no other MCP servers are named. */}}
+{{- define "agency.mcp" -}}
+{{- with .Values.agent.mcpServers }}
+{{- if .existingSecret }}{{ .existingSecret }}
+{{- else if .servers }}{{ $.Release.Name }}-mcp
+{{- end }}
+{{- end }}
+{{- end }}
+
 {{- define "agency.curve" -}}
 {{ .Values.curve.existingSecret | default (printf "%s-curve" .Release.Name) }}
 {{- end }}
@@ -46,6 +55,12 @@ helm.sh/chart: {{ .Chart.Name }}-{{ .Chart.Version }}
 {{- end }}
 {{- if and .Values.auth.tokens .Values.auth.existingSecret }}
 {{- fail "auth.tokens and auth.existingSecret say two things: set one" }}
+{{- end }}
+{{- if and .Values.agent.mcpServers.servers .Values.agent.mcpServers.existingSecret }}
+{{- fail "agent.mcpServers: servers and existingSecret say two things: set one" }}
+{{- end }}
+{{- if and (include "agency.mcp" .) (hasKey .Values.settings "AGENCY_OUTSIDE_FILE") }}
+{{- fail "settings.AGENCY_OUTSIDE_FILE: the chart gives this setting itself, from agent.mcpServers" }}
 {{- end }}
 {{- range $key, $_ := .Values.settings }}
 {{- if regexMatch "^AGENCY_(BUS_(POD|OWNER|BRAIN|LISTEN|CURVE_.*)|GATEWAY_(ALLOWED_HOSTS|KEY_FILE|BEHIND_PROXY)|WORKER_LLM_KEY_FILE|BRAIN_EMBED_(URL|MODEL|KEY_FILE)|(AGENT|ELASTIC)_(MIN_REPLICAS|MAX_REPLICAS|TARGET_PER_REPLICA)|ELASTIC_(MODE|DOWN_STABILIZATION_MS|DOWN_PERIOD_MS|UP_PERIOD_MS|STATEFULSET|NAMESPACE|IDENTITY))$" $key }}
@@ -121,6 +136,9 @@ env:
   {{- range $key, $value := .env }}
   - {name: {{ $key }}, value: {{ $value | quote }}}
   {{- end }}
+  {{- if and (eq .name "agent") (include "agency.mcp" .root) }}
+  - {name: AGENCY_OUTSIDE_FILE, value: /etc/agency/mcp/mcp.json}
+  {{- end }}
   {{- if and .llm $v.llm.url }}
   - {name: AGENCY_LLM_URL, value: {{ $v.llm.url | quote }}}
   {{- if $v.llm.model }}
@@ -172,6 +190,9 @@ volumeMounts:
   {{- end }}
   - {name: curve, mountPath: /etc/agency/curve, readOnly: true}
   - {name: gateway, mountPath: /etc/agency/gateway, readOnly: true}
+  {{- if and (eq .name "agent") (include "agency.mcp" .root) }}
+  - {name: mcp, mountPath: /etc/agency/mcp, readOnly: true}
+  {{- end }}
   {{- if and .llm $v.llm.url $v.llm.existingSecret }}
   - {name: llm, mountPath: /etc/agency/llm, readOnly: true}
   {{- end }}
@@ -193,6 +214,11 @@ volumeMounts:
 - {name: tokens, secret: {secretName: {{ . }}, defaultMode: 288, items: [{key: tokens, path: tokens}]}}
 {{- end }}
 - {name: gateway, secret: {secretName: {{ .root.Release.Name }}-gateway, defaultMode: 288}}
+{{- if eq $part "agent" }}
+{{- with include "agency.mcp" .root }}
+- {name: mcp, secret: {secretName: {{ . }}, defaultMode: 288, items: [{key: mcp.json, path: mcp.json}]}}
+{{- end }}
+{{- end }}
 {{- range $name, $of := dict "llm" "agent" "embeddings" "brain" }}
 {{- with get $.root.Values $name }}
 {{- if and (eq $part $of) .url .existingSecret }}
