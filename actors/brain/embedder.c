@@ -12,16 +12,18 @@
 
 /* One distinct feature of the text. */
 typedef struct feature {
-    uint64_t hash; /* 0: the place is free */
+    uint64_t hash;
     float weight;
     float told; /* sum of the weights its words were given */
     uint32_t count;
     uint8_t places;
 } feature_t;
 
+/* The features lie side by side; the table, which is mostly empty, has only their indexes. */
 typedef struct features {
-    feature_t *table;
-    size_t capacity; /* a power of two, never more than half full */
+    feature_t *items;
+    uint32_t *table; /* index + 1; 0: the place is free */
+    size_t capacity; /* of the table: a power of two, never more than half full */
     size_t count;
 } features_t;
 
@@ -64,12 +66,15 @@ static void count_feature(features_t *in, uint64_t hash, float weight, uint8_t p
 {
     size_t at = hash & (in->capacity - 1);
 
-    while (in->table[at].hash && in->table[at].hash != hash)
+    while (in->table[at] && in->items[in->table[at] - 1].hash != hash)
         at = (at + 1) & (in->capacity - 1);
-    if (!in->table[at].hash)
-        in->table[at] = (feature_t){.hash = hash, .weight = weight, .places = places};
-    in->table[at].count++;
-    in->table[at].told += told;
+    if (!in->table[at]) {
+        in->items[in->count] = (feature_t){.hash = hash, .weight = weight, .places = places};
+        in->table[at] = (uint32_t)++in->count;
+    }
+    feature_t *feature = &in->items[in->table[at] - 1];
+    feature->count++;
+    feature->told += told;
 }
 
 /* Runs of 3 and 4 letters of "^word$"; the marks tell beginnings and ends from middles. */
@@ -108,8 +113,8 @@ static void count_word(features_t *in, const word_t *word, float told)
 /* Each place takes its own bits of the hash for where and which sign. */
 static void add_feature(const feature_t *feature, uint32_t dims, float *vector)
 {
-    float weight =
-        feature->weight * (1 + logf((float)feature->count)) * feature->told / (float)feature->count;
+    float often = feature->count > 1 ? 1 + logf((float)feature->count) : 1;
+    float weight = feature->weight * often * feature->told / (float)feature->count;
     uint64_t h = feature->hash;
 
     for (int i = 0; i < feature->places; i++) {
@@ -154,15 +159,16 @@ err_t embedder_terms(arena_t *arena, const word_list_t *list, const float *weigh
         most += 1 + 2 * (size_t)list->words[i].size + 2;
     while (features.capacity < most * 2)
         features.capacity *= 2;
-    features.table = ARENA_ARRAY(arena, feature_t, features.capacity);
+    features.table = ARENA_ARRAY(arena, uint32_t, features.capacity);
+    features.items = arena_piece(arena, sizeof *features.items * (most + 1));
     bool all = only_stop_words(list);
     for (size_t i = 0; i < list->count; i++)
         if (all || !list->words[i].stop)
             count_word(&features, &list->words[i], weights ? weights[i] : 1);
     memset(vector, 0, sizeof *vector * dims);
-    for (size_t i = 0; i < features.capacity; i++)
-        if (features.table[i].hash)
-            add_feature(&features.table[i], dims, vector);
+    for (size_t i = 0; i < features.capacity; i++) /* sums of floats depend on their order */
+        if (features.table[i])
+            add_feature(&features.items[features.table[i] - 1], dims, vector);
     if (!normalise(vector, dims))
         return err_of(ERR_ARGUMENT, "there is no word in the text to embed");
     return err_ok();

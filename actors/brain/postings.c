@@ -177,6 +177,14 @@ static bytes_t fresh_row(arena_t *arena, const posting_doc_t *doc)
     return (bytes_t){row, size};
 }
 
+static inline uint32_t hash_at(bytes_t row, uint32_t i)
+{
+    uint32_t hash;
+
+    memcpy(&hash, row.data + 4 + (size_t)i * 4, 4);
+    return hash;
+}
+
 /* The term and posting of entry i; false when the row is damaged. */
 static bool fresh_entry(bytes_t row, uint32_t count, uint32_t i, const char **term,
                         posting_t *posting)
@@ -228,6 +236,7 @@ bool postings_is_full(const postings_t *in)
 /* A term and what the fresh memories say of it. */
 typedef struct group {
     const char *term;
+    uint32_t hash;
     posting_t *postings;
     size_t count, capacity;
 } group_t;
@@ -244,8 +253,11 @@ static size_t place_of(const merge_t *merge, const char *term, uint32_t hash)
 {
     size_t at = hash & (merge->places - 1);
 
-    while (merge->table[at] && strcmp(merge->groups[merge->table[at] - 1].term, term) != 0)
-        at = (at + 1) & (merge->places - 1);
+    for (; merge->table[at]; at = (at + 1) & (merge->places - 1)) {
+        const group_t *group = &merge->groups[merge->table[at] - 1];
+        if (group->hash == hash && strcmp(group->term, term) == 0)
+            break;
+    }
     return at;
 }
 
@@ -260,19 +272,19 @@ static void merge_widen(merge_t *merge)
     merge->capacity = capacity;
     merge->places = capacity * 4;
     merge->table = ARENA_ARRAY(merge->arena, uint32_t, merge->places);
-    for (size_t i = 0; i < merge->count; i++) {
-        const char *term = groups[i].term;
-        merge->table[place_of(merge, term, hash_of(term, strlen(term)))] = (uint32_t)i + 1;
-    }
+    for (size_t i = 0; i < merge->count; i++)
+        merge->table[place_of(merge, groups[i].term, groups[i].hash)] = (uint32_t)i + 1;
 }
 
-static void merge_put(merge_t *merge, const char *term, const posting_t *posting)
+/* `hash` is that of the term. */
+static void merge_put(merge_t *merge, const char *term, uint32_t hash, const posting_t *posting)
 {
     if (merge->count == merge->capacity)
         merge_widen(merge);
-    size_t at = place_of(merge, term, hash_of(term, strlen(term)));
+    size_t at = place_of(merge, term, hash);
     if (!merge->table[at]) {
-        merge->groups[merge->count] = (group_t){.term = arena_strdup(merge->arena, term)};
+        merge->groups[merge->count] =
+            (group_t){.term = arena_strdup(merge->arena, term), .hash = hash};
         merge->table[at] = (uint32_t)++merge->count;
     }
     group_t *group = &merge->groups[merge->table[at] - 1];
@@ -313,7 +325,7 @@ static err_t gather(store_txn_t *txn, merge_t *merge)
                 break;
             }
             posting.id = number;
-            merge_put(merge, term, &posting);
+            merge_put(merge, term, hash_at(row, i), &posting);
         }
     }
     store_scan_close(&scan);
@@ -384,7 +396,8 @@ err_t postings_build(const postings_t *in, const uint64_t *numbers, const postin
             posting_t posting = {.id = numbers[i]};
             memcpy(posting.counts, docs[i].terms[j].counts, sizeof posting.counts);
             memcpy(posting.lengths, docs[i].lengths, sizeof posting.lengths);
-            merge_put(&merge, docs[i].terms[j].term, &posting);
+            const posting_term_t *term = &docs[i].terms[j];
+            merge_put(&merge, term->term, hash_of(term->term, term->size), &posting);
         }
     err_t err = write_groups(in, &merge, NULL);
     arena_destroy(&merge.arena);
@@ -411,14 +424,7 @@ err_t postings_clear(const postings_t *in, size_t most, bool *more)
 
 err_t postings_drop_fresh(const postings_t *in)
 {
-    store_scan_t scan;
-    bytes_t key, value;
-    err_t err = store_scan_open(&scan, in->txn, TABLE_fresh, (bytes_t){0}, (bytes_t){0}, false);
-
-    while (!err_is(err) && store_scan_next(&scan, &key, &value))
-        err = store_scan_del(&scan);
-    store_scan_close(&scan);
-    return err;
+    return clear_fresh(in->txn);
 }
 
 /* ---- removing ---- */
@@ -624,14 +630,6 @@ static float weight_of(const postings_units_t *units, const posting_t *posting)
             weight += (float)posting->counts[field] *
                       units->units[field][posting_length_code(posting->lengths[field])];
     return weight;
-}
-
-static inline uint32_t hash_at(bytes_t row, uint32_t i)
-{
-    uint32_t hash;
-
-    memcpy(&hash, row.data + 4 + (size_t)i * 4, 4);
-    return hash;
 }
 
 /* The first entry whose hash is not smaller. Hashes are spread evenly, so it is near where its

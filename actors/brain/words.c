@@ -508,12 +508,28 @@ static void put_part(split_t *split, const char *text, size_t size)
         put_word(split, text, size);
 }
 
+/* Is it an ASCII word with no capital inside? Nearly all are, and have one part. */
+static bool is_plain(const char *text, size_t size)
+{
+    for (size_t i = 0; i < size; i++) {
+        char c = i ? text[i] : (char)(text[i] | 32);
+        if (c < 'a' || c > 'z')
+            return false;
+    }
+    return true;
+}
+
 static void put_segment(split_t *split, const char *text, size_t size)
 {
     letter_t letters[SEGMENT_MAX];
     char folded[SEGMENT_MAX + 1], plain[SEGMENT_MAX];
-    size_t count = letters_of(text, size, letters), first = 0, start = 0, parts = 1;
+    size_t count, first = 0, start = 0, parts = 1;
 
+    if (is_plain(text, size)) {
+        put_word(split, text, size);
+        return;
+    }
+    count = letters_of(text, size, letters);
     while (first < count && !letters[first].alnum)
         first++;
     if (first == count)
