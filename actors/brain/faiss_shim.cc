@@ -117,7 +117,8 @@ void search_selected(const faiss::Index *index, const float *query, int64_t k,
 
 using faiss::HNSW;
 
-constexpr size_t FETCH = 6; /* cache lines of the next vector; the hardware sees the rest coming */
+constexpr size_t LINE = 64, FETCH = 7; /* lines of a vector; the hardware sees the rest coming */
+constexpr size_t AHEAD = 3;            /* so many vectors before their turn: memory takes as long */
 
 struct step {
     float distance;
@@ -168,6 +169,10 @@ struct by_vectors {
     {
         return reinterpret_cast<const char *>(vectors + static_cast<size_t>(slot) * dims);
     }
+    size_t row_bytes() const
+    {
+        return dims * sizeof *vectors;
+    }
 };
 
 struct by_codes {
@@ -181,6 +186,10 @@ struct by_codes {
     {
         return reinterpret_cast<const char *>(codes.codes +
                                               static_cast<size_t>(slot) * codes.stride);
+    }
+    size_t row_bytes() const
+    {
+        return codes.stride;
     }
 };
 
@@ -197,11 +206,24 @@ template <typename Space> struct walk {
         return space.distance(slot);
     }
 
-    void fetch(int32_t slot) const
+    void fetch(size_t at) const
     {
-        const char *at = space.row(slot);
-        for (size_t line = 0; line < FETCH; line++)
-            __builtin_prefetch(at + line * 64);
+        if (at >= place.fresh.size())
+            return;
+        const char *row = space.row(place.fresh[at]);
+        size_t bytes = space.row_bytes();
+        for (size_t line = 0; line < FETCH && line * LINE < bytes; line++)
+            __builtin_prefetch(row + line * LINE);
+        __builtin_prefetch(row + bytes - 1); /* the scale of a code */
+    }
+
+    /* The neighbours of the slot that comes next, unless a nearer one is met before. */
+    void fetch_neighbours(int32_t slot) const
+    {
+        size_t begin, end;
+        graph.neighbor_range(slot, 0, &begin, &end);
+        for (size_t at = begin; at < end; at += LINE / sizeof graph.neighbors[0])
+            __builtin_prefetch(&graph.neighbors[at]);
     }
 
     step descend() const
@@ -246,6 +268,8 @@ template <typename Space> struct walk {
         keep(place.bound, breadth, one);
         place.open.push_back(one);
         std::push_heap(place.open.begin(), place.open.end(), farther);
+        if (place.open.front().slot == one.slot)
+            fetch_neighbours(one.slot);
         if (!accept || accept(self, one.slot))
             keep(place.found, k, one);
     }
@@ -261,10 +285,11 @@ template <typename Space> struct walk {
                 continue;
             place.seen[static_cast<size_t>(next)] = place.round;
             place.fresh.push_back(next);
+            if (place.fresh.size() <= AHEAD)
+                fetch(place.fresh.size() - 1);
         }
         for (size_t at = 0; at < place.fresh.size(); at++) {
-            if (at + 1 < place.fresh.size())
-                fetch(place.fresh[at + 1]);
+            fetch(at + AHEAD);
             meet({distance(place.fresh[at]), place.fresh[at]});
         }
     }
@@ -280,6 +305,8 @@ template <typename Space> struct walk {
                 break;
             std::pop_heap(place.open.begin(), place.open.end(), farther);
             place.open.pop_back();
+            if (!place.open.empty())
+                fetch_neighbours(place.open.front().slot);
             expand(next.slot);
         }
     }
