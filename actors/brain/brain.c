@@ -280,6 +280,14 @@ static void put_list(buf_t *out, bytes_t list)
     }
 }
 
+/* Texts may be long: printf would look at them twice. */
+static void put_line(buf_t *out, const char *name, const char *text, const char *end)
+{
+    buf_puts(out, name);
+    buf_puts(out, text ? text : "");
+    buf_puts(out, end);
+}
+
 static const char *as_blocks(arena_t *arena, const memory_list_t *memories)
 {
     buf_t out;
@@ -289,11 +297,10 @@ static const char *as_blocks(arena_t *arena, const memory_list_t *memories)
     buf_open(&out, arena);
     for (size_t i = 0; i < memories->count; i++) {
         const memory_t *memory = &memories->items[i];
-        buf_printf(&out, "%s[Task: %s]\nTimestamp: %s\nRequest: %s\nSolution: %s\nArtifacts: ",
-                   i ? "\n\n---\n\n" : "", memory->taskId ? memory->taskId : "",
-                   record_time_text(arena, memory->timestamp),
-                   memory->request ? memory->request : "",
-                   memory->solution ? memory->solution : "");
+        put_line(&out, i ? "\n\n---\n\n[Task: " : "[Task: ", memory->taskId, "]");
+        put_line(&out, "\nTimestamp: ", record_time_text(arena, memory->timestamp), "");
+        put_line(&out, "\nRequest: ", memory->request, "");
+        put_line(&out, "\nSolution: ", memory->solution, "\nArtifacts: ");
         put_list(&out, memory->artifacts);
     }
     return out.data;

@@ -217,15 +217,18 @@ static err_t score_vectors(search_t *search)
 {
     uint64_t *ids = ARENA_ARRAY(search->arena, uint64_t, search->count + 1);
     float *scores = ARENA_ARRAY(search->arena, float, search->count + 1);
+    size_t count = 0;
 
     if (!search->view)
         return err_ok();
     for (size_t i = 0; i < search->count; i++)
-        ids[i] = search->candidates[i].id;
-    err_t err = index_score(search->view, search->vector, ids, search->count, scores);
+        if (isnan(search->candidates[i].vector))
+            ids[count++] = search->candidates[i].id;
+    err_t err = index_score(search->view, search->vector, ids, count, scores);
+    count = 0;
     for (size_t i = 0; i < search->count && !err_is(err); i++)
         if (isnan(search->candidates[i].vector))
-            search->candidates[i].vector = scores[i];
+            search->candidates[i].vector = scores[count++];
     return err;
 }
 
@@ -387,18 +390,20 @@ static void apply_lifts(search_t *search, lift_t *lifts, size_t lift_count)
     search->count = kept;
 }
 
-/* The candidates are scored and sorted; they are not sorted afterwards. */
-static err_t lift_neighbours(search_t *search)
+/* The candidates are scored and sorted; if it lifted any they are not sorted afterwards. */
+static err_t lift_neighbours(search_t *search, bool *lifted)
 {
     lift_t *lifts = ARENA_ARRAY(search->arena, lift_t, NEIGHBOURS_OF * 2);
     size_t count = 0;
 
-    if (search->self->settings->neighbour_weight <= 0)
+    *lifted = false;
+    if (search->self->settings->neighbour_weight <= 0 || !store_count(search->txn, TABLE_threads))
         return err_ok();
     for (size_t i = 0; i < search->count && i < NEIGHBOURS_OF; i++) {
         const rank_candidate_t *one = &search->candidates[i];
         count += lifts_of(search, one->id, one->score, lifts + count);
     }
+    *lifted = count > 0;
     if (!count)
         return err_ok();
     apply_lifts(search, lifts, count);
@@ -433,9 +438,12 @@ static rank_fusion_t fusion_of(const search_t *search)
 
 static err_t order(search_t *search)
 {
-    rank_fuse(&search->fusion, search->candidates, search->count);
-    err_t err = lift_neighbours(search);
+    bool lifted;
 
+    rank_fuse(&search->fusion, search->candidates, search->count);
+    err_t err = lift_neighbours(search, &lifted);
+    if (err_is(err) || (!lifted && search->query->recency_weight <= 0))
+        return err;
     if (search->query->recency_weight > 0) {
         search->fusion.recency_weight = (float)search->query->recency_weight;
         search->fusion.half_life_days = (float)search->query->half_life_days;
@@ -443,7 +451,7 @@ static err_t order(search_t *search)
             search->candidates[i].age_days = age_days(search, search->candidates[i].id);
     }
     rank_fuse(&search->fusion, search->candidates, search->count);
-    return err;
+    return err_ok();
 }
 
 static bool query_has(const search_t *search, const char *term)

@@ -659,23 +659,40 @@ err_t index_search_exact(const index_view_t *view, const float *query, size_t k,
     return run_search(view, query, k, filter, arena, hits, count, true);
 }
 
-err_t index_score(const index_view_t *view, const float *query, const uint64_t *ids, size_t count,
-                  float *scores)
+/* Where the vector of an id lies; NULL: it is not there, or dead. */
+static const float *vector_of(const index_view_t *view, uint64_t id, float *room)
 {
-    float unit[INDEX_DIMS_MAX], room[INDEX_DIMS_MAX];
     uint32_t dims = view->options.dims;
     size_t at;
 
+    if (base_find(view->base, id, &at))
+        return bit_get(view->base->dead, at) ? NULL : base_vector(view->base, dims, at, room);
+    if (tail_find(view->chunks, view->tail_count, id, &at) && !tail_is_dead(view->chunks, at))
+        return tail_vector(view->chunks, dims, at);
+    return NULL;
+}
+
+/* Vectors lie far apart: while one is compared the next are on their way. */
+err_t index_score(const index_view_t *view, const float *query, const uint64_t *ids, size_t count,
+                  float *scores)
+{
+    enum { AHEAD = 4, LINES = 8 };
+    float unit[INDEX_DIMS_MAX], room[INDEX_DIMS_MAX];
+    const float *vectors[AHEAD] = {NULL};
+    uint32_t dims = view->options.dims;
+    bool kept = !view->base || view->base->vectors; /* else each is put together in `room` */
+
     if (!normalised(query, dims, unit))
         return err_of(ERR_ARGUMENT, "a query vector must be finite and not all zeros");
-    for (size_t i = 0; i < count; i++) {
-        const float *vector = NULL;
-        if (base_find(view->base, ids[i], &at) && !bit_get(view->base->dead, at))
-            vector = base_vector(view->base, dims, at, room);
-        else if (tail_find(view->chunks, view->tail_count, ids[i], &at) &&
-                 !tail_is_dead(view->chunks, at))
-            vector = tail_vector(view->chunks, dims, at);
-        scores[i] = vector ? simd_inner_product(unit, vector, dims) : NAN;
+    for (size_t i = 0; i < count + AHEAD; i++) {
+        size_t done = i - AHEAD;
+        if (i >= AHEAD) {
+            const float *vector = kept ? vectors[i % AHEAD] : vector_of(view, ids[done], room);
+            scores[done] = vector ? simd_inner_product(unit, vector, dims) : NAN;
+        }
+        vectors[i % AHEAD] = kept && i < count ? vector_of(view, ids[i], room) : NULL;
+        for (size_t line = 0; vectors[i % AHEAD] && line < LINES; line++)
+            __builtin_prefetch(vectors[i % AHEAD] + line * 16);
     }
     return err_ok();
 }

@@ -136,6 +136,7 @@ static bool next_base(const ranking_t *ranking, uint64_t *base)
 
 typedef float float4_t __attribute__((vector_size(16)));
 typedef int32_t int4_t __attribute__((vector_size(16)));
+typedef int64_t int2_t __attribute__((vector_size(16)));
 
 /* What a term adds to each of `count` memories with those weights. */
 static void saturate(const float *weights, size_t count, float idf, float k1, float *out)
@@ -202,8 +203,8 @@ static inline bool any_reaches(const float *scores, float bar)
 {
     const float4_t *at = (const float4_t *)(const void *)scores, least = {bar, bar, bar, bar};
     int4_t any = (at[0] >= least) | (at[1] >= least) | (at[2] >= least) | (at[3] >= least);
-
-    return any[0] | any[1] | any[2] | any[3];
+    int2_t halves = (int2_t)any;
+    return (halves[0] | halves[1]) != 0;
 }
 
 static void collect(ranking_t *ranking, uint64_t base)
