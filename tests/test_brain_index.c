@@ -1,4 +1,6 @@
 #include <check.h>
+#include <fcntl.h>
+#include <glob.h>
 #include <math.h>
 #include <pthread.h>
 #include <signal.h>
@@ -6,11 +8,13 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
 #include "actors/brain/codes.h"
 #include "actors/brain/index.h"
+#include "actors/brain/indexes.h"
 #include "actors/brain/simd.h"
 
 #define DIMS 48
@@ -422,6 +426,22 @@ static void scratch_path(char *path, size_t size)
     snprintf(path, size, "%s/test_brain_index.%d.snapshot", dir, (int)getpid());
 }
 
+/* What writers that were killed left beside `path`; how many. */
+static size_t unlink_parts(const char *path)
+{
+    char pattern[600];
+    glob_t found;
+
+    snprintf(pattern, sizeof pattern, "%s" INDEX_PART "*", path);
+    if (glob(pattern, 0, NULL, &found))
+        return 0;
+    size_t count = found.gl_pathc;
+    for (size_t i = 0; i < count; i++)
+        unlink(found.gl_pathv[i]);
+    globfree(&found);
+    return count;
+}
+
 static void save(index_t *index, const char *path, uint64_t generation)
 {
     index_view_t *view = index_acquire(index);
@@ -589,12 +609,11 @@ static void save_for_ever(index_t *index, const char *path, int tell)
 /* Whoever is killed while writing leaves the snapshot before or the new one, whole. */
 START_TEST(a_snapshot_survives_its_writer)
 {
-    char path[512], part[520], byte;
+    char path[512], byte;
     uint64_t seed = 3, generation = 0;
     index_t *index = open_index("HNSW16", 100);
 
     scratch_path(path, sizeof path);
-    snprintf(part, sizeof part, "%s.part", path);
     add_range(index, 0, 3000);
     rebuild(index);
     add_range(index, 3000, 3020);
@@ -621,9 +640,130 @@ START_TEST(a_snapshot_survives_its_writer)
         ck_assert_double_ge(recall(again, NULL, seed), 0.9);
         index_destroy(&again);
     }
-    unlink(part);
+    unlink_parts(path);
     unlink(path);
     index_destroy(&index);
+}
+END_TEST
+
+/* Blocks are checked on several threads, which also make the codes of what is in them. */
+START_TEST(each_block_of_a_large_snapshot_is_checked)
+{
+    enum { BROAD = 640, VECTORS = 1500, BLOCK = 1 << 20 };
+    char path[512];
+    float vector[BROAD];
+    uint64_t generation = 0;
+    struct stat info;
+    index_t *index = NULL, *again = NULL;
+    index_options_t options = {
+        .dims = BROAD, .factory = "HNSW8", .exact_max = 100, .ef_construction = 16};
+
+    scratch_path(path, sizeof path);
+    ck_assert(!err_is(index_new(&index, &options)));
+    for (uint64_t id = 1; id <= VECTORS; id++) {
+        vector_of(id, BROAD, vector);
+        ck_assert(!err_is(index_add(index, id, vector)));
+    }
+    rebuild(index);
+    save(index, path, 1);
+    ck_assert(!err_is(index_new(&again, &options)));
+    ck_assert(!err_is(index_load(again, path, &generation)));
+    arena_t *arena = arena_new();
+    index_view_t *views[] = {index_acquire(index), index_acquire(again)};
+    for (uint64_t id = 1; id <= VECTORS; id += 150) {
+        index_hit_t *hits[2];
+        size_t counts[2];
+        vector_of(id, BROAD, vector);
+        for (int i = 0; i < 2; i++)
+            ck_assert(
+                !err_is(index_search(views[i], vector, 10, NULL, arena, &hits[i], &counts[i])));
+        ck_assert_uint_eq(counts[0], counts[1]);
+        ck_assert_mem_eq(hits[0], hits[1], counts[0] * sizeof *hits[0]);
+    }
+    for (int i = 0; i < 2; i++)
+        index_view_release(&views[i]);
+    arena_destroy(&arena);
+    index_destroy(&again);
+    ck_assert(!stat(path, &info) && info.st_size > 3 * BLOCK);
+    for (off_t at = 700; at < info.st_size; at += BLOCK / 2 + 12345) {
+        char byte = 0;
+        int fd = open(path, O_RDWR);
+        ck_assert(fd >= 0 && pread(fd, &byte, 1, at) == 1);
+        byte ^= 4;
+        ck_assert(pwrite(fd, &byte, 1, at) == 1);
+        ck_assert(!err_is(index_new(&again, &options)));
+        ck_assert_int_eq(index_load(again, path, &generation).code, ERR_CORRUPT);
+        index_destroy(&again);
+        byte ^= 4;
+        ck_assert(pwrite(fd, &byte, 1, at) == 1 && !close(fd));
+    }
+    ck_assert(!err_is(index_new(&again, &options)));
+    ck_assert(!err_is(index_load(again, path, &generation)));
+    index_destroy(&again);
+    unlink(path);
+    index_destroy(&index);
+}
+END_TEST
+
+typedef struct saving {
+    index_t *index;
+    const char *path;
+} saving_t;
+
+static void *save_some(void *ctx)
+{
+    saving_t *saving = ctx;
+
+    for (uint64_t generation = 1; generation <= 10; generation++)
+        save(saving->index, saving->path, generation);
+    return NULL;
+}
+
+START_TEST(two_save_at_once)
+{
+    char path[512];
+    uint64_t generation = 0;
+    pthread_t threads[2];
+    index_t *index = open_index("HNSW16", 100), *again = open_index("HNSW16", 100);
+    saving_t saving = {index, path};
+
+    scratch_path(path, sizeof path);
+    add_range(index, 0, 2000);
+    for (int i = 0; i < 2; i++)
+        ck_assert(!pthread_create(&threads[i], NULL, save_some, &saving));
+    for (int i = 0; i < 2; i++)
+        pthread_join(threads[i], NULL);
+    ck_assert(!err_is(index_load(again, path, &generation)));
+    ck_assert_uint_eq(index_stats(again).live, 2000);
+    ck_assert_uint_eq(unlink_parts(path), 0);
+    unlink(path);
+    index_destroy(&index);
+    index_destroy(&again);
+}
+END_TEST
+
+/* Whoever opens the directory next removes what was being saved, and nothing else. */
+START_TEST(leftovers_are_swept)
+{
+    char dir[] = "/tmp/test_brain_index.XXXXXX", company[64], part[128], other[128];
+    indexes_t *indexes = NULL;
+    indexes_options_t options = {.dir = dir, .factory = "HNSW16", .open_limit = 2};
+
+    ck_assert_ptr_nonnull(mkdtemp(dir));
+    snprintf(company, sizeof company, "%s/acme", dir);
+    snprintf(part, sizeof part, "%s/vectors.index" INDEX_PART "a1B2c3", company);
+    snprintf(other, sizeof other, "%s/vectors.index", company);
+    ck_assert(!mkdir(company, 0700));
+    for (int i = 0; i < 2; i++) {
+        int fd = open(i ? part : other, O_CREAT | O_WRONLY, 0600);
+        ck_assert(fd >= 0 && !close(fd));
+    }
+    ck_assert(!err_is(indexes_new(&indexes, &options)));
+    ck_assert(access(part, F_OK) != 0 && access(other, F_OK) == 0);
+    indexes_destroy(&indexes);
+    unlink(other);
+    rmdir(company);
+    rmdir(dir);
 }
 END_TEST
 
@@ -771,6 +911,9 @@ int main(void)
     tcase_add_test(tcase, snapshots_of_others_are_refused);
     tcase_add_test(tcase, torn_or_flipped_snapshots_are_refused);
     tcase_add_test(tcase, a_snapshot_survives_its_writer);
+    tcase_add_test(tcase, each_block_of_a_large_snapshot_is_checked);
+    tcase_add_test(tcase, two_save_at_once);
+    tcase_add_test(tcase, leftovers_are_swept);
     tcase_add_test(tcase, a_stale_index_is_brought_up_to_date);
     tcase_add_test(tcase, readers_go_on_through_adds_drops_and_swaps);
     suite_add_tcase(suite, tcase);

@@ -118,13 +118,15 @@ err_t index_swap(index_t *index, index_base_t **base);
 /* Frees a base that is not going to be swapped in. */
 void index_base_destroy(index_base_t **base);
 
-/* Writes a snapshot: a temporary file beside `path`, checksummed, renamed over it. `generation` is
- * the caller's: what the store had counted when the view was taken. Errors: IO, FULL. */
+/* Writes a snapshot: a temporary file of its own beside `path` (INDEX_PART follows its name),
+ * checksummed, renamed over it. `generation` is the caller's: what the store had counted when the
+ * view was taken. On any thread, also several at once. Errors: IO, FULL. */
+#define INDEX_PART ".part-"
 err_t index_save(const index_view_t *view, const char *path, uint64_t generation);
 
 /* Fills an empty index from a snapshot. Errors: NOT_FOUND, STATE (the index is not empty),
  * VERSION (another format, model, dimension or factory: rebuild), CORRUPT, IO. After an error the
- * index is still empty. */
+ * index is still empty. The file stays mapped: it may be replaced or removed, never shortened. */
 err_t index_load(index_t *index, const char *path, uint64_t *generation);
 
 /* Compares the index with the ids that the store holds, in ascending order by `next` (false: no

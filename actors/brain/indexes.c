@@ -1,5 +1,6 @@
 #include "actors/brain/indexes.h"
 
+#include <dirent.h>
 #include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -9,6 +10,8 @@
 
 #include "actors/brain/brain.h"
 #include "bus/digest.h"
+
+#define INDEX_FILE "vectors.index"
 
 enum { COMPANY_BYTES = 65, SAVE_MIN = 2000, BUILD_NICE = 5 };
 
@@ -61,6 +64,33 @@ static char *copy_of(const char *text)
     return copy;
 }
 
+static void sweep_company(const char *dir, const char *company)
+{
+    char path[4096];
+    const char *part = INDEX_FILE INDEX_PART;
+
+    if (snprintf(path, sizeof path, "%s/%s", dir, company) >= (int)sizeof path)
+        return;
+    DIR *files = opendir(path);
+    for (struct dirent *file; files && (file = readdir(files));)
+        if (strncmp(file->d_name, part, strlen(part)) == 0)
+            unlinkat(dirfd(files), file->d_name, 0);
+    if (files)
+        closedir(files);
+}
+
+/* Removes what was being saved when the last owner of the directory ended. */
+static void sweep(const char *dir)
+{
+    DIR *companies = opendir(dir);
+
+    for (struct dirent *company; companies && (company = readdir(companies));)
+        if (company->d_name[0] != '.')
+            sweep_company(dir, company->d_name);
+    if (companies)
+        closedir(companies);
+}
+
 err_t indexes_new(indexes_t **indexes, const indexes_options_t *options)
 {
     index_t *probe = NULL;
@@ -76,6 +106,7 @@ err_t indexes_new(indexes_t **indexes, const indexes_options_t *options)
     self->options = *options;
     self->dir = copy_of(options->dir);
     self->factory = copy_of(options->factory);
+    sweep(self->dir);
     *indexes = self;
     return err_ok();
 }
@@ -84,12 +115,12 @@ err_t indexes_new(indexes_t **indexes, const indexes_options_t *options)
 
 static bool path_of(const indexes_t *self, const char *company, char *path, size_t size)
 {
-    return snprintf(path, size, "%s/%s/vectors.index", self->dir, company) < (int)size;
+    return snprintf(path, size, "%s/%s/" INDEX_FILE, self->dir, company) < (int)size;
 }
 
 /* Not worth the disk when little is new, or when reading the store is as quick. The file is written
  * from a view, without any lock. */
-static void save(const indexes_t *self, shelf_t *shelf, bool rebuilt)
+static void save(indexes_t *self, shelf_t *shelf, bool rebuilt)
 {
     char path[4096];
 
@@ -102,13 +133,17 @@ static void save(const indexes_t *self, shelf_t *shelf, bool rebuilt)
     if (worth)
         shelf->saved = live;
     pthread_mutex_unlock(&shelf->writer);
-    if (worth && path_of(self, shelf->company, path, sizeof path) &&
-        err_is(index_save(view, path, seen)))
-        unlink(path); /* a cache: the next start reads the store */
+    if (worth && path_of(self, shelf->company, path, sizeof path)) {
+        bool failed = err_is(index_save(view, path, seen));
+        pthread_mutex_lock(&self->lock);
+        if (failed || shelf->forgotten)
+            unlink(path); /* a cache: the next start reads the store */
+        pthread_mutex_unlock(&self->lock);
+    }
     index_view_release(&view);
 }
 
-static void shelf_free(const indexes_t *self, shelf_t *shelf)
+static void shelf_free(indexes_t *self, shelf_t *shelf)
 {
     if (shelf->index && !shelf->forgotten)
         save(self, shelf, false);
