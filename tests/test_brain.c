@@ -476,6 +476,13 @@ START_TEST(bad_input_is_refused_clearly)
     bad(&house, "brain_store", "{'taskId': 'x', 'request': 'x'}", ERR_ARGUMENT, "solution");
     bad(&house, "brain_store", "{'taskId': 'x', 'request': 'x', 'solution': '', 'metadata': [1]}",
         ERR_ARGUMENT, "metadata must be an object");
+    bad(&house, "brain_store",
+        "{'taskId': 'x', 'request': 'x', 'solution': 'x', 'tokens': 1000000000000000000}",
+        ERR_ARGUMENT, "'tokens' must be");
+    bad(&house, "log_experience",
+        "{'taskId': 'x', 'agent_used': 'a', 'task_type': 't', 'outcome': 'ok', 'summary': 's', "
+        "'tokens': -1}",
+        ERR_ARGUMENT, "'tokens' must be");
     bad(&house, "brain_update_graph", "{'operation': 'add_node', 'args': {'id': 7}}", ERR_ARGUMENT,
         "id");
     bad(&house, "brain_update_graph", "{'operation': 'add_node', 'args': 'x'}", ERR_ARGUMENT, "");

@@ -35,7 +35,7 @@ RECORD_ENUM(query_format, query_format_VALUES)
       "Conversation or case: what is near in it helps to find a memory.")                          \
     F(TIME, timestamp, opt(), 0, 0, "When it happened; absent: now.")                              \
     F(JSON, metadata, opt(), 0, 262144, "Facts to filter by, an object.")                          \
-    F(INT, tokens, opt(), 0, 0, "Tokens it took.")                                                 \
+    F(INT, tokens, opt(), 0, TOKENS_MOST, "Tokens it took.")                                       \
     F(REAL, duration, opt(), 0, 0, "How long it took.")                                            \
     F(STR, related_episode_id, opt(), 0, 256, "Another memory that this one refers to.")           \
     F(JSON, simulation_attempts, opt(), 0, 262144, "Tries in simulation, a list.")                 \

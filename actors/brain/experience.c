@@ -1,11 +1,14 @@
 #include "actors/brain/experience.h"
 
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 #include <strings.h>
 
 #include "actors/brain/episode.h"
 #include "actors/brain/policy.h"
+
+#define TOKENS_SUM 9e15 /* JSON numbers are exact to here */
 
 RECORD_DEFINE(agent_pattern, agent_pattern_FIELDS)
 
@@ -241,15 +244,17 @@ err_t experience_patterns(brain_t *self, call_t *call, const char *company, cons
         err = read_runs(txn, &all, task_type, since > oldest ? since : oldest, until);
     if (err_is(err))
         return err;
+    double tokens = 0; /* an old import may have any */
     out->agents.items = ARENA_ARRAY(all.arena, agent_pattern_t, all.count + 1);
     for (size_t i = 0; i < all.count; i++) {
         out->runs += all.items[i].runs;
         out->successes += all.items[i].successes;
-        out->tokens += (int64_t)all.items[i].tokens;
+        tokens += all.items[i].tokens;
         out->duration += all.items[i].duration;
         out->durations += (int64_t)all.items[i].duration_count;
         out->agents.items[out->agents.count++] = pattern_of(&all.items[i]);
     }
+    out->tokens = (int64_t)fmax(-TOKENS_SUM, fmin(tokens, TOKENS_SUM));
     if (all.count)
         qsort(out->agents.items, all.count, sizeof out->agents.items[0], by_merit);
     return err_ok();

@@ -68,7 +68,7 @@ RECORD_ENUM(graph_operation, graph_operation_VALUES)
       "How it ended; begins with success, completed or done if well.")                             \
     F(STR, summary, must, 0, 1048576, "What happened, for whoever meets the like again.")          \
     F(JSON, artifacts, opt(), 0, 262144, "Files or things that came of it, a list.")               \
-    F(INT, tokens, opt(), 0, 0, "Tokens it took.")                                                 \
+    F(INT, tokens, opt(), 0, TOKENS_MOST, "Tokens it took.")                                       \
     F(REAL, duration, opt(), 0, 0, "How long it took.")                                            \
     COMPANY_ROW(F)
 #define log_experience_REPLY(F) F(STR, id, must, 0, 0, "Id of the memory that tells of it.")
@@ -188,6 +188,17 @@ static void say_graph(call_t *call, const graph_part_t *part)
     call_say_text(call, text.size ? text.data : "Nothing in the graph.");
 }
 
+/* The reply of brain_query_graph and of graph_neighbors, and its text. */
+static void tell_part(call_t *call, const graph_part_t *part, graph_node_list_t *nodes,
+                      graph_edge_list_t *edges, bool *more, const char **cursor)
+{
+    *nodes = part->nodes;
+    *edges = part->edges;
+    *more = part->more;
+    *cursor = part->cursor;
+    say_graph(call, part);
+}
+
 static err_t brain_query_graph(brain_t *self, call_t *call, const brain_query_graph_args_t *args,
                                brain_query_graph_reply_t *reply)
 {
@@ -195,14 +206,9 @@ static err_t brain_query_graph(brain_t *self, call_t *call, const brain_query_gr
     err_t err = graph_query(self, call, call_company(call), args->query, (size_t)args->limit,
                             args->cursor, &part);
 
-    if (err_is(err))
-        return err;
-    reply->nodes = part.nodes;
-    reply->edges = part.edges;
-    reply->more = part.more;
-    reply->cursor = part.cursor;
-    say_graph(call, &part);
-    return err_ok();
+    if (!err_is(err))
+        tell_part(call, &part, &reply->nodes, &reply->edges, &reply->more, &reply->cursor);
+    return err;
 }
 
 static err_t graph_neighbors(brain_t *self, call_t *call, const graph_neighbors_args_t *args,
@@ -212,14 +218,9 @@ static err_t graph_neighbors(brain_t *self, call_t *call, const graph_neighbors_
     err_t err = graph_around(self, call, call_company(call), args->id, args->depth, args->relation,
                              (size_t)args->limit, args->cursor, &part);
 
-    if (err_is(err))
-        return err;
-    reply->nodes = part.nodes;
-    reply->edges = part.edges;
-    reply->more = part.more;
-    reply->cursor = part.cursor;
-    say_graph(call, &part);
-    return err_ok();
+    if (!err_is(err))
+        tell_part(call, &part, &reply->nodes, &reply->edges, &reply->more, &reply->cursor);
+    return err;
 }
 
 static err_t graph_path(brain_t *self, call_t *call, const graph_path_args_t *args,

@@ -16,6 +16,9 @@
 
 #include "actors/brain/brain.h"
 
+/* Of one task; a number that is larger is a mistake of the caller, not a bill. */
+#define TOKENS_MOST 1000000000000
+
 /* What is kept of an episode; also a line of an export. */
 #define EPISODE_ROWS(F)                                                                            \
     F(STR, id, must, 0, 256, "Id of the memory.")                                                  \
