@@ -96,6 +96,11 @@ err_t values_text(arena_t *arena, const values_t *values, const char *text, size
  * Errors as values_text; ERR_PARSE when the template is no msgpack. */
 err_t values_tree(arena_t *arena, const values_t *values, bytes_t tree, buf_t *out);
 
+/* Appends a value as values_text does. ERR_PARSE. */
+err_t value_put_text(bytes_t value, buf_t *out);
+/* Appends text between references, \{{ as {{. */
+void value_put_literal(buf_t *out, const char *text, size_t size);
+
 /* A variable that a script needs in its environment. */
 typedef struct value_variable {
     const char *name;
