@@ -7,13 +7,12 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
 #include "actors/elastic/elastic.h"
-#include "bus/sim.h"
 #include "house.h"
 #include "proto/json.h"
 #include "proto/mp.h"
+#include "support_sim.h"
 
 #ifdef AGENCY_FAULTS
 
@@ -25,9 +24,8 @@ typedef struct change {
 } change_t;
 
 typedef struct world {
-    sim_t *sim;
-    arena_t *arena;
-    char dir[32], tokens[2][64];
+    lab_t lab;
+    char tokens[2][64];
     /* The agent: */
     int64_t queue, leases; /* leases: held by the last replica */
     int64_t cordoned_ms;   /* when it was last asked for */
@@ -97,7 +95,7 @@ static err_t task_cordon(plain_t *self, call_t *call, const task_cordon_args_t *
     (void)self;
     (void)call;
     if (args->for_ms)
-        world->cordoned_ms = sim_now_ms(world->sim);
+        world->cordoned_ms = sim_now_ms(world->lab.sim);
     reply->leases = world->leases;
     return err_ok();
 }
@@ -116,7 +114,7 @@ static void answer(sim_http_t *out, int status, const char *body)
 static void answer_status(sim_http_t *out, int code, const char *reason, const char *message)
 {
     answer(out, code,
-           arena_printf(world->arena,
+           arena_printf(world->lab.arena,
                         "{\"kind\":\"Status\",\"apiVersion\":\"v1\",\"metadata\":{},\"status\":"
                         "\"Failure\",\"message\":\"%s\",\"reason\":\"%s\",\"code\":%d}",
                         message, reason, code));
@@ -125,7 +123,7 @@ static void answer_status(sim_http_t *out, int code, const char *reason, const c
 static void answer_scale(sim_http_t *out)
 {
     answer(out, 200,
-           arena_printf(world->arena,
+           arena_printf(world->lab.arena,
                         "{\"kind\":\"Scale\",\"apiVersion\":\"autoscaling/v1\",\"metadata\":{"
                         "\"name\":\"agency\",\"resourceVersion\":\"%" PRId64
                         "\"},\"spec\":{\"replicas\":%" PRId64 "},\"status\":{\"replicas\":%" PRId64
@@ -136,7 +134,7 @@ static void answer_scale(sim_http_t *out)
 static void answer_lease(sim_http_t *out, int status)
 {
     answer(out, status,
-           arena_printf(world->arena,
+           arena_printf(world->lab.arena,
                         "{\"kind\":\"Lease\",\"apiVersion\":\"coordination.k8s.io/v1\","
                         "\"metadata\":{\"name\":\"agency-elastic\",\"resourceVersion\":\"%s\"},"
                         "\"spec\":{\"holderIdentity\":\"%s\",\"leaseDurationSeconds\":%" PRId64
@@ -150,7 +148,7 @@ static const char *part(bytes_t value, const char *one, const char *two)
 {
     bytes_t inner, field;
     const char *text = mp_get(value, one, &inner) && mp_get(inner, two, &field)
-                           ? mp_text(world->arena, field)
+                           ? mp_text(world->lab.arena, field)
                            : NULL;
     return text ? text : "";
 }
@@ -211,7 +209,7 @@ static void patch(const http_call_request_t *request, bytes_t body, sim_http_t *
         return;
     }
     if (strcmp(part(body, "metadata", "resourceVersion"),
-               arena_printf(world->arena, "%" PRId64, world->version)) != 0) {
+               arena_printf(world->lab.arena, "%" PRId64, world->version)) != 0) {
         answer_status(out, 409, "Conflict", "the object has been modified");
         return;
     }
@@ -223,7 +221,7 @@ static void patch(const http_call_request_t *request, bytes_t body, sim_http_t *
         complain("from %" PRId64 " to %" PRId64 " with %" PRId64 " leases held", from, to,
                  world->leases);
     if (world->change_count < MOST_CHANGES)
-        world->changes[world->change_count++] = (change_t){sim_now_ms(world->sim), from, to};
+        world->changes[world->change_count++] = (change_t){sim_now_ms(world->lab.sim), from, to};
     world->replicas = world->running = to;
     world->version++;
     answer_scale(out);
@@ -233,8 +231,9 @@ static void serve(const http_call_request_t *request, sim_http_t *out)
 {
     bytes_t body = {0};
     bool get = !strcmp(request->method, "GET");
-    if (request->body.size && err_is(json_to_msgpack(world->arena, (const char *)request->body.data,
-                                                     request->body.size, NULL, &body)))
+    if (request->body.size &&
+        err_is(json_to_msgpack(world->lab.arena, (const char *)request->body.data,
+                               request->body.size, NULL, &body)))
         complain("no JSON: %.*s", (int)request->body.size, (const char *)request->body.data);
     if (strstr(request->url, "/leases"))
         get && !*world->holder ? answer_status(out, 404, "NotFound", "leases not found")
@@ -254,7 +253,7 @@ static void serve(const http_call_request_t *request, sim_http_t *out)
 
 static void http(void *ctx, const http_call_request_t *request, uint64_t chance, sim_http_t *out)
 {
-    int64_t now = sim_now_ms(world->sim);
+    int64_t now = sim_now_ms(world->lab.sim);
     (void)ctx;
     world->requests++;
     out->duration_ms = 1 + (int64_t)(chance % 20);
@@ -283,60 +282,37 @@ static actor_def_t rival; /* a second elastic, on a volume of its own */
  * outlast. */
 static const char *const *settings_of(const char *name, bool hurry)
 {
-    const char **list = ARENA_ARRAY(world->arena, const char *, 9);
+    const char **list = ARENA_ARRAY(world->lab.arena, const char *, 9);
     int which = strcmp(name, "elastic") != 0;
-    snprintf(world->tokens[which], sizeof(world->tokens[which]), "%s/%s.token", world->dir, name);
+    snprintf(world->tokens[which], sizeof(world->tokens[which]), "%s/%s.token", world->lab.dir,
+             name);
     write_file(world->tokens[which], name);
-    list[0] = arena_printf(world->arena, "%s.mode=direct", name);
-    list[1] = arena_printf(world->arena, "%s.statefulset=agency", name);
-    list[2] = arena_printf(world->arena, "%s.namespace=ns", name);
-    list[3] = arena_printf(world->arena, "%s.api_url=http://api", name);
-    list[4] = arena_printf(world->arena, "%s.token_file=%s", name, world->tokens[which]);
-    list[5] = arena_printf(world->arena, "%s.identity=%s", name, name);
-    list[6] = hurry ? arena_printf(world->arena, "%s.down_stabilization_ms=60000", name) : NULL;
-    list[7] = hurry ? arena_printf(world->arena, "%s.lease_s=5", name) : NULL;
+    list[0] = arena_printf(world->lab.arena, "%s.mode=direct", name);
+    list[1] = arena_printf(world->lab.arena, "%s.statefulset=agency", name);
+    list[2] = arena_printf(world->lab.arena, "%s.namespace=ns", name);
+    list[3] = arena_printf(world->lab.arena, "%s.api_url=http://api", name);
+    list[4] = arena_printf(world->lab.arena, "%s.token_file=%s", name, world->tokens[which]);
+    list[5] = arena_printf(world->lab.arena, "%s.identity=%s", name, name);
+    list[6] = hurry ? arena_printf(world->lab.arena, "%s.down_stabilization_ms=60000", name) : NULL;
+    list[7] = hurry ? arena_printf(world->lab.arena, "%s.lease_s=5", name) : NULL;
     return list;
 }
 
 static void begin(world_t *fresh, uint64_t seed, bool faults)
 {
     world = fresh;
-    *world = (world_t){.arena = arena_new(), .replicas = 1, .running = 1, .version = 100};
-    bool memory = !access("/dev/shm", W_OK); /* nothing here is synced anyway */
-    snprintf(world->dir, sizeof(world->dir), "%s/agency-test-XXXXXX", memory ? "/dev/shm" : "/tmp");
-    ck_assert_ptr_nonnull(mkdtemp(world->dir));
-    sim_options_t options = {.seed = seed, .dir = world->dir, .faults = faults, .http = http};
-    world->sim = sim_new(&options);
-    err_t err = sim_add(world->sim, &test_agent, "agent", false, NULL, world->arena);
-    if (!err_is(err))
-        err = sim_add(world->sim, &elastic_actor, "elastic", faults, settings_of("elastic", faults),
-                      world->arena);
-    ck_assert_msg(!err_is(err), "%s", err_what(err));
+    *world = (world_t){.replicas = 1, .running = 1, .version = 100};
+    lab_open(&world->lab, seed, faults, http);
+    lab_add(&world->lab, &test_agent, "agent", false, NULL);
+    lab_add(&world->lab, &elastic_actor, "elastic", faults, settings_of("elastic", faults));
 }
 
 static void end(void)
 {
-    if (*world->wrong) {
-        size_t size;
-        const char *log = sim_log(world->sim, &size);
-        fwrite(size > 4000 ? log + size - 4000 : log, 1, size > 4000 ? 4000 : size, stderr);
-    }
+    if (*world->wrong)
+        lab_show_log(&world->lab);
     ck_assert_msg(!*world->wrong, "%s", world->wrong);
-    sim_destroy(&world->sim);
-    scratch_remove(world->dir);
-    arena_destroy(&world->arena);
-}
-
-static void pass(int64_t ms)
-{
-    sim_run(world->sim, sim_now_ms(world->sim) + ms, NULL, NULL);
-}
-
-static bool said(const char *words)
-{
-    size_t size;
-    const char *log = sim_log(world->sim, &size);
-    return memmem(log, size, words, strlen(words)) != NULL;
+    lab_close(&world->lab);
 }
 
 /* ---- The tests ---- */
@@ -346,21 +322,21 @@ START_TEST(one_to_five_to_one)
 {
     world_t place;
     begin(&place, 1, false);
-    pass(10000);
+    lab_pass(&world->lab, 10000);
     ck_assert_int_eq(place.replicas, 1);
     place.queue = 40;
-    int64_t from = sim_now_ms(place.sim);
-    pass(5000);
+    int64_t from = sim_now_ms(place.lab.sim);
+    lab_pass(&world->lab, 5000);
     ck_assert_int_eq(place.replicas, 5);
-    pass(2 * MINUTE);
+    lab_pass(&world->lab, 2 * MINUTE);
     place.queue = 0;
     place.leases = 1;
-    int64_t empty = sim_now_ms(place.sim);
-    pass(7 * MINUTE);
+    int64_t empty = sim_now_ms(place.lab.sim);
+    lab_pass(&world->lab, 7 * MINUTE);
     ck_assert_msg(place.replicas == 5, "the last one holds a lease");
     ck_assert(place.cordoned_ms >= empty + 300000);
     place.leases = 0;
-    pass(10 * MINUTE);
+    lab_pass(&world->lab, 10 * MINUTE);
     ck_assert_int_eq(place.replicas, 1);
     ck_assert_int_eq(place.changes[0].to, 5);
     ck_assert_int_le(place.changes[0].at_ms - from, 4500); /* two looks of 2 s */
@@ -378,20 +354,20 @@ START_TEST(the_api_server_is_away_for_ten_minutes)
     world_t place;
     begin(&place, 2, false);
     place.queue = 40;
-    pass(10000);
+    lab_pass(&world->lab, 10000);
     ck_assert_int_eq(place.replicas, 5);
     place.away = true;
     place.queue = 0;
     int64_t before = place.requests;
-    pass(10 * MINUTE);
-    ck_assert(said("no answer that can be read: connection refused"));
+    lab_pass(&world->lab, 10 * MINUTE);
+    ck_assert(lab_said(&world->lab, "no answer that can be read: connection refused"));
     ck_assert_int_gt(place.requests, before + 100); /* it goes on asking, */
     ck_assert_int_lt(place.requests, before + 400); /* not faster than before */
     place.away = false;
-    int64_t back = sim_now_ms(place.sim);
-    pass(290000);
+    int64_t back = sim_now_ms(place.lab.sim);
+    lab_pass(&world->lab, 290000);
     ck_assert_int_eq(place.replicas, 5); /* what was wanted meanwhile, nobody knows */
-    pass(6 * MINUTE);
+    lab_pass(&world->lab, 6 * MINUTE);
     ck_assert_int_eq(place.replicas, 1);
     ck_assert_int_ge(place.changes[1].at_ms - back, 300000);
     ck_assert_str_eq(place.holder, "elastic");
@@ -406,12 +382,13 @@ START_TEST(a_statefulset_that_is_missing)
     begin(&place, 3, false);
     place.missing = true;
     place.queue = 40;
-    pass(MINUTE);
+    lab_pass(&world->lab, MINUTE);
     ck_assert_int_eq(place.patches, 0);
-    ck_assert(said("404; look at elastic.statefulset and elastic.namespace (it says: "
-                   "statefulsets.apps"));
+    ck_assert(lab_said(&world->lab,
+                       "404; look at elastic.statefulset and elastic.namespace (it says: "
+                       "statefulsets.apps"));
     place.missing = false;
-    pass(10000);
+    lab_pass(&world->lab, 10000);
     ck_assert_int_eq(place.replicas, 5);
     end();
 }
@@ -421,14 +398,14 @@ START_TEST(a_server_with_too_much_to_do_is_left_alone)
 {
     world_t place;
     begin(&place, 4, false);
-    pass(10000);
+    lab_pass(&world->lab, 10000);
     place.refuses = true;
-    pass(10 * MINUTE);
+    lab_pass(&world->lab, 10 * MINUTE);
     place.refuses = false;
-    ck_assert(said("429; it has too much to do"));
+    ck_assert(lab_said(&world->lab, "429; it has too much to do"));
     ck_assert_int_eq(place.too_early, 0);
     place.queue = 40;
-    pass(30000);
+    lab_pass(&world->lab, 30000);
     ck_assert_int_eq(place.replicas, 5);
     end();
 }
@@ -443,11 +420,9 @@ START_TEST(two_at_once)
         begin(&place, seed, true);
         rival = elastic_actor;
         rival.name = "rival";
-        err_t err =
-            sim_add(place.sim, &rival, "rival", true, settings_of("rival", true), place.arena);
-        ck_assert_msg(!err_is(err), "%s", err_what(err));
+        lab_add(&place.lab, &rival, "rival", true, settings_of("rival", true));
         for (int i = 0; i < 40 && !*place.wrong; i++) {
-            uint64_t luck = sim_random(place.sim);
+            uint64_t luck = sim_random(place.lab.sim);
             place.queue = i % 13 < 3 ? (int64_t)(luck / 8 % 40) : 0; /* then it is quiet */
             place.leases = luck / 1024 % 4 == 0;
             place.slow = luck / 4096 % 3 == 0;
@@ -455,17 +430,17 @@ START_TEST(two_at_once)
             place.version += luck / 65536 % 2; /* its status changed */
             place.cut_off = luck / 1048576 % 3 ? NULL : luck / 4194304 % 2 ? "rival" : "elastic";
             if (luck / 131072 % 3 == 0)
-                sim_kill(place.sim, luck / 524288 % 2 ? "rival" : "elastic");
-            pass(MINUTE);
+                sim_kill(place.lab.sim, luck / 524288 % 2 ? "rival" : "elastic");
+            lab_pass(&world->lab, MINUTE);
         }
-        sim_calm(place.sim);
+        sim_calm(place.lab.sim);
         place.queue = 30;
         place.away = place.slow = false;
         place.cut_off = NULL;
-        pass(MINUTE);
+        lab_pass(&world->lab, MINUTE);
         if (place.replicas != 5)
             complain("%" PRId64 " replicas for 30 tasks when all is calm", place.replicas);
-        deaths += sim_deaths(place.sim);
+        deaths += sim_deaths(place.lab.sim);
         changes += place.change_count;
         transitions += (int)place.transitions;
         end();

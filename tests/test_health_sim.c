@@ -7,12 +7,11 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
-#include <unistd.h>
 
 #include "actors/health/health.h"
-#include "bus/sim.h"
 #include "house.h"
 #include "proto/json.h"
+#include "support_sim.h"
 
 #ifdef AGENCY_FAULTS
 
@@ -25,9 +24,7 @@ typedef struct told {
 } told_t;
 
 typedef struct world {
-    sim_t *sim;
-    arena_t *arena;
-    char dir[32];
+    lab_t lab;
     /* The desk makes one call after the other: */
     const char *method, *args;
     const char *answer; /* NULL: none yet; an error begins with ERR */
@@ -46,9 +43,9 @@ static err_t on_answer(void *self, call_t *call, void *reply, const peer_answer_
 {
     (void)self, (void)call, (void)reply, (void)ctx;
     client_reply_t plain = {.err = got->err, .body = got->body};
-    world->answer = house_reply_text(world->arena, plain);
+    world->answer = house_reply_text(world->lab.arena, plain);
     if (err_is(got->err))
-        world->answer = arena_printf(world->arena, "%s: %s", world->answer, err_what(got->err));
+        world->answer = arena_printf(world->lab.arena, "%s: %s", world->answer, err_what(got->err));
     return err_ok();
 }
 
@@ -93,7 +90,7 @@ static const char *says(const char *format, ...)
 {
     va_list args;
     va_start(args, format);
-    const char *text = arena_vprintf(world->arena, format, args);
+    const char *text = arena_vprintf(world->lab.arena, format, args);
     va_end(args);
     return text;
 }
@@ -103,7 +100,7 @@ static const char *call(const char *method, const char *args)
     world->answer = NULL;
     world->args = args;
     world->method = method;
-    ck_assert_msg(sim_run(world->sim, sim_now_ms(world->sim) + 5 * MINUTE, answered, NULL),
+    ck_assert_msg(sim_run(world->lab.sim, sim_now_ms(world->lab.sim) + 5 * MINUTE, answered, NULL),
                   "%s is not answered", method);
     return world->answer;
 }
@@ -146,34 +143,21 @@ static const char *const settings[] = {"health.poll_ms=1000", "health.observe_ms
 static void begin(world_t *fresh, uint64_t seed, bool faults)
 {
     world = fresh;
-    *world = (world_t){.arena = arena_new(), .faults = faults};
-    bool memory = !access("/dev/shm", W_OK); /* nothing here is synced anyway */
-    snprintf(world->dir, sizeof(world->dir), "%s/agency-test-XXXXXX", memory ? "/dev/shm" : "/tmp");
-    ck_assert_ptr_nonnull(mkdtemp(world->dir));
-    sim_options_t options = {.seed = seed, .dir = world->dir, .faults = faults, .http = http};
-    world->sim = sim_new(&options);
-    err_t err = sim_add(world->sim, &health_actor, "health", faults, settings, world->arena);
-    if (!err_is(err))
-        err = sim_add(world->sim, &desk, "desk", false, NULL, world->arena);
-    ck_assert_msg(!err_is(err), "%s", err_what(err));
+    *world = (world_t){.faults = faults};
+    lab_open(&world->lab, seed, faults, http);
+    lab_add(&world->lab, &health_actor, "health", faults, settings);
+    lab_add(&world->lab, &desk, "desk", false, NULL);
 }
 
 static void end(void)
 {
-    sim_destroy(&world->sim);
-    scratch_remove(world->dir);
-    arena_destroy(&world->arena);
-}
-
-static void pass(int64_t ms)
-{
-    sim_run(world->sim, sim_now_ms(world->sim) + ms, NULL, NULL);
+    lab_close(&world->lab);
 }
 
 /* The clock of the actors. */
 static int64_t wall(void)
 {
-    return INT64_C(1767225600000) + sim_now_ms(world->sim);
+    return INT64_C(1767225600000) + sim_now_ms(world->lab.sim);
 }
 
 static const char *track(const char *agent, double value, int64_t back_ms)
@@ -189,9 +173,9 @@ static int64_t count_spans(void)
 {
     store_pool_t *pool;
     store_txn_t *txn;
-    err_t err = actor_store_open(&health_actor, world->dir, world->arena, &pool);
+    err_t err = actor_store_open(&health_actor, world->lab.dir, world->lab.arena, &pool);
     if (!err_is(err))
-        err = store_begin_read(pool, "default", &txn, world->arena);
+        err = store_begin_read(pool, "default", &txn, world->lab.arena);
     ck_assert_msg(!err_is(err), "%s", err_what(err));
     int64_t count = store_count(txn, TABLE_spans);
     store_abort(&txn);
@@ -206,18 +190,17 @@ START_TEST(spans_expire)
     const int64_t ages[] = {DAY, 7 * DAY, INT64_C(366) * DAY};
     for (int hours = 0; hours <= 3; hours += 3) {
         begin(&place, 1, false);
-        pass(MINUTE);
+        lab_pass(&world->lab, MINUTE);
         for (int i = 0; i < 3; i++)
             ck_assert(has(track("a", i, ages[i] - HOUR), "timestamp"));
         const char *got = call("get_health_report", "{'timeframe':'last_day'}");
         ck_assert_msg(has(got, "'count':1,'min':0.0"), "%s", got);
         got = call("get_health_report", "{'timeframe':'last_week'}");
         ck_assert_msg(has(got, "'count':2,"), "%s", got);
-        pass((int64_t)hours * HOUR);
-        sim_destroy(&place.sim);
+        lab_pass(&world->lab, (int64_t)hours * HOUR);
+        sim_destroy(&place.lab.sim);
         ck_assert_int_eq(count_spans(), hours ? 3 : 6);
-        scratch_remove(place.dir);
-        arena_destroy(&place.arena);
+        lab_close(&place.lab);
     }
 }
 END_TEST
@@ -237,7 +220,7 @@ START_TEST(the_season_is_known)
 {
     world_t place;
     begin(&place, 2, false);
-    pass(3 * HOUR + 20 * MINUTE - 1000); /* twenty past three */
+    lab_pass(&world->lab, 3 * HOUR + 20 * MINUTE - 1000); /* twenty past three */
     four_weeks();
     for (int i = 14; i > 0; i--)
         track("night", 10 + i % 3, i * MINUTE + 20 * MINUTE);
@@ -246,14 +229,14 @@ START_TEST(the_season_is_known)
     ck_assert_msg(has(got, "'anomalies':[]") && has(got, "'looked_at':1"), "usual: %s", got);
     end();
     begin(&place, 3, false);
-    pass(3 * HOUR + 20 * MINUTE - 1000);
+    lab_pass(&world->lab, 3 * HOUR + 20 * MINUTE - 1000);
     four_weeks();
     track("night", 11, 0); /* the nightly work did not run */
     got = call("detect_anomalies", "{}");
     ck_assert_msg(has(got, "'method':'seasonal'") && has(got, "'value':11.0"), "odd: %s", got);
     end();
     begin(&place, 4, false);
-    pass(5 * HOUR + 20 * MINUTE - 1000);
+    lab_pass(&world->lab, 5 * HOUR + 20 * MINUTE - 1000);
     four_weeks();
     for (int i = 14; i > 0; i--)
         track("night", 10 + i % 3, i * MINUTE);
@@ -281,33 +264,33 @@ START_TEST(durations_and_silences)
          says("{'metric':'m','threshold':5,'operator':'>','id':'slow','for_ms':%d}", 10 * MINUTE));
     track("a", 9, 0);
     for (int i = 0; i < 9; i++) { /* fresh, but not for long enough */
-        pass(MINUTE);
+        lab_pass(&world->lab, MINUTE);
         track("a", 9, 0);
     }
     ck_assert(has(call("check_alerts", "{}"), "'state':'pending'"));
-    pass(2 * MINUTE); /* and nobody tracks any more */
+    lab_pass(&world->lab, 2 * MINUTE); /* and nobody tracks any more */
     expect_told(1, "/a", true);
     track("a", 1, 0);
-    pass(MINUTE);
+    lab_pass(&world->lab, MINUTE);
     expect_told(2, "/a", false);
     /* Silenced: not told while it lasts, then told when it still fires. */
     call("alert_on_threshold", "{'metric':'q','threshold':5,'operator':'>','id':'quiet'}");
     call("silence_alert", says("{'id':'quiet','for_ms':%d}", HOUR));
     call("track_metric", "{'agent':'b','metric':'q','value':9}");
-    pass(30 * MINUTE);
+    lab_pass(&world->lab, 30 * MINUTE);
     ck_assert_int_eq(place.told_count, 2);
     for (int i = 0; i < 31; i++) {
-        pass(MINUTE);
+        lab_pass(&world->lab, MINUTE);
         call("track_metric", "{'agent':'b','metric':'q','value':9}");
     }
     expect_told(3, "/a", true);
     call("silence_alert", says("{'id':'quiet','for_ms':%d}", HOUR));
     call("track_metric", "{'agent':'b','metric':'q','value':1}");
-    pass(MINUTE);
+    lab_pass(&world->lab, MINUTE);
     expect_told(4, "/a", false); /* whoever was told is told that it is over */
     call("track_metric", "{'agent':'b','metric':'q','value':9}");
     call("track_metric", "{'agent':'b','metric':'q','value':1}");
-    pass(2 * HOUR);
+    lab_pass(&world->lab, 2 * HOUR);
     ck_assert_int_eq(place.told_count, 4); /* never told, so neither is its end */
     end();
 }
@@ -324,15 +307,15 @@ START_TEST(a_dead_receiver_holds_up_no_other)
     track("a", 9, 0);
     track("a", 1, 0);
     track("a", 9, 0);
-    pass(MINUTE);
+    lab_pass(&world->lab, MINUTE);
     ck_assert_int_eq(place.told_count, 3);
     for (int i = 0; i < 3; i++) {
         ck_assert_str_eq(place.told[i].url, "/b");
         ck_assert(place.told[i].firing == (i != 1));
     }
-    pass(20 * MINUTE);
+    lab_pass(&world->lab, 20 * MINUTE);
     place.dead_a = false;
-    pass(6 * MINUTE); /* the longest pause is five minutes */
+    lab_pass(&world->lab, 6 * MINUTE); /* the longest pause is five minutes */
     ck_assert_int_eq(place.told_count, 6);
     for (int i = 3; i < 6; i++) {
         ck_assert_str_eq(place.told[i].url, "/a");
@@ -341,10 +324,8 @@ START_TEST(a_dead_receiver_holds_up_no_other)
     /* After a day nobody waits for it any more. */
     place.dead_a = true;
     track("a", 1, 0);
-    pass(26 * (int64_t)HOUR);
-    size_t size;
-    const char *log = sim_log(place.sim, &size);
-    ck_assert(memmem(log, size, "nobody at http://hook/a took an alert", 37) != NULL);
+    lab_pass(&world->lab, 26 * (int64_t)HOUR);
+    ck_assert(lab_said(&place.lab, "nobody at http://hook/a took an alert"));
     end();
 }
 END_TEST
@@ -369,8 +350,8 @@ END_TEST
 static void append_line(const char *agent, int number)
 {
     char path[128];
-    mkdir(says("%s/metrics", world->dir), 0750);
-    snprintf(path, sizeof(path), "%s/metrics/2026-01-01.ndjson", world->dir);
+    mkdir(says("%s/metrics", world->lab.dir), 0750);
+    snprintf(path, sizeof(path), "%s/metrics/2026-01-01.ndjson", world->lab.dir);
     FILE *file = fopen(path, "ae");
     ck_assert_ptr_nonnull(file);
     fprintf(file, "{\"timestamp\":%" PRId64 ",\"agent\":\"%s\",\"metric\":\"n\",\"value\":%d}\n",
@@ -397,7 +378,7 @@ START_TEST(each_once_whatever_dies)
                      "ERR"))
                 break;
         for (int i = 0; i < 120; i++) {
-            uint64_t luck = sim_random(place.sim);
+            uint64_t luck = sim_random(place.lab.sim);
             if (luck % 4 == 0) {
                 append_line("outside", (int)(luck / 4 % 50));
                 lines++;
@@ -407,11 +388,11 @@ START_TEST(each_once_whatever_dies)
                                                    (int)(luck / 256 % 100))),
                          "ERR");
             if (luck / 65536 % 20 == 0)
-                sim_kill(place.sim, "health");
+                sim_kill(place.lab.sim, "health");
         }
-        sim_calm(place.sim);
+        sim_calm(place.lab.sim);
         place.faults = false;
-        pass(20 * MINUTE);
+        lab_pass(&world->lab, 20 * MINUTE);
         const char *report = call("get_health_report", "{}");
         int64_t inside = count_in(report, "inside:n");
         ck_assert_msg(kept <= inside && inside <= asked,
@@ -425,7 +406,7 @@ START_TEST(each_once_whatever_dies)
                 heard += place.told[i].firing;
         ck_assert_msg(heard == fired, "seed %" PRIu64 ": fired %" PRId64 ", told %" PRId64, seed,
                       fired, heard);
-        deaths += sim_deaths(place.sim);
+        deaths += sim_deaths(place.lab.sim);
         fires += (int)fired;
         end();
     }
