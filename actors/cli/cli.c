@@ -73,6 +73,7 @@ const cli_command_t cli_commands[] = {
     {"down", "", "Stop it; work in flight is finished or resumed at the next start.", cli_down,
      NULL, 0},
     {"status", "", "Who is up, since when, and how busy.", cli_status, NULL, 0},
+    {"top", "", "The same with queue and work, again each second.", cli_top, NULL, 0},
     {"doctor", "", "Look at the machine, the files and the pillars; say what to do.", cli_doctor,
      NULL, 0},
     {"task", "WORD …", "submit, get, list, cancel, retry, why …", cli_words, "task", CLI_ANY},

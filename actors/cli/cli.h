@@ -65,6 +65,7 @@ int cli_up(cli_t *cli);
 int cli_down(cli_t *cli);
 int cli_run(cli_t *cli);
 int cli_status(cli_t *cli);
+int cli_top(cli_t *cli);
 int cli_call(cli_t *cli);
 int cli_tools(cli_t *cli);
 int cli_bus(cli_t *cli);

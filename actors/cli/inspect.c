@@ -1,15 +1,12 @@
 /* inspect: looking at a running agency over the bus, and at its files when it is down. */
-#include <dirent.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
 #include <unistd.h>
 
-#include "actors/cli/cli.h"
+#include "actors/cli/processes.h"
 #include "bus/client.h"
-
-enum { AWAY_MS = 3000 };
 
 static bytes_t field(bytes_t map, const char *key)
 {
@@ -28,84 +25,24 @@ static int64_t number(bytes_t map, const char *key)
     return value;
 }
 
-static client_reply_t ask(cli_t *cli, client_t *client, const char *pillar, const char *what,
-                          int64_t timeout_ms)
-{
-    client_call_t call = {.peer = pillar,
-                          .method =
-                              arena_printf(cli->arena, "%s.%s", cli_kind_of(cli, pillar), what),
-                          .role = ROLE_ADMIN,
-                          .timeout_ms = timeout_ms};
-    return client_call(client, cli->arena, &call);
-}
-
 /* ---- status ---- */
 
-static const char *duration(arena_t *arena, int64_t ms)
+static bool show(cli_t *cli, client_t *client, const process_t *process)
 {
-    int64_t s = ms / 1000;
-    if (s < 60)
-        return arena_printf(arena, "%lld.%llds", (long long)s, (long long)(ms % 1000 / 100));
-    if (s < 3600)
-        return arena_printf(arena, "%lldm%02llds", (long long)(s / 60), (long long)(s % 60));
-    return arena_printf(arena, "%lldh%02lldm", (long long)(s / 3600), (long long)(s / 60 % 60));
-}
-
-static int64_t resident_kib(int pid)
-{
-    char path[64], line[256];
-    snprintf(path, sizeof(path), "/proc/%d/status", pid);
-    FILE *file = fopen(path, "r");
-    long long kib = 0;
-    while (file && fgets(line, sizeof(line), file))
-        if (sscanf(line, "VmRSS: %lld", &kib) == 1)
-            break;
-    if (file)
-        fclose(file);
-    return kib;
-}
-
-/* Sum of a counter over the methods of a stats reply. */
-static int64_t total(bytes_t stats, const char *key)
-{
-    bytes_t methods = field(stats, "methods"), row;
-    int64_t sum = 0;
-    for (uint32_t i = 0; methods.size && mp_at(methods, i, &row); i++)
-        sum += number(row, key);
-    return sum;
-}
-
-static int read_pid(const char *path)
-{
-    FILE *file = fopen(path, "r");
-    int pid = 0;
-    if (file && fscanf(file, "%d", &pid) != 1)
-        pid = 0;
-    if (file)
-        fclose(file);
-    return pid;
-}
-
-/* pid 0: on another machine. */
-static bool show_one(cli_t *cli, client_t *client, const char *name, int pid)
-{
+    int pid = process->pid;
     const char *where = pid ? arena_printf(cli->arena, "%d", pid) : "tcp";
-    client_reply_t reply = ask(cli, client, name, "stats", pid ? 1000 : AWAY_MS);
+    client_reply_t reply = process_stats(cli, client, process);
     if (err_is(reply.err)) {
-        printf("%-20s %8s  does not answer\n", name, where);
+        printf("%-20s %8s  does not answer\n", process->name, where);
         return false;
     }
-    printf("%-20s %8s %10s %7s KiB %9lld %7lld %7lld %8lld\n", name, where,
-           duration(cli->arena, number(reply.body, "uptime_ms")),
-           pid ? arena_printf(cli->arena, "%lld", (long long)resident_kib(pid)) : "-",
-           (long long)total(reply.body, "calls"), (long long)total(reply.body, "errors"),
-           (long long)number(reply.body, "inbox"), (long long)number(reply.body, "commits"));
+    printf("%-20s %8s %10s %7s KiB %9lld %7lld %7lld %8lld\n", process->name, where,
+           process_duration(cli->arena, number(reply.body, "uptime_ms")),
+           pid ? arena_printf(cli->arena, "%lld", (long long)process_resident_kib(pid)) : "-",
+           (long long)process_total(reply.body, "calls"),
+           (long long)process_total(reply.body, "errors"), (long long)number(reply.body, "inbox"),
+           (long long)number(reply.body, "commits"));
     return true;
-}
-
-static int by_name(const struct dirent **one, const struct dirent **other)
-{
-    return strcmp((*one)->d_name, (*other)->d_name);
 }
 
 /* The MCP servers of mcp.json, when there are any. */
@@ -124,58 +61,29 @@ static void show_servers(cli_t *cli, client_t *client)
         printf("\nmcp servers\n%s\n", reply.text ? reply.text : "");
 }
 
-typedef struct tally {
-    int up, silent;
-} tally_t;
-
-static void show(cli_t *cli, client_t *client, const char *name, int pid, tally_t *tally)
-{
-    bool answers = show_one(cli, client, name, pid);
-    tally->up += answers;
-    tally->silent += !answers;
-}
-
-static void show_processes(cli_t *cli, client_t *client, const char *run_dir, tally_t *tally)
-{
-    struct dirent **entries;
-    int count = scandir(run_dir, &entries, NULL, by_name);
-    for (int i = 0; i < count; i++) {
-        char *dot = strrchr(entries[i]->d_name, '.');
-        if (dot && !strcmp(dot, ".pid") && strcmp(entries[i]->d_name, "up.pid") != 0) {
-            int pid = read_pid(arena_printf(cli->arena, "%s/%s", run_dir, entries[i]->d_name));
-            *dot = '\0';
-            show(cli, client, entries[i]->d_name, pid, tally);
-        }
-        free(entries[i]);
-    }
-    if (count >= 0)
-        free(entries);
-}
-
 int cli_status(cli_t *cli)
 {
     const char *run_dir;
     client_t *client;
-    tally_t tally = {0};
+    size_t count, up = 0;
     err_t err = cli_client(cli, &client);
     if (err_is(err))
         return cli_fail(err);
-    bool here = !err_is(cli_run_dir(cli, &run_dir));
-    if (here)
+    if (err_is(cli_run_dir(cli, &run_dir)))
+        run_dir = NULL;
+    else
         printf("data %s, sockets %s\n", cli->data_dir, run_dir);
     printf("%-20s %8s %10s %11s %9s %7s %7s %8s\n", "process", "pid", "up", "resident", "calls",
            "errors", "inbox", "commits");
-    if (here)
-        show_processes(cli, client, run_dir, &tally);
-    for (const cli_actor_t *at = cli->house->actors; at->def; at++)
-        if (cli_is_away(cli, at->def->name))
-            show(cli, client, at->def->name, 0, &tally);
-    if (tally.up)
+    const process_t *list = processes_list(cli, run_dir, &count);
+    for (size_t i = 0; i < count; i++)
+        up += show(cli, client, &list[i]);
+    if (up)
         show_servers(cli, client);
     client_close(&client);
-    if (!tally.up)
+    if (!up)
         puts("nothing is up; try: agency up");
-    return tally.up && !tally.silent ? EXIT_DONE : EXIT_UNREACHABLE;
+    return up && up == count ? EXIT_DONE : EXIT_UNREACHABLE;
 }
 
 /* ---- bus tap, bus lat ---- */
@@ -204,6 +112,15 @@ static int compare(const void *one, const void *other)
     return (a > b) - (a < b);
 }
 
+static client_reply_t ping(cli_t *cli, client_t *client, const char *pillar)
+{
+    client_call_t call = {.peer = pillar,
+                          .method = arena_printf(cli->arena, "%s.ping", cli_kind_of(cli, pillar)),
+                          .role = ROLE_ADMIN,
+                          .timeout_ms = cli->timeout_ms};
+    return client_call(client, cli->arena, &call);
+}
+
 static int measure(cli_t *cli, client_t *client, const char *pillar)
 {
     enum { ROUNDS = 1000 };
@@ -211,7 +128,7 @@ static int measure(cli_t *cli, client_t *client, const char *pillar)
     for (int i = 0; i < ROUNDS; i++) {
         struct timespec before, after;
         clock_gettime(CLOCK_MONOTONIC, &before);
-        client_reply_t reply = ask(cli, client, pillar, "ping", cli->timeout_ms);
+        client_reply_t reply = ping(cli, client, pillar);
         clock_gettime(CLOCK_MONOTONIC, &after);
         if (err_is(reply.err))
             return cli_fail(reply.err);

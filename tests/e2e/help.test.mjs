@@ -54,6 +54,12 @@ test('words of groups, and completion as bash asks for it', async (t) => {
   await agency.cli('metric', 'track', 'agent=me', 'metric=latency', 'value=7');
   assert.match((await agency.cli('metric', 'report')).stdout, /me:latency/);
 
+  const top = await agency.cli('top'); // no terminal: one look
+  assert.equal(top.code, 0);
+  assert.match(top.stdout, /^queue {4}0 ready, .*\nworkers {2}0 of .*\nalerts {3}0 firing$/m);
+  assert.match(top.stdout, /^brain +\d+ +\d/m);
+  assert.ok(!top.stdout.includes('\x1b'));
+
   const completes = async (line) => {
     const script = `source <("$1" completion bash); COMP_WORDS=("$1"); COMP_LINE=$2 COMP_POINT=\${#2};
       compopt() { :; }; _agency; printf '%s\\n' "\${COMPREPLY[@]}"`;
