@@ -6,6 +6,7 @@
 
 #include "actors/outside/answer.h"
 #include "actors/outside/config.h"
+#include "actors/outside/wire.h"
 #include "proto/json.h"
 #include "proto/mp.h"
 
@@ -80,6 +81,12 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     }
     read_message(arena, (const char *)data, size);
     answer_id((const char *)data, size);
+    static const char url[] = "https://a.example:1/b/c?d";
+    const char *text = arena_strndup(arena, (const char *)data, size);
+    char *endpoint = pair_endpoint(url, text);
+    if (endpoint && strncmp(endpoint, url, 19) != 0)
+        abort(); /* another origin would be told our headers */
+    free(endpoint);
     err_t err = config_parse((const char *)data, size, (config_limits_t){1 << 20, 64}, variable,
                              arena, &config);
     for (size_t i = 0; !err_is(err) && i < config.count; i++) {

@@ -10,6 +10,7 @@
 #include "actors/outside/begun.h"
 #include "actors/outside/config.h"
 #include "actors/outside/outside.h"
+#include "actors/outside/wire.h"
 #include "bus/address.h"
 #include "bus/child.h"
 #include "bus/handover.h"
@@ -57,11 +58,53 @@ static const wrong_t wrongs[] = {
     {"{'mcpServers':{'a':{'command':'x','arg':['1']}}}", "args"},
     {"{'mcpServers':{'a':{'command':'x','headers':{'A':'b'}}}}", "headers go with url"},
     {"{'mcpServers':{'a':{'url':'http://x','cwd':'/'}}}", "go with command"},
-    {"{'mcpServers':{'a':{'url':'http://x','type':'sse'}}}", "type 'sse'"},
+    {"{'mcpServers':{'a':{'url':'http://x','type':'websocket'}}}", "type 'websocket'"},
     {"{'mcpServers':{'a':{'url':'http://x','headers':{'A':7}}}}", "quote numbers"},
     {"{'mcpServers':{'a':{'url':'http://x','headers':{'A':'b\\r\\nC: d'}}}}", "line end"},
     {"{'mcpServers':{'a':{'command':'x','timeout_ms':0}}}", "timeout_ms"},
     {"{'mcpServers':{'a':{'command':'x','tool_timeout_ms':{'t':-1}}}}", "tool_timeout_ms"}};
+
+static const char *endpoint(arena_t *arena, const char *text)
+{
+    char *url = pair_endpoint("https://a.example:1/b/sse?k=v", text);
+    const char *copy = url ? arena_strdup(arena, url) : "none";
+    free(url);
+    return copy;
+}
+
+START_TEST(the_endpoint_is_at_its_own_address)
+{
+    static const char *const rows[][2] = {{"/messages?s=1", "https://a.example:1/messages?s=1"},
+                                          {"messages?s=1", "https://a.example:1/b/messages?s=1"},
+                                          {"https://a.example:1/m", "https://a.example:1/m"},
+                                          {"https://a.example:1.evil/m", "none"},
+                                          {"https://evil.example/m", "none"},
+                                          {"//evil.example/m", "none"},
+                                          {"/m\r\nX: y", "none"},
+                                          {"", "none"}};
+    arena_t *arena = arena_new();
+    for (size_t i = 0; i < sizeof(rows) / sizeof(*rows); i++)
+        ck_assert_str_eq(endpoint(arena, rows[i][0]), rows[i][1]);
+    arena_destroy(&arena);
+}
+END_TEST
+
+START_TEST(the_id_of_what_cannot_be_read)
+{
+    static const struct {
+        const char *json;
+        int64_t id;
+    } rows[] = {{"{\"id\":7,\"result\":[[[", 7},
+                {"{\"result\":{\"id\":9},\"a\":\"\\\"id\\\":3\", \"id\" : 12}", 12},
+                {"{\"method\":\"id\",\"x\":1}", -1},
+                {"{\"id\":\"7\"}", -1},
+                {"[{\"id\":7}]", -1},
+                {"{\"id", -1},
+                {"{\"id\":", -1}};
+    for (size_t i = 0; i < sizeof(rows) / sizeof(*rows); i++)
+        ck_assert_int_eq(answer_id(rows[i].json, strlen(rows[i].json)), rows[i].id);
+}
+END_TEST
 
 START_TEST(what_is_wrong_with_the_file_is_said)
 {
@@ -428,6 +471,8 @@ int main(int argc, char **argv)
         return child_helper_main(argc, argv);
     Suite *suite = suite_create("outside");
     TCase *all = tcase_create("all");
+    tcase_add_test(all, the_endpoint_is_at_its_own_address);
+    tcase_add_test(all, the_id_of_what_cannot_be_read);
     tcase_add_loop_test(all, what_is_wrong_with_the_file_is_said, 0,
                         sizeof(wrongs) / sizeof(wrongs[0]));
     tcase_add_test(all, a_server_is_what_the_file_says);

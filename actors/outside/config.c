@@ -15,7 +15,8 @@ enum { NAME_LONGEST = 64, SECRET_SHORTEST = 6, TIMEOUT_LONGEST_MS = 24 * 3600 * 
 RECORD(config_file, config_file_FIELDS)
 
 #define config_row_FIELDS(F)                                                                       \
-    F(STR, type, opt(), 1, 32, "stdio, http or streamable-http; absent: by what else is there.")   \
+    F(STR, type, opt(), 1, 32,                                                                     \
+      "stdio, http, streamable-http or sse; absent: by what else is there.")                       \
     F(STR, command, opt(), 1, 4096, "stdio: the program.")                                         \
     F(STRS, args, opt(), 0, 256, "stdio: its arguments.")                                          \
     F(ANY, env, opt(), 0, 0, "stdio: variables, name to value.")                                   \
@@ -172,6 +173,7 @@ static err_t read_url(reading_t *in, const config_row_t *row)
     err_t err = read_pairs(in, row->headers, "headers", ": ", headers, 0);
     server->headers = headers;
     server->url = expand(in, row->url);
+    server->sse = row->type && !strcasecmp(row->type, "sse");
     if (!server->problem &&
         ((strncmp(server->url, "http://", 7) != 0 && strncmp(server->url, "https://", 8) != 0) ||
          !plain(server->url)))
@@ -215,13 +217,14 @@ static bool says(const char *type, const char *const *names)
 static err_t read_kind(reading_t *in, const config_row_t *row)
 {
     static const char *const pipes[] = {"stdio", NULL};
-    static const char *const https[] = {"http", "streamable-http", "streamableHttp",
-                                        "streamable_http", NULL};
+    static const char *const https[] = {
+        "http", "streamable-http", "streamableHttp", "streamable_http", "sse", NULL};
     if (row->command && row->url)
         return err_of(ERR_ARGUMENT, "it has both command and url: keep one");
     if (!row->command && !row->url)
         return err_of(ERR_ARGUMENT, "it needs command (a program that speaks MCP on its standard "
-                                    "input and output) or url (Streamable HTTP)");
+                                    "input and output) or url (Streamable HTTP; with type sse "
+                                    "HTTP+SSE)");
     if (row->type && !says(row->type, row->command ? pipes : https))
         return err_make(in->arena, ERR_ARGUMENT,
                         "type '%.32s' does not go with %s: write %s, or leave it out", row->type,

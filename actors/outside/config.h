@@ -31,6 +31,7 @@ typedef struct config_server {
     const char *const *env;  /* "NAME=value", NULL-terminated; complete */
     const char *cwd;         /* NULL: where the agency was started */
     const char *url;
+    bool sse;                   /* the url is of HTTP+SSE, the transport of 2024 */
     const char *const *headers; /* "Name: value", NULL-terminated */
     bool disabled;
     bool for_some; /* only `companies` may use it */

@@ -380,7 +380,7 @@ RECORD(outside_tool, outside_tool_FIELDS)
     F(STR, state, must, 0, 0,                                                                      \
       "starting, ready, away (it is started again), wrong (mcp.json is) or disabled.")             \
     F(STR, why, opt(), 0, 0, "Why it is not ready.")                                               \
-    F(STR, transport, must, 0, 0, "stdio or http.")                                                \
+    F(STR, transport, must, 0, 0, "stdio, http or sse.")                                           \
     F(STR, protocol, opt(), 0, 0, "Revision of MCP that is spoken.")                               \
     F(STR, title, opt(), 0, 0, "What it calls itself.")                                            \
     F(TIME, since, must, 0, 0, "Since when it is in this state.")                                  \

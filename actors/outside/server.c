@@ -502,7 +502,9 @@ static void start(server_t *server)
     server->version = server->title = NULL;
     arena_reset(server->about_arena);
     err_t err = err_ok();
-    if (server->config->url)
+    if (server->config->sse)
+        server->wire = pair_open(server->world.http, server->config, &limits, &owner);
+    else if (server->config->url)
         server->wire = web_open(server->world.http, server->config, &limits, &owner);
     else
         err = pipe_open(server->world.children, server->config, &limits, &owner,
@@ -512,7 +514,7 @@ static void start(server_t *server)
         return;
     }
     server->modern = true;
-    if (server->legacy_only)
+    if (server->legacy_only || server->config->sse)
         initialize(server);
     else
         ask(server, ASKED_DISCOVER, "server/discover", "", settings->probe_ms);
@@ -1017,7 +1019,9 @@ const foreign_tool_t *server_tool(const server_t *server, const char *name)
 
 void server_facts(const server_t *server, server_facts_t *out)
 {
-    *out = (server_facts_t){.transport = server->config->url ? "http" : "stdio",
+    *out = (server_facts_t){.transport = server->config->sse   ? "sse"
+                                         : server->config->url ? "http"
+                                                               : "stdio",
                             .version = server->version,
                             .title = server->title,
                             .since_ms = server->since_ms,

@@ -198,8 +198,11 @@ static bool take_up_later(post_t *post)
 static void finish_status(post_t *post, int status)
 {
     web_t *web = post->web;
-    char why[96];
-    snprintf(why, sizeof(why), "the server answered with status %d", status);
+    char why[200];
+    snprintf(why, sizeof(why), "the server answered with status %d%s", status,
+             status != 404 && status != 405 ? ""
+                                            : "; one that only speaks the older HTTP+SSE needs "
+                                              "\"type\": \"sse\" in mcp.json");
     if (post->listening) { /* 405: it has none, which is fine */
         post_free(post);
     } else if (post->resumes) {

@@ -1,6 +1,6 @@
-/* wire: how messages travel to one foreign server: over its standard input and output (pipe.c), or
- * by Streamable HTTP (web.c). A wire knows JSON-RPC ids and nothing of what is said. It never
- * blocks, and what it gathers is bounded. Thread: the actor's. */
+/* wire: how messages travel to one foreign server: over its standard input and output (pipe.c),
+ * by Streamable HTTP (web.c) or by HTTP+SSE (pair.c). A wire knows JSON-RPC ids and nothing of what
+ * is said. It never blocks, and what it gathers is bounded. Thread: the actor's. */
 #ifndef ACTORS_OUTSIDE_WIRE_H
 #define ACTORS_OUTSIDE_WIRE_H
 
@@ -65,5 +65,12 @@ err_t pipe_open(struct children *children, const config_server_t *config,
                 wire_t **out);
 wire_t *web_open(struct http_client *client, const config_server_t *config,
                  const wire_limits_t *limits, const wire_owner_t *owner);
+
+/* HTTP+SSE, for servers of before 2025. */
+wire_t *pair_open(struct http_client *client, const config_server_t *config,
+                  const wire_limits_t *limits, const wire_owner_t *owner);
+/* Where the endpoint is that such a server names on its stream at `url`; NULL: nowhere, or not at
+ * the same origin. The caller frees it. */
+char *pair_endpoint(const char *url, const char *text);
 
 #endif

@@ -1,5 +1,5 @@
 // An MCP server that is not ours, made with the official SDKs, for outside.test.mjs:
-//   node foreign.mjs v1-stdio | v2-stdio | v1-http PORT | v2-http PORT
+//   node foreign.mjs v1-stdio | v2-stdio | v1-http PORT | v1-sse PORT | v2-http PORT
 // and some that no SDK would make: garbage | huge | mute | broken (all stdio).
 import { appendFileSync, existsSync, writeFileSync } from 'node:fs';
 import { createServer } from 'node:http';
@@ -152,6 +152,25 @@ switch (kind) {
             .end(JSON.stringify({ jsonrpc: '2.0', error: { code: id ? -32001 : -32000, message: 'no session' }, id: null }));
         }
         await transport.handleRequest(request, response, message);
+      }).listen(Number(port), '127.0.0.1', listening);
+    });
+    break;
+  }
+  case 'v1-sse': {
+    const { SSEServerTransport } = await import('@modelcontextprotocol/sdk/server/sse.js');
+    await v1((make) => {
+      const sessions = new Map();
+      createServer(async (request, response) => {
+        const { pathname, searchParams } = new URL(request.url, 'http://localhost');
+        if (process.env.WANT_TOKEN && request.headers.authorization !== `Bearer ${process.env.WANT_TOKEN}`) return response.writeHead(401).end();
+        if (request.method === 'GET' && pathname === '/sse') {
+          const transport = new SSEServerTransport('/messages', response);
+          sessions.set(transport.sessionId, transport);
+          return make().connect(transport);
+        }
+        const transport = sessions.get(searchParams.get('sessionId'));
+        if (request.method !== 'POST' || pathname !== '/messages' || !transport) return response.writeHead(404).end();
+        return transport.handlePostMessage(request, response);
       }).listen(Number(port), '127.0.0.1', listening);
     });
     break;

@@ -79,20 +79,24 @@ async function withServers(t, servers, more = {}) {
 }
 
 test('servers of both SDKs, eras and transports are tools of procedures', async (t) => {
-  const [old, young] = await Promise.all([startHttp(t, 'v1-http', { WANT_TOKEN: 'open-sesame-123' }), startHttp(t, 'v2-http')]);
+  const [old, young, pair] = await Promise.all([startHttp(t, 'v1-http', { WANT_TOKEN: 'open-sesame-123' }), startHttp(t, 'v2-http'),
+    startHttp(t, 'v1-sse', { WANT_TOKEN: 'open-sesame-123' })]);
   const agency = await withServers(t, {
     'old-pipe': stdio('v1-stdio', { env: { SECRET: '${THE_SECRET}' } }),
     'new-pipe': stdio('v2-stdio'),
     'old-web': { type: 'http', url: old.url, headers: { Authorization: 'Bearer ${DOOR:-open-sesame-123}' } },
     'new-web': { url: young.url },
+    'old-pair': { type: 'sse', url: pair.url.replace('/mcp', '/sse'), headers: { Authorization: 'Bearer ${DOOR:-open-sesame-123}' } },
+    'no-pair': { url: pair.url, headers: { Authorization: 'Bearer ${DOOR:-open-sesame-123}' }, companies: ['beta'] },
     'only-acme': stdio('v1-stdio', { companies: ['acme'], tools: ['add'] }),
   }, { env: { THE_SECRET: 'hunter2-hunter2' } });
-  const names = ['old-pipe', 'new-pipe', 'old-web', 'new-web'];
+  const names = ['old-pipe', 'new-pipe', 'old-web', 'new-web', 'old-pair'];
   await ready(agency, ...names);
   const { servers } = await call(agency, 'mcp_servers');
   assert.deepEqual(Object.fromEntries(servers.map((one) => [one.name, [one.transport, one.protocol]])), {
     'old-pipe': ['stdio', '2025-11-25'], 'new-pipe': ['stdio', '2026-07-28'],
     'old-web': ['http', '2025-11-25'], 'new-web': ['http', '2026-07-28'],
+    'old-pair': ['sse', '2025-11-25'],
   });
 
   const steps = names.flatMap((name) => [[`Add ${name}`, `${name}/add`, { a: 2, b: 3 }], [`Count ${name}`, `${name}/count`, { to: `{{steps.add_${name.replace('-', '_')}.result.sum}}` }]]);
@@ -113,12 +117,19 @@ test('servers of both SDKs, eras and transports are tools of procedures', async 
   assert.equal(again.state, 'completed', again.text);
   assert.equal((await serverOf(agency, 'old-web')).starts, 2);
 
+  // One of the older transport that is asked in the newer way says what to write.
+  const wrong = await until(() => call(agency, 'mcp_servers', { company: 'beta', server: 'no-pair' }), (one) => one.servers?.[0].why);
+  assert.match(wrong.servers[0].why, /status 404; .*"type": "sse"/);
+  // Its stream is lost in the middle: nobody knows; then it is connected anew.
+  pair.child.kill('SIGKILL');
+  await until(() => serverOf(agency, 'old-pair'), (one) => one.state !== 'ready');
+
   // Names are known to validation, with the nearest; new tools are learnt when the server says so.
   await call(agency, 'sop_create', { name: 'names', content: sop('Names', ['One', 'old-pipe/grown', {}], ['Two', 'old-pip/add', {}]) });
   const invalid = await call(agency, 'validate_sop', { name: 'names' });
   assert.equal(invalid.valid, false);
   assert.match(invalid.text, /has no tool 'grown'/);
-  assert.match(invalid.text, /there is no mcp server 'old-pip'; mcp\.json has old-pipe, new-pipe, old-web, new-web/);
+  assert.match(invalid.text, /there is no mcp server 'old-pip'; mcp\.json has old-pipe, new-pipe, old-web, new-web, old-pair/);
   assert.equal((await run(agency, 'grow', sop('Grow', ['Grow', 'old-pipe/grow', {}]))).state, 'completed');
   await until(() => serverOf(agency, 'old-pipe'), (one) => one.tools.some((tool) => tool.name === 'old-pipe/grown'));
   assert.match((await run(agency, 'grown', sop('Grown', ['Grown', 'old-pipe/grown', {}]))).text, /I am new/);
