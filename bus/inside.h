@@ -1,5 +1,16 @@
-/* inside: what the files of the skeleton share (actor.c, call.c, peer.c, outcome.c, builtin.c).
- * Nobody else includes this. Everything here belongs to the actor's thread, except a call that a
+/* inside: what the files of the skeleton share. Nobody else includes this.
+ *
+ *   actor.c      an actor opens and closes
+ *   inbox.c      what arrives becomes entries
+ *   batch.c      entries run, are committed, and what they made is released
+ *   dispatch.c   one entry: the one choke point of all that an actor runs
+ *   call.c       what a handler may do with its call
+ *   calls.c      live calls and their answers
+ *   timers.c     timers
+ *   peer.c       calls to peers, and peers that are lost
+ *   outcome.c    first outcomes of calls
+ *   builtin.c    methods that every actor has
+ * Everything here belongs to the actor's thread, except a call that a
  * reader thread is serving: until actor_on_read that call belongs to the reader. */
 #ifndef BUS_INSIDE_H
 #define BUS_INSIDE_H
@@ -273,18 +284,41 @@ struct actor {
     struct watch *watches;
 };
 
-/* actor.c */
+/* calls.c */
+arena_t *inside_arena_take(actor_t *actor);
+void inside_arena_give(actor_t *actor, arena_t *arena);
 call_t *inside_call_new(actor_t *actor, bool internal);
 void inside_call_unref(call_t *call);
+/* The call is over: whatever it still had under way is called off. */
 void inside_call_end(call_t *call);
+/* A parked call ends from outside: whoever keeps it on a list is told. */
+void inside_call_gone(call_t *call);
 entry_t *inside_entry(call_t *call, entry_kind_t kind, void *ctx);
 void inside_queue(actor_t *actor, entry_t *entry);
 output_t *inside_output(call_t *call, output_kind_t kind);
+/* Counts the call, and answers it when it came from outside. */
+void inside_reply(call_t *call, err_t err, const char *text, bytes_t body);
+void inside_send(call_t *call, frame_kind_t kind, err_t err, const char *text, bytes_t body);
+
+/* inbox.c: nobody waits for this call any more. */
+void inside_call_stop(actor_t *actor, call_t *call);
+
+/* dispatch.c */
+const method_t *inside_find_method(const actor_t *actor, const char *name);
+/* Runs the entry; its result, outputs and transactions are then in it. */
+void inside_run_entry(entry_t *entry);
+/* A reader thread goes on with the call. Always ERR_PARKED. */
+err_t inside_read_start(call_t *call);
+
+/* batch.c */
+batch_txn_t *inside_batch_txn(actor_t *actor, const char *company);
+/* A write failed for want of room: the batch will be replayed on a larger map. */
+void inside_store_error(actor_t *actor, const char *company, err_t err);
+
+/* timers.c */
 timer_t_ *inside_timer(actor_t *actor, int64_t delay_ms, call_t *call);
 void inside_timer_drop(actor_t *actor, timer_t_ *timer);
-void inside_reply(call_t *call, err_t err, const char *text, bytes_t body);
-batch_txn_t *inside_batch_txn(actor_t *actor, const char *company);
-void inside_store_error(actor_t *actor, const char *company, err_t err);
+void inside_timers_fire(actor_t *actor);
 
 /* peer.c */
 operation_t *inside_operation(call_t *call, operation_kind_t kind, void *ctx);
