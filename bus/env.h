@@ -1,6 +1,6 @@
 /* env: everything an actor needs from the world, behind one table.
  *
- * In production bus/host.c fills it in (ZeroMQ, clocks, child processes, HTTP); in simulation
+ * In production bus/host_env.c fills it in (ZeroMQ, clocks, child processes, HTTP); in simulation
  * bus/sim.c does, with virtual time and faults. Actors and the skeleton reach the world through
  * nothing else. Every function is called on the actor's own thread. Bytes and strings handed over
  * are only valid during the call: the env copies what it keeps.
