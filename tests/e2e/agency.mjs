@@ -1,10 +1,11 @@
 // A whole agency for one test: `agency up` on a data directory and ports of its own.
 import { spawn, execFile } from 'node:child_process';
-import { mkdtemp, rm } from 'node:fs/promises';
+import { mkdtemp, readFile, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join, dirname } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { promisify } from 'node:util';
+import { setTimeout as pause } from 'node:timers/promises';
 import net from 'node:net';
 
 const root = join(dirname(fileURLToPath(import.meta.url)), '..', '..');
@@ -93,3 +94,26 @@ export function modern(url, method, params = {}, { id = 1, headers = {}, more } 
 export function legacyCall(url, name, args = {}, id = 1) {
   return post(url, { jsonrpc: '2.0', id, method: 'tools/call', params: { name, arguments: args } });
 }
+
+// A tool as a test wants it: what it answers, its text, and whether it is an error.
+export async function callTool(agency, name, args = {}, port = 3000) {
+  const { json } = await legacyCall(agency.url(port), name, args);
+  if (!json?.result) throw new Error(JSON.stringify(json));
+  const { structuredContent = {}, content, isError } = json.result;
+  return { ...structuredContent, text: content?.[0]?.text, error: isError };
+}
+
+// Asks until it is enough. While something is killed and comes back an answer may fail: then it is
+// { failed: why }.
+export async function askUntil(ask, enough, ms = 20000) {
+  const end = Date.now() + ms;
+  for (;;) {
+    const answer = await Promise.resolve().then(ask).catch((error) => ({ failed: error.message }));
+    if (enough(answer)) return answer;
+    if (Date.now() >= end) throw new Error(`still: ${JSON.stringify(answer).slice(0, 2000)}`);
+    await pause(20);
+  }
+}
+
+export const pidOf = async (agency, name) =>
+  Number(await readFile(join(agency.data, 'run', `${name}.pid`), 'utf8'));

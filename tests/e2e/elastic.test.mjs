@@ -4,30 +4,10 @@ import assert from 'node:assert/strict';
 import { appendFile, mkdir, readFile, rmdir, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { setTimeout as pause } from 'node:timers/promises';
-import { startAgency, legacyCall } from './agency.mjs';
+import { startAgency, callTool as call, askUntil as until, pidOf } from './agency.mjs';
 
 const quick = { AGENCY_ELASTIC_DOWN_STABILIZATION_MS: '1500', AGENCY_ELASTIC_DOWN_PERIOD_MS: '300',
   AGENCY_AGENT_LEASE_MS: '2000' };
-
-async function call(agency, name, args = {}, port = 3000) {
-  const { json } = await legacyCall(agency.url(port), name, args);
-  assert.ok(json?.result, JSON.stringify(json));
-  const { structuredContent = {}, content, isError } = json.result;
-  return { ...structuredContent, text: content?.[0]?.text, error: isError };
-}
-
-async function until(ask, enough, ms = 20000) {
-  const end = Date.now() + ms;
-  for (;;) {
-    const answer = await Promise.resolve().then(ask).catch((error) => ({ failed: error.message }));
-    if (enough(answer)) return answer;
-    assert.ok(Date.now() < end, `still: ${JSON.stringify(answer).slice(0, 2000)}`);
-    await pause(20);
-  }
-}
-
-const pidOf = async (agency, name) =>
-  Number(await readFile(join(agency.data, 'run', `${name}.pid`), 'utf8'));
 
 // A procedure whose one step writes its own line, once.
 async function noteSop(agency, name, seconds) {

@@ -1,30 +1,8 @@
 // The swarm as a client meets it, with its process killed in between.
 import test from 'node:test';
 import assert from 'node:assert/strict';
-import { readFile } from 'node:fs/promises';
-import { join } from 'node:path';
 import { setTimeout as pause } from 'node:timers/promises';
-import { startAgency, legacyCall } from './agency.mjs';
-
-async function call(agency, name, args = {}, port = 3000) {
-  const { json } = await legacyCall(agency.url(port), name, args);
-  assert.ok(json?.result, JSON.stringify(json));
-  const { structuredContent = {}, content, isError } = json.result;
-  return { ...structuredContent, text: content?.[0]?.text, error: isError };
-}
-
-async function until(ask, enough, ms = 20000) {
-  const end = Date.now() + ms;
-  for (;;) {
-    const answer = await Promise.resolve().then(ask).catch((error) => ({ failed: error.message }));
-    if (enough(answer)) return answer;
-    assert.ok(Date.now() < end, `still: ${JSON.stringify(answer).slice(0, 2000)}`);
-    await pause(20);
-  }
-}
-
-const pidOf = async (agency, name) =>
-  Number(await readFile(join(agency.data, 'run', `${name}.pid`), 'utf8'));
+import { startAgency, callTool as call, askUntil as until, pidOf } from './agency.mjs';
 
 async function killSwarm(agency) {
   const old = await pidOf(agency, 'swarm');
