@@ -992,24 +992,39 @@ static void damage(house_t *house, int table, int every)
     ck_assert_int_gt(row, 0);
 }
 
-/* Without anybody asking, once nothing more is stored. */
-START_TEST(words_are_merged_when_it_is_quiet)
+static void store_apples(house_t *house, int from, int to)
 {
-    house_t house;
+    for (int i = from; i < to; i++)
+        good(house, "brain_store",
+             arena_printf(house->arena,
+                          "{'taskId': 'x', 'request': 'apple number %d', 'solution': 'pear'}", i));
+}
+
+static void wait_for_merge(house_t *house)
+{
     client_reply_t reply;
     time_t end = time(NULL) + 30;
 
-    open_house(&house);
-    for (int i = 0; i < 300; i++)
-        good(&house, "brain_store",
-             arena_printf(house.arena,
-                          "{'taskId': 'x', 'request': 'apple number %d', 'solution': 'pear'}", i));
     do {
         ck_assert_int_lt(time(NULL), end);
-        reply = good(&house, "brain_stat", "{}");
-    } while (strcmp(get(&house, reply.body, "unmerged"), "0") != 0);
-    reply = good(&house, "brain_query", "{'query': 'apple 77'}");
-    is(&house, reply.body, "memories.0.request", "\"apple number 77\"");
+        reply = good(house, "brain_stat", "{}");
+    } while (strcmp(get(house, reply.body, "unmerged"), "0") != 0);
+}
+
+/* Without anybody asking, once nothing more is stored, and also when the brain ended before. */
+START_TEST(words_are_merged_when_it_is_quiet)
+{
+    house_t house;
+
+    open_house(&house);
+    store_apples(&house, 0, 300);
+    wait_for_merge(&house);
+    store_apples(&house, 300, 600);
+    stop(&house);
+    start(&house, NULL);
+    wait_for_merge(&house);
+    client_reply_t reply = good(&house, "brain_query", "{'query': 'apple 377'}");
+    is(&house, reply.body, "memories.0.request", "\"apple number 377\"");
     good(&house, "brain_check", "{}");
     close_house(&house);
 }

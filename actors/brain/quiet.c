@@ -75,6 +75,12 @@ void quiet_wake(brain_t *self, call_t *call, const char *company)
     call_after_commit(call, on_stored, arena_strdup(call_arena(call), company));
 }
 
+void quiet_found(brain_t *self, call_t *call, store_txn_t *txn, const char *company)
+{
+    if (store_count(txn, TABLE_fresh) >= FRESH_LEAST)
+        quiet_wake(self, call, company);
+}
+
 void quiet_stop(brain_t *self)
 {
     while (self->quiet) {

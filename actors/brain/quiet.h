@@ -9,6 +9,8 @@
 
 /* A memory was stored; takes effect with the commit. */
 void quiet_wake(brain_t *self, call_t *call, const char *company);
+/* A company is met at a start: the last run may have ended before its merge. */
+void quiet_found(brain_t *self, call_t *call, store_txn_t *txn, const char *company);
 void quiet_stop(brain_t *self);
 
 #endif

@@ -4,6 +4,7 @@
 
 #include "actors/brain/care.h"
 #include "actors/brain/policy.h"
+#include "actors/brain/quiet.h"
 #include "actors/brain/rebuild.h"
 
 enum { LOOK = 50, LONGEST_MS = 24 * 3600 * 1000 };
@@ -101,6 +102,7 @@ static bool wants_upkeep(brain_t *self, call_t *call, const char *company)
 
     if (err_is(call_read(call, company, &txn)))
         return false;
+    quiet_found(self, call, txn, company);
     return rebuild_waits(self, txn, call_arena(call)) ||
            (!err_is(policy_read(txn, call_arena(call), policy)) && policy->count);
 }
