@@ -115,17 +115,23 @@ static err_t read_file(loader_t *in, const char *data_dir)
     return err;
 }
 
+const char *settings_variable(arena_t *arena, const char *actor, const char *key)
+{
+    char *name = arena_printf(arena, "AGENCY_%s_%s", actor, key);
+    for (char *at = name; *at; at++)
+        *at = (char)toupper((unsigned char)*at);
+    return name;
+}
+
 static err_t read_environment(loader_t *in, const char *const *environment)
 {
     for (size_t i = 0; environment && i < in->count; i++) {
         const char *key = in->record->fields()[i].name;
-        char *name = arena_printf(in->arena, "AGENCY_%s_%s=", in->actor, key);
-        for (char *at = name; *at; at++)
-            *at = (char)toupper((unsigned char)*at);
+        const char *name = settings_variable(in->arena, in->actor, key);
+        size_t size = strlen(name);
         for (const char *const *at = environment; *at; at++)
-            if (!strncmp(*at, name, strlen(name)))
-                in->sources[i] = (source_t){*at + strlen(name),
-                                            arena_strndup(in->arena, name, strlen(name) - 1)};
+            if (!strncmp(*at, name, size) && (*at)[size] == '=')
+                in->sources[i] = (source_t){*at + size + 1, name};
     }
     return err_ok();
 }

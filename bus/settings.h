@@ -13,6 +13,9 @@ err_t settings_load(const record_t *record, const char *actor, const char *const
                     const char *const *environment, const char *data_dir, arena_t *arena,
                     void *out);
 
+/* AGENCY_<ACTOR>_<KEY>, in the arena. */
+const char *settings_variable(arena_t *arena, const char *actor, const char *key);
+
 /* Each line of <data>/agency.conf must begin with one of these names (which end with NULL).
  * ERR_ARGUMENT with the line and the nearest name, ERR_IO. */
 err_t settings_check_file(const char *data_dir, const char *const *actors, arena_t *arena);

@@ -95,6 +95,11 @@ err_t cli_run_dir(cli_t *cli, const char **out);
 /* A line of agency.conf, or a --set, that begins with nobody's name is an error before anything
  * starts. */
 err_t cli_check_settings(cli_t *cli);
+/* A sentence for each variable of the environment that is nearly a setting and none (variables.c).
+ */
+strs_t cli_stray_variables(cli_t *cli);
+/* Says them on stderr. */
+void cli_warn_of_variables(cli_t *cli);
 /* ERR_STATE while a restore of the data directory is half done: nothing may start on it. */
 err_t cli_check_restored(cli_t *cli);
 /* What --set and --port-offset say, NULL-terminated, with room for `more` rows behind. */

@@ -114,6 +114,9 @@ void doctor_settings(doctor_t *self)
     for (const cli_actor_t *at = cli->house->actors; at->def; at++)
         sound &= look_at_actor(self, at->def);
     sound &= look_at_actor(self, cli->house->gateway);
-    if (sound)
+    strs_t stray = cli_stray_variables(cli);
+    for (size_t i = 0; i < stray.count; i++)
+        doctor_say(self, FINDING_WARN, "settings", stray.items[i], "correct its name, or unset it");
+    if (sound && !stray.count)
         doctor_say(self, FINDING_OK, "settings", "all names and values are such that can be", "");
 }

@@ -241,6 +241,8 @@ static err_t find_place(running_t *run)
     const char *pillar = run->actor->def->name;
     place_t *place = &run->place;
     err_t err = cli_check_settings(cli);
+    if (!err_is(err) && !getenv("AGENCY_PARENT")) /* else the parent has said so */
+        cli_warn_of_variables(cli);
     if (!err_is(err))
         err = cli_check_restored(cli);
     if (!err_is(err))

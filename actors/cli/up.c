@@ -248,6 +248,7 @@ int cli_up(cli_t *cli)
         err = check_ports(cli);
     if (err_is(err))
         return cli_fail(err);
+    cli_warn_of_variables(cli);
     up.signals = cli_stop_signals();
     for (const cli_actor_t *at = cli->house->actors; at->def; at++)
         if (at->up && strcmp(at->def->name, "worker") != 0)

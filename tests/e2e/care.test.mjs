@@ -105,7 +105,9 @@ test('an import that is killed goes on where it stopped', async () => {
 });
 
 test('the doctor sees what is wrong, with and without an agency', async () => {
-  const agency = await startAgency();
+  const agency = await startAgency({ env: { AGENCY_GATEWAY_MAX_STREEMS: '7', AGENCY_AGENT_PORT: 'tcp://10.0.0.1:3000', AGENCY_AGENT_PORT_5500_TCP: 'x',
+    AGENCY_BRAIN_SERVICE_HOST: '10.0.0.1', AGENCY_OF_OURS: 'x' } });
+  assert.deepEqual(agency.output().match(/^agency: the variable .*$/mg), ['agency: the variable AGENCY_GATEWAY_MAX_STREEMS is no setting; did you mean AGENCY_GATEWAY_MAX_STREAMS?']);
   const doctor = async (...flags) => {
     const { code, stdout } = await agency.cli('doctor', '-o', 'json', `--port-offset=${agency.offset}`, ...flags);
     const { worst, findings } = JSON.parse(stdout);
