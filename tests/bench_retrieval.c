@@ -5,7 +5,7 @@
  *
  * The directory is a set as support_retrieval.h says. Without one only the small sets of
  * tests/data/retrieval are asked, one for each kind of question. All figures but SQLite's are of
- * brain_query of the real actor; "alone" is the same with the other's weight at 0.
+ * brain_query of the real actor; "alone" is the same with the weights of the others at 0.
  * AGENCY_RETRIEVAL_MISSES=1 prints the questions whose answer did not come first.
  */
 #include <dlfcn.h>
@@ -18,7 +18,7 @@
 enum { POOL = 200 };
 
 static const char *const kinds[] = {"conversation", "dates",   "paraphrase", "code",
-                                    "german",       "chinese", "others"};
+                                    "german",       "chinese", "intents",    "others"};
 
 static void print_measure(const char *name, const measure_t *measure)
 {
@@ -159,21 +159,28 @@ static void bench_sqlite(const set_t *set, const char *tokenizer, const char *na
 
 /* ---- the run ---- */
 
+/* Each signal by itself, then how much each adds. */
 static void bench_brain(const set_t *set)
 {
-    static const char *const words[] = {"brain.vector_weight=0", NULL};
-    static const char *const vectors[] = {"brain.word_weight=0", NULL};
+    static const struct {
+        const char *name, *settings[4];
+    } runs[] = {
+        {"words alone, no neighbours",
+         {"brain.vector_weight=0", "brain.look_weight=0", "brain.neighbour_weight=0", NULL}},
+        {"words alone", {"brain.vector_weight=0", "brain.look_weight=0", NULL}},
+        {"vectors alone (built-in)", {"brain.word_weight=0", NULL}},
+        {"words, second look", {"brain.vector_weight=0", NULL}},
+        {"words, vectors", {"brain.look_weight=0", NULL}},
+    };
     shelf_t shelf;
 
     shelf_open(&shelf, set);
     measure_t fused = measure_shelf(&shelf);
-    if (!getenv("AGENCY_RETRIEVAL_MISSES")) {
-        shelf_reopen(&shelf, words);
-        measure_t alone = measure_shelf(&shelf);
-        print_measure("words alone", &alone);
-        shelf_reopen(&shelf, vectors);
-        alone = measure_shelf(&shelf);
-        print_measure("vectors alone (built-in)", &alone);
+    for (size_t i = 0; i < sizeof runs / sizeof runs[0] && !getenv("AGENCY_RETRIEVAL_MISSES");
+         i++) {
+        shelf_reopen(&shelf, runs[i].settings);
+        measure_t part = measure_shelf(&shelf);
+        print_measure(runs[i].name, &part);
     }
     print_measure("fused: brain_query", &fused);
     shelf_close(&shelf);

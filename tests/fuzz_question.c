@@ -1,8 +1,10 @@
-/* fuzz_question: any bytes as a question: dates, words, synonyms; within the promised bounds. */
+/* fuzz_question: any bytes as a question: dates, words, synonyms, and the second look at any text;
+ * within the promised bounds. */
 #include <stdlib.h>
 #include <string.h>
 
 #include "actors/brain/dates.h"
+#include "actors/brain/look.h"
 #include "actors/brain/question.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
@@ -36,6 +38,14 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     for (size_t i = 0; i < question->count; i++)
         demand(*question->terms[i] && question->boosts[i] > 0);
     words_destroy(&words);
+    look_t look;
+    look_seen_t seen = {0};
+    float score;
+    look_question(&look, languages[size % 4], text);
+    demand(look.count <= LOOK_SMALL);
+    look_text(&look, arena, (bytes_t){data, size}, &seen);
+    look_scores(&look, &seen, 1, &score);
+    demand(score >= 0);
     arena_destroy(&arena);
     return 0;
 }

@@ -25,6 +25,8 @@
       "Of an endpoint's vectors; they are joined by rank, not by score. 0: words alone.")          \
     F(REAL, neighbour_weight, opt(0.25), 0, 1,                                                     \
       "What a memory gets of the score of those before and after it in its thread.")               \
+    F(REAL, look_weight, opt(1), 0, 10,                                                            \
+      "Of a second look at the best: small words, and saying when if that is asked; 0: none.")     \
     F(INT, upkeep_ms, opt(3600000), 100, 86400000,                                                 \
       "How often memories whose time is over are deleted; they are not found from then on.")       \
     F(INT, memories_max, opt(20000000), 1, 1000000000, "Most memories of one company.")            \

@@ -5,9 +5,11 @@
 #include <string.h>
 #include <time.h>
 
+#include "actors/brain/words.h"
+
 #define DAY_MS INT64_C(86400000)
 
-enum { TOKENS_MAX = 256, WORD_MAX = 32, YEAR_FIRST = 1900, YEAR_LAST = 2099 };
+enum { TOKENS_MAX = 256, TOLD_MAX = 128, WORD_MAX = 32, YEAR_FIRST = 1900, YEAR_LAST = 2099 };
 
 /* ---- the words that say when ---- */
 
@@ -231,7 +233,7 @@ typedef struct reading {
     int64_t now_ms;
     date_terms_t *out;
     token_t *tokens;
-    size_t count;
+    size_t count, most;
 } reading_t;
 
 static bool is_digit(char c)
@@ -261,30 +263,6 @@ static bool unit_glyph(const char *at, char *unit)
     return false;
 }
 
-/* Small letters, also of Latin-1 and Cyrillic; enough for the words above. */
-static size_t small(const char *in, size_t size, char *out)
-{
-    size_t length = 0;
-
-    for (size_t i = 0; i < size && length + 3 < WORD_MAX; i++) {
-        unsigned char c = (unsigned char)in[i];
-        unsigned char next = i + 1 < size ? (unsigned char)in[i + 1] : 0;
-        if (c == 0xc3 && next >= 0x80 && next <= 0x9e) {
-            out[length++] = (char)c;
-            out[length++] = (char)(next + 0x20);
-            i++;
-        } else if (c == 0xd0 && next >= 0x90 && next <= 0xaf) {
-            out[length++] = (char)(next >= 0xa0 ? 0xd1 : 0xd0);
-            out[length++] = (char)(next >= 0xa0 ? next - 0x20 : next + 0x20);
-            i++;
-        } else {
-            out[length++] = (char)(c >= 'A' && c <= 'Z' ? c + 32 : c);
-        }
-    }
-    out[length] = 0;
-    return length;
-}
-
 static void know(token_t *token)
 {
     for (size_t i = 0; i < sizeof says / sizeof says[0]; i++)
@@ -310,7 +288,7 @@ static void read_tokens(reading_t *in, const char *text)
 {
     const char *end = text;
 
-    for (const char *at = text; *at && in->count < TOKENS_MAX;) {
+    for (const char *at = text; *at && in->count < in->most;) {
         const char *from = at;
         if (is_digit(*at)) {
             while (is_digit(*at))
@@ -329,7 +307,7 @@ static void read_tokens(reading_t *in, const char *text)
             token->number = atoi(from);
             token->digits = (uint8_t)size;
         } else if (!is_digit(*from)) {
-            small(from, size, token->word);
+            words_small(from, size, token->word, WORD_MAX);
             token->capital = *from >= 'A' && *from <= 'Z';
             know(token);
         }
@@ -740,7 +718,7 @@ static void read_glyphs(reading_t *in, const char *text)
 void dates_in(arena_t *arena, const char *text, int64_t now_ms, date_terms_t *out)
 {
     const int64_t farthest = INT64_C(200000000000000); /* some thousand years */
-    reading_t in = {.arena = arena, .now_ms = now_ms, .out = out};
+    reading_t in = {.arena = arena, .now_ms = now_ms, .out = out, .most = TOKENS_MAX};
 
     out->count = 0;
     if (now_ms < -farthest || now_ms > farthest)
@@ -754,4 +732,81 @@ void dates_in(arena_t *arena, const char *text, int64_t now_ms, date_terms_t *ou
             read_glyphs(&in, text);
             break;
         }
+}
+
+/* ---- does a question ask when, does a text say when? ---- */
+
+static bool is_one_of(const char *word, const char *const *words)
+{
+    while (*words && strcmp(*words, word) != 0)
+        words++;
+    return *words;
+}
+
+static bool has_one_of(const char *text, const char *const *parts)
+{
+    while (*parts && !strstr(text, *parts))
+        parts++;
+    return *parts;
+}
+
+/* Begins it "when", "how long", "in which year"? */
+bool dates_asked(const char *question)
+{
+    static const char *const whens[] = {"when",    "wann",  "quand", "cuándo",  "cuando", "quando",
+                                        "wanneer", "когда", "när",   "hvornår", NULL};
+    static const char *const whats[] = {"what",    "which",   "welchem", "welcher",
+                                        "welchen", "welches", "welche",  NULL};
+    static const char *const hows[] = {"how", "wie", NULL}, *const longs[] = {"long", "lange",
+                                                                              NULL};
+    static const char *const times[] = {"time", "date", "datum", "uhrzeit", NULL};
+    static const char *const anywhere[] = {"什么时候", "何时", "什么时间", "哪年", "哪一年",
+                                           "几月",     "哪天", "哪一天",   "多久", "いつ",
+                                           "何年",     "何月", "何日",     "언제", NULL};
+    token_t tokens[4];
+    reading_t in = {.tokens = tokens, .most = 4};
+
+    read_tokens(&in, question);
+    for (size_t i = 0; i + 1 < in.count; i++) {
+        const char *word = tokens[i].word, *next = tokens[i + 1].word;
+        if (is_one_of(word, whens) || (is_one_of(word, hows) && is_one_of(next, longs)) ||
+            (is_one_of(word, whats) && (tokens[i + 1].meaning == UNIT || is_one_of(next, times))))
+            return true;
+    }
+    return has_one_of(question, anywhere);
+}
+
+static bool says_when(const token_t *token)
+{
+    switch (token->meaning) {
+    case MONTH:
+    case WEEKDAY:
+    case DAY:
+        return !token->doubtful;
+    case UNIT:
+    case LAST:
+    case AGO:
+        return true;
+    default:
+        return is_year(token);
+    }
+}
+
+bool dates_told(const char *text)
+{
+    token_t tokens[TOLD_MAX];
+    reading_t in = {.tokens = tokens, .most = TOLD_MAX};
+    char unit;
+
+    read_tokens(&in, text);
+    for (size_t i = 0; i < in.count; i++)
+        if (says_when(&tokens[i]))
+            return true;
+    for (size_t i = 0; i < sizeof glyphs / sizeof glyphs[0]; i++)
+        if (strstr(text, glyphs[i].text))
+            return true;
+    for (const char *at = text; *at; at++)
+        if ((unsigned char)*at >= 0xe3 && unit_glyph(at, &unit) && number_before(text, at) >= 0)
+            return true;
+    return false;
 }

@@ -9,6 +9,7 @@
 #ifndef ACTORS_BRAIN_DATES_H
 #define ACTORS_BRAIN_DATES_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -31,5 +32,11 @@ size_t dates_of(arena_t *arena, int64_t ms, const char *terms[DATES_OF]);
 
 /* What a question says about when. More than DATES_MAX are left out. Any bytes will do. */
 void dates_in(arena_t *arena, const char *text, int64_t now_ms, date_terms_t *out);
+
+/* Does the question ask when something was or how long it took? */
+bool dates_asked(const char *question);
+
+/* Does the text say when, in its first 128 words? More than that is not told. */
+bool dates_told(const char *text);
 
 #endif

@@ -8,6 +8,7 @@
 #include "actors/brain/endpoint.h"
 #include "actors/brain/episode.h"
 #include "actors/brain/filter.h"
+#include "actors/brain/look.h"
 #include "actors/brain/memory.h"
 #include "actors/brain/policy.h"
 #include "actors/brain/question.h"
@@ -18,8 +19,13 @@
 #define COMMON_WORD 0.5F   /* exponent of how rare a word is, for the vector of a question */
 #define NOISE 0.12F        /* built-in vectors of unrelated texts are as near as that */
 #define ANSWER_FACTOR 2.5F /* an answer gets that much more from its question than a neighbour */
+#define ASKED 1.2F         /* a question that has an answer gives up so much of that share */
+#define NEXT_BUT_ONE 0.4F  /* of a neighbour's share */
+#define SMALL_WORDS 0.15F  /* of the second look, against other words */
+#define SAYS_WHEN 0.15F    /* of the best score by words */
+#define B_SENTENCE 0.4F    /* b of BM25 among memories of a sentence or two */
 
-enum { POOL = 120, NEIGHBOURS_OF = 60, LEAN_ON = 5 };
+enum { POOL = 120, NEIGHBOURS_OF = 60, LIFTS_OF = 5, LEAN_ON = 3, LOOK_AT = 40 };
 
 /* What every step of one search shares. */
 typedef struct search {
@@ -70,6 +76,17 @@ static bool passes(const void *ctx, uint64_t number)
 
 /* ---- by words ---- */
 
+/* How much length matters depends on how long memories are, in words that count: in a few words
+ * each more is another matter, and pages have more than one; but a sentence of twelve words is one
+ * thought as one of twenty is. */
+static float length_matters(float b, float mean)
+{
+    float few = (12 - mean) / 4, many = (mean - 20) / 20, part = few > many ? few : many;
+
+    part = part < 0 ? 0 : part > 1 ? 1 : part;
+    return B_SENTENCE + (b - B_SENTENCE) * part;
+}
+
 static rank_options_t rank_options(const search_t *search)
 {
     rank_options_t options = rank_defaults();
@@ -80,6 +97,11 @@ static rank_options_t rank_options(const search_t *search)
             (rank_field_t){.weight = episode_fields[field].weight,
                            .b = episode_fields[field].b,
                            .mean = (float)((double)search->counts.lengths[field] / memories)};
+    rank_field_t *request = &options.fields[EPISODE_REQUEST];
+    rank_field_t *solution = &options.fields[EPISODE_SOLUTION];
+    float mean = request->mean + solution->mean;
+    request->b = length_matters(request->b, mean);
+    solution->b = length_matters(solution->b, mean);
     options.memories = search->counts.memories;
     if (search->filtered) {
         options.accept = passes;
@@ -110,6 +132,22 @@ static err_t find_by_words(search_t *search, top_hit_t **hits, size_t *count)
             rank_words(&search->rank, lists, term_count, search->pool, search->arena, hits, count);
     postings_close(opened, term_count);
     return err;
+}
+
+/* How much of the question built-in vectors can see: all but its dates. */
+static float seen_by_vectors(const search_t *search)
+{
+    const question_t *question = search->question;
+    float words = 0, dates = 0;
+
+    for (size_t i = 0; i < question->count; i++) {
+        float tells = question->boosts[i] * rank_idf(search->counts.memories, search->having[i]);
+        if (i < question->asked)
+            words += tells;
+        else if (*question->terms[i] == '@')
+            dates += tells;
+    }
+    return words > 0 ? words / (words + dates) : 1;
 }
 
 /* ---- the vector of the question ---- */
@@ -257,6 +295,8 @@ static err_t find_candidates(search_t *search)
     index_filter_t filter = {passes, search, 0};
     err_t err = find_by_words(search, &words, &word_count);
 
+    if (!err_is(err) && !endpoint_makes(search->config.model))
+        search->fusion.vector_weight *= seen_by_vectors(search);
     if (!err_is(err))
         err = open_view(search, words, word_count);
     if (!err_is(err) && search->view)
@@ -278,56 +318,62 @@ typedef struct lift {
     float score;
 } lift_t;
 
-/* The memory before or after one in its thread. */
-static bool beside(search_t *search, const store_key_t *place, size_t prefix, bool before,
-                   uint64_t *number)
+/* The two memories before or after one in its thread, nearest first; how many there are. */
+static size_t beside(search_t *search, const store_key_t *place, size_t prefix, bool before,
+                     uint64_t numbers[2])
 {
     store_scan_t scan;
     bytes_t key, value, from = key_bytes(place), thread = {place->data, prefix};
-    bool found = false;
+    size_t found = 0;
     int64_t ms;
 
     if (err_is(store_scan_open(&scan, search->txn, TABLE_threads, thread, from, before)))
-        return false;
-    if (store_scan_next(&scan, &key, &value) && store_scan_next(&scan, &key, &value)) {
-        bytes_t rest = {key.data + prefix, key.size - prefix};
-        found = key_read_i64(&rest, &ms) && key_read_u64(&rest, number);
-    }
+        return 0;
+    if (store_scan_next(&scan, &key, &value)) /* the one itself */
+        while (found < 2 && store_scan_next(&scan, &key, &value)) {
+            bytes_t rest = {key.data + prefix, key.size - prefix};
+            if (!key_read_i64(&rest, &ms) || !key_read_u64(&rest, &numbers[found]))
+                break;
+            found++;
+        }
     store_scan_close(&scan);
     return found;
+}
+
+static bytes_t text_of(bytes_t episode, const char *name)
+{
+    bytes_t field;
+    mp_value_t value;
+
+    if (!mp_get(episode, name, &field))
+        return (bytes_t){0};
+    mp_reader_t reader = mp_reader(field);
+    if (!mp_read(&reader, &value) || value.type != MP_STR)
+        return (bytes_t){0};
+    return (bytes_t){(const uint8_t *)value.text, value.size};
 }
 
 /* Does it end by asking? Then what follows in the thread is likely the answer. */
 static bool asks(bytes_t episode)
 {
-    bytes_t text;
-    mp_value_t value;
+    bytes_t text = text_of(episode, "solution");
 
-    if (!mp_get(episode, "solution", &text) && !mp_get(episode, "request", &text))
-        return false;
-    mp_reader_t reader = mp_reader(text);
-    if (!mp_read(&reader, &value) || value.type != MP_STR)
-        return false;
-    if (!value.size) { /* all of it was in the request */
-        if (!mp_get(episode, "request", &text))
-            return false;
-        reader = mp_reader(text);
-        if (!mp_read(&reader, &value) || value.type != MP_STR)
-            return false;
-    }
-    size_t size = value.size;
-    while (size && (value.text[size - 1] == ' ' || value.text[size - 1] == '\n'))
-        size--;
-    return (size && value.text[size - 1] == '?') ||
-           (size >= 3 && memcmp(value.text + size - 3, "\xef\xbc\x9f", 3) == 0);
+    if (!text.size) /* all of it was in the request */
+        text = text_of(episode, "request");
+    while (text.size && (text.data[text.size - 1] == ' ' || text.data[text.size - 1] == '\n'))
+        text.size--;
+    return (text.size && text.data[text.size - 1] == '?') ||
+           (text.size >= 3 && memcmp(text.data + text.size - 3, "\xef\xbc\x9f", 3) == 0);
 }
 
-static size_t lifts_of(search_t *search, uint64_t number, float score, lift_t *out)
+/* What one memory gives to those beside it. A question gives most to its answer, and gives up
+ * something itself: who asks wants to be told, not to be asked. */
+static size_t lifts_of(search_t *search, uint64_t number, float score, lift_t out[LIFTS_OF])
 {
     store_key_t key, prefix;
     bytes_t value, thread;
     head_row_t head;
-    uint64_t other;
+    uint64_t others[2];
     size_t count = 0;
 
     if (err_is(store_get(search->txn, TABLE_heads, episode_number_key(&key, number), &value)) ||
@@ -341,9 +387,16 @@ static size_t lifts_of(search_t *search, uint64_t number, float score, lift_t *o
     key_str(&prefix, name);
     episode_thread_key(&key, name, head.timestamp_ms, number);
     float share = (float)search->self->settings->neighbour_weight * score;
-    for (int before = 0; before < 2; before++)
-        if (beside(search, &key, prefix.size, before, &other))
-            out[count++] = (lift_t){other, question && !before ? share * ANSWER_FACTOR : share};
+    for (int before = 0; before < 2; before++) {
+        bool answered = question && !before;
+        size_t found = beside(search, &key, prefix.size, before, others);
+        if (found > 0)
+            out[count++] = (lift_t){others[0], answered ? share * ANSWER_FACTOR : share};
+        if (found > 0 && answered)
+            out[count++] = (lift_t){number, -share * ASKED};
+        if (found > 1)
+            out[count++] = (lift_t){others[1], share * NEXT_BUT_ONE};
+    }
     return count;
 }
 
@@ -361,7 +414,7 @@ static int candidate_by_id(const void *a, const void *b)
     return x->id < y->id ? -1 : x->id > y->id;
 }
 
-/* Adds the lifts to the candidates and makes candidates of those who are none. */
+/* Adds the lifts to the candidates and makes candidates of those who are none and got any. */
 static void apply_lifts(search_t *search, lift_t *lifts, size_t lift_count)
 {
     rank_candidate_t *all =
@@ -393,7 +446,7 @@ static void apply_lifts(search_t *search, lift_t *lifts, size_t lift_count)
 /* The candidates are scored and sorted; if it lifted any they are not sorted afterwards. */
 static err_t lift_neighbours(search_t *search, bool *lifted)
 {
-    lift_t *lifts = ARENA_ARRAY(search->arena, lift_t, NEIGHBOURS_OF * 2);
+    lift_t *lifts = ARENA_ARRAY(search->arena, lift_t, NEIGHBOURS_OF * LIFTS_OF);
     size_t count = 0;
 
     *lifted = false;
@@ -408,6 +461,50 @@ static err_t lift_neighbours(search_t *search, bool *lifted)
         return err_ok();
     apply_lifts(search, lifts, count);
     return score_vectors(search);
+}
+
+/* ---- a second look ---- */
+
+static float best_by_words(const search_t *search)
+{
+    float best = 0;
+
+    for (size_t i = 0; i < search->count; i++)
+        if (search->candidates[i].words > best)
+            best = search->candidates[i].words;
+    return best;
+}
+
+/* At the first LOOK_AT candidates, which are sorted; if it says true they are not sorted
+ * afterwards. */
+static bool look_again(search_t *search)
+{
+    size_t count = search->count < LOOK_AT ? search->count : LOOK_AT;
+    look_seen_t *seen = ARENA_ARRAY(search->arena, look_seen_t, count + 1);
+    float *scores = ARENA_ARRAY(search->arena, float, count + 1);
+    float weight = (float)search->self->settings->look_weight * search->fusion.word_weight;
+    float best = best_by_words(search);
+    look_t look;
+    store_key_t key;
+    bytes_t episode;
+
+    look_question(&look, search->config.language, search->query->text);
+    if (search->fusion.method == RANK_RRF || weight <= 0 || best <= 0 ||
+        (!look.count && !look.when)) /* vectors of a model know small words */
+        return false;
+    for (size_t i = 0; i < count; i++) {
+        episode_number_key(&key, search->candidates[i].id);
+        if (err_is(store_get(search->txn, TABLE_episodes, key_bytes(&key), &episode)) ||
+            (text_of(episode, "thread").size && asks(episode))) /* it shares them by asking */
+            continue;
+        look_text(&look, search->arena, text_of(episode, "request"), &seen[i]);
+        look_text(&look, search->arena, text_of(episode, "solution"), &seen[i]);
+    }
+    look_scores(&look, seen, count, scores);
+    for (size_t i = 0; i < count; i++)
+        search->candidates[i].look =
+            weight * (SMALL_WORDS * scores[i] / best + (seen[i].when ? SAYS_WHEN : 0));
+    return true;
 }
 
 /* ---- the answer ---- */
@@ -442,7 +539,11 @@ static err_t order(search_t *search)
 
     rank_fuse(&search->fusion, search->candidates, search->count);
     err_t err = lift_neighbours(search, &lifted);
-    if (err_is(err) || (!lifted && search->query->recency_weight <= 0))
+    if (err_is(err))
+        return err;
+    if (lifted)
+        rank_fuse(&search->fusion, search->candidates, search->count);
+    if (!look_again(search) && search->query->recency_weight <= 0)
         return err;
     if (search->query->recency_weight > 0) {
         search->fusion.recency_weight = (float)search->query->recency_weight;
@@ -482,7 +583,9 @@ static err_t explain(search_t *search, const rank_candidate_t *one, memory_t *me
     why->has_word_score = one->words > 0;
     why->word_weight = search->fusion.word_weight;
     why->neighbour_score = one->lift;
-    why->has_neighbour_score = one->lift > 0;
+    why->has_neighbour_score = one->lift != 0;
+    why->look_score = one->look;
+    why->has_look_score = one->look > 0;
     why->cosine = isnan(one->vector) ? 0 : one->vector;
     why->has_cosine = !isnan(one->vector);
     why->vector_weight = search->fusion.vector_weight;

@@ -51,7 +51,9 @@ extern const record_t episode_record;
     F(STRS, words, must, 0, 0, "Terms of the query that the memory has; those with @ are dates.")  \
     F(REAL, word_score, opt(), 0, 0, "BM25F of the memory itself.")                                \
     F(REAL, word_weight, must, 0, 0, "Weight of the words against the vectors.")                   \
-    F(REAL, neighbour_score, opt(), 0, 0, "What its neighbours in the thread added.")              \
+    F(REAL, neighbour_score, opt(), 0, 0,                                                          \
+      "What its neighbours in the thread added, less what a question gave to its answer.")         \
+    F(REAL, look_score, opt(), 0, 0, "What small words, and saying when if asked, added.")         \
     F(REAL, cosine, opt(), 0, 0, "Likeness of the vectors, -1 to 1.")                              \
     F(REAL, vector_weight, must, 0, 0, "Weight of the vectors against the words.")                 \
     F(REAL, recency, opt(), 0, 0, "Factor for being new.")

@@ -355,7 +355,7 @@ static float fused(const rank_fusion_t *fusion, const rank_candidate_t *one, sca
         words = one->words > 0 && scale.best_words > 0 ? one->words / scale.best_words : 0;
         vector = one->vector > 0 && scale.best_vector > 0 ? one->vector / scale.best_vector : 0;
     }
-    return fusion->word_weight * words + fusion->vector_weight * vector + one->lift;
+    return fusion->word_weight * words + fusion->vector_weight * vector + one->lift + one->look;
 }
 
 void rank_fuse(const rank_fusion_t *fusion, rank_candidate_t *candidates, size_t count)

@@ -81,6 +81,7 @@ typedef struct rank_candidate {
     float vector;                    /* cosine, or NAN */
     uint32_t word_rank, vector_rank; /* 1 is best; 0: not found by that search */
     float lift;                      /* what its neighbours gave: added to the fused score */
+    float look;                      /* what a second look (look.h) gave: likewise */
     double age_days;                 /* for recency; 0 is new */
     float score;                     /* set by rank_fuse */
 } rank_candidate_t;

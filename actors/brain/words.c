@@ -202,6 +202,29 @@ static bool is_ascii(const char *text, size_t size)
     return true;
 }
 
+size_t words_small(const char *text, size_t size, char *out, size_t room)
+{
+    size_t length = 0;
+
+    for (size_t i = 0; i < size && length + 3 < room; i++) {
+        unsigned char c = (unsigned char)text[i];
+        unsigned char next = i + 1 < size ? (unsigned char)text[i + 1] : 0;
+        if (c == 0xc3 && next >= 0x80 && next <= 0x9e) {
+            out[length++] = (char)c;
+            out[length++] = (char)(next + 0x20);
+            i++;
+        } else if (c == 0xd0 && next >= 0x90 && next <= 0xaf) {
+            out[length++] = (char)(next >= 0xa0 ? 0xd1 : 0xd0);
+            out[length++] = (char)(next >= 0xa0 ? next - 0x20 : next + 0x20);
+            i++;
+        } else {
+            out[length++] = (char)(c >= 'A' && c <= 'Z' ? c + 32 : c);
+        }
+    }
+    out[length] = 0;
+    return length;
+}
+
 /* Case folding and NFKC into `out` of SEGMENT_MAX bytes; what does not fit is cut. */
 static size_t fold(const char *text, size_t size, char *out)
 {

@@ -79,6 +79,10 @@ word_list_t words_join(arena_t *arena, const word_list_t *first, const word_list
  * size is. What is no UTF-8 (also surrogates, overlong forms) gives 0xFFFD and uses one byte. */
 uint32_t words_decode(const char *text, size_t size, size_t *used);
 
+/* Small letters, of Latin-1 and Cyrillic too, cut at `room` - 1 bytes and ended with NUL. Returns
+ * how many bytes. For looking words up as they are written. */
+size_t words_small(const char *text, size_t size, char *out, size_t room);
+
 /* Is every byte of it UTF-8? */
 bool words_is_utf8(const char *text, size_t size);
 
