@@ -620,6 +620,25 @@ START_TEST(failures_are_retried_as_told)
 }
 END_TEST
 
+START_TEST(limits_of_a_step_are_settings)
+{
+    house_t h;
+    open_house(&h, NULL);
+    stop(&h);
+    start_with(&h, "agent.step_sh_ms=12345", "agent.step_result_bytes=1024");
+    put_file(&h, "one", "# One\n1. **A**\n   ```sh\n   true\n   ```\n");
+    execute(&h, "{'name':'one','wait_ms':0}");
+    lease(&h);
+    is(&h, next(&h), "timeout_ms", "12345");
+    begin(&h, 0);
+    bytes_t end = done(&h, 0, arena_printf(h.arena, "'%02000d'", 1));
+    is(&h, end, "action", "done");
+    has(&h, end, "why", "larger than 1024 bytes");
+    has(&h, end, "why", "agent.step_result_bytes");
+    close_house(&h);
+}
+END_TEST
+
 START_TEST(a_person_goes_back)
 {
     house_t h;
@@ -1228,6 +1247,7 @@ int main(void)
     tcase_add_test(all, safe_and_keyed_are_repeated_with_their_id);
     tcase_add_test(all, a_restart_resumes_where_it_was);
     tcase_add_test(all, failures_are_retried_as_told);
+    tcase_add_test(all, limits_of_a_step_are_settings);
     tcase_add_test(all, a_person_goes_back);
     tcase_add_test(all, approvals);
     tcase_add_test(all, waits);

@@ -39,7 +39,19 @@
     F(INT, review_most, opt(10000), 10, 1000000, "Newest tasks that an analysis looks at.")        \
     F(BOOL, llm, opt(false), 0, 0, "A worker can run steps of prose (AGENCY_LLM_URL is set).")     \
     F(BOOL, simulate_llm, opt(false), 0, 0,                                                        \
-      "The model does the steps of prose in simulated runs, which costs tokens; else refused.")
+      "The model does the steps of prose in simulated runs, which costs tokens; else refused.")    \
+    F(INT, step_tool_ms, opt(60000), 10, 86400000, "How long a tool of a step may take, unsaid.")  \
+    F(INT, step_sh_ms, opt(600000), 10, 86400000, "The same of a script.")                         \
+    F(INT, step_llm_ms, opt(900000), 10, 86400000, "The same of a model.")                         \
+    F(INT, step_output_bytes, opt(65536), 256, 16777216,                                           \
+      "Kept of what a script writes, unless the step says output=.")                               \
+    F(INT, step_result_bytes, opt(1048576), 1024, 8388608, "Largest result of a step.")            \
+    F(INT, step_retries, opt(3), 0, 20,                                                            \
+      "A step whose error may pass is tried again so often, unless it says retries=.")             \
+    F(INT, step_retry_ms, opt(1000), 1, 3600000, "Pause before the first of these; doubles.")      \
+    F(INT, step_retry_limit_ms, opt(300000), 1, 86400000, "Longest such pause.")                   \
+    F(INT, experience_ms, opt(1500), 1, 60000,                                                     \
+      "How long a new run waits for what the brain remembers of such runs.")
 RECORD_STRUCT(agent_settings, agent_settings_FIELDS)
 extern const record_t agent_settings_record;
 

@@ -1,5 +1,6 @@
 /* How a step ends or pauses, and what that means for the run and its task. What is journalled here
  * and what follows from it are one commit. */
+#include <inttypes.h>
 #include <string.h>
 
 #include "actors/agent/run_drive.h"
@@ -173,6 +174,17 @@ err_t run_ask_about(run_t *run, size_t index, step_row_t *row, int64_t at, effec
     row->state = STEP_UNKNOWN;
     err_t err = effect_save(run, index, row->attempt, at, effect);
     return err_is(err) ? err : run_ask(run, index, row, doubt(run, index, effect, why), reply);
+}
+
+err_t run_check_result(const run_t *run, bytes_t result)
+{
+    int64_t largest = run->agent->settings->step_result_bytes;
+    if ((int64_t)result.size <= largest)
+        return err_ok();
+    return err_make(run->arena, ERR_TOO_LARGE,
+                    "the result is larger than %" PRId64 " bytes: write it to a file and give its "
+                    "name, or raise agent.step_result_bytes",
+                    largest);
 }
 
 err_t run_settle_step(run_t *run, bool completed, bytes_t result, const char *error)

@@ -6,13 +6,7 @@
 #include "proto/json.h"
 #include "proto/mp.h"
 
-enum {
-    TOOL_TIMEOUT_MS = 60 * 1000,
-    SH_TIMEOUT_MS = 10 * 60 * 1000,
-    LLM_TIMEOUT_MS = 15 * 60 * 1000,
-    OUTPUT_LIMIT = 64 * 1024,
-    EARLIER_LARGEST = 4000 /* bytes of each earlier result in a prompt */
-};
+enum { EARLIER_LARGEST = 4000 /* bytes of each earlier result in a prompt */ };
 
 RECORD_DEFINE(run_variable, run_variable_FIELDS)
 
@@ -63,7 +57,7 @@ static err_t fill_tool(run_t *run, const sop_step_t *step, const values_t *value
     reply->args = buf_bytes(&args);
     reply->timeout_ms = step->timeout_ms          ? step->timeout_ms
                         : strchr(step->tool, '/') ? 0 /* mcp.json says it */
-                                                  : TOOL_TIMEOUT_MS;
+                                                  : run->agent->settings->step_tool_ms;
     return err;
 }
 
@@ -82,10 +76,11 @@ static err_t fill_script(run_t *run, const sop_step_t *step, const values_t *val
     reply->env = (run_variable_list_t){env, script.count};
     reply->env_pass = joined_names(run->arena, &run->sop->env, &step->env);
     reply->has_env_pass = reply->env_pass.count > 0;
-    reply->output_limit = step->output_bytes ? step->output_bytes : OUTPUT_LIMIT;
+    reply->output_limit =
+        step->output_bytes ? step->output_bytes : run->agent->settings->step_output_bytes;
     reply->has_output_limit = true;
     reply->cwd = run->sop->cwd;
-    reply->timeout_ms = step->timeout_ms ? step->timeout_ms : SH_TIMEOUT_MS;
+    reply->timeout_ms = step->timeout_ms ? step->timeout_ms : run->agent->settings->step_sh_ms;
     return err;
 }
 
@@ -152,7 +147,7 @@ static err_t fill_prompt(run_t *run, size_t index, const values_t *values, run_p
                    "done call fail_step and say why. Do only this step, and never claim what you "
                    "did not do.\n");
     reply->prompt = out.data;
-    reply->timeout_ms = LLM_TIMEOUT_MS;
+    reply->timeout_ms = run->agent->settings->step_llm_ms;
     reply->has_tokens_left = run->sop->max_tokens > 0;
     reply->tokens_left = run->sop->max_tokens - run->row.tokens;
     if (!err_is(err))

@@ -191,6 +191,8 @@ const char *run_words(arena_t *arena, bytes_t value);
 
 /* The present step gets its end from a person or client, and the run goes on (or ends). */
 err_t run_settle_step(run_t *run, bool completed, bytes_t result, const char *error);
+/* ERR_TOO_LARGE: the result of a step is larger than the setting. */
+err_t run_check_result(const run_t *run, bytes_t result);
 /* The step at row.at and all behind it are to be done again. */
 err_t run_rewind(run_t *run, size_t index);
 

@@ -486,8 +486,8 @@ static err_t step_complete(agent_t *self, call_t *call, const step_complete_args
 {
     run_t run;
     err_t err = load_open_step(self, call, args->id, args->step, &run);
-    if (!err_is(err) && args->result.size > (1 << 20))
-        err = err_of(ERR_TOO_LARGE, "the result is larger than 1 MiB: give the name of a file");
+    if (!err_is(err))
+        err = run_check_result(&run, args->result);
     if (!err_is(err))
         err = run_settle_step(&run, true, args->result, NULL);
     return err_is(err) ? err : answer_anew(self, call, args->id, reply);

@@ -88,14 +88,9 @@ _Static_assert(sizeof(run_next_reply_t) == sizeof(run_perform_t), "the same rows
 _Static_assert(sizeof(step_done_reply_t) == sizeof(run_perform_t), "the same rows");
 
 enum {
-    RESULT_LARGEST = 1 << 20,
     NOTE_LARGEST = 8 << 20,
     ARGS_KEPT = 16 * 1024, /* of a call that a model made */
-    EXPERIENCE_LARGEST = 16 * 1024,
-    EXPERIENCE_WAIT_MS = 1500,
-    RETRY_FIRST_MS = 1000,
-    RETRY_LONGEST_MS = 5 * 60 * 1000,
-    RETRIES_UNSAID = 3 /* of errors that may pass */
+    EXPERIENCE_LARGEST = 16 * 1024
 };
 
 /* The run, if this is still the worker's lease. */
@@ -159,7 +154,7 @@ static err_t ask_brain(run_t *run, int64_t fence)
     peer_call_t request = {.peer = "brain",
                            .method = "brain_query",
                            .args = call_encode(run->call, &experience_query_record, &query),
-                           .timeout_ms = EXPERIENCE_WAIT_MS,
+                           .timeout_ms = run->agent->settings->experience_ms,
                            .company = call_company(run->call)};
     call_peer(run->call, &request, on_experience, asking);
     return call_park(run->call);
@@ -302,16 +297,17 @@ static bytes_t trimmed(arena_t *arena, bytes_t result)
     return buf_bytes(&out);
 }
 
-/* Doubling from a second, with full jitter above the half. */
-static int64_t pause_ms(call_t *call, int64_t failures)
+/* Doubling, with full jitter above the half. */
+static int64_t pause_ms(const run_t *run, int64_t failures)
 {
     uint32_t random;
-    int64_t pause = RETRY_FIRST_MS;
-    for (int64_t i = 1; i < failures && pause < RETRY_LONGEST_MS; i++)
+    int64_t pause = run->agent->settings->step_retry_ms;
+    int64_t longest = run->agent->settings->step_retry_limit_ms;
+    for (int64_t i = 1; i < failures && pause < longest; i++)
         pause *= 2;
-    if (pause > RETRY_LONGEST_MS)
-        pause = RETRY_LONGEST_MS;
-    call_random(call, &random, sizeof(random));
+    if (pause > longest)
+        pause = longest;
+    call_random(run->call, &random, sizeof(random));
     return pause / 2 + (int64_t)(random % (uint32_t)(pause / 2 + 1));
 }
 
@@ -319,13 +315,14 @@ static err_t on_error(run_t *run, size_t index, step_row_t *row, const char *err
                       run_perform_t *reply)
 {
     const sop_step_t *step = &run->sop->steps[index];
-    int64_t retries = step->retries >= 0 ? step->retries : retryable ? RETRIES_UNSAID : 0;
+    int64_t unsaid = retryable ? run->agent->settings->step_retries : 0;
+    int64_t retries = step->retries >= 0 ? step->retries : unsaid;
     if (row->failures >= retries)
         return run_step_failed(run, index, row, error, reply);
     row->failures++;
     row->state = STEP_PENDING;
     row->error = error;
-    row->until_ms = call_now_ms(run->call) + pause_ms(run->call, row->failures);
+    row->until_ms = call_now_ms(run->call) + pause_ms(run, row->failures);
     return run_sleep(run, index, row,
                      arena_printf(run->arena, "step %zu (%s) failed and is tried again: %s",
                                   index + 1, step->name, error),
@@ -371,9 +368,10 @@ static err_t on_outcome(run_t *run, step_row_t *row, effect_row_t *effect,
         return err_of(ERR_STATE, "a step is done after step_start, with index 0");
     if (unknown && !run_repeatable(effect, call_now_ms(run->call)))
         return run_ask_about(run, index, row, 0, effect, error, next);
-    if (good && args->result.size > RESULT_LARGEST) {
+    err_t fits = run_check_result(run, args->result);
+    if (good && err_is(fits)) {
         good = false;
-        error = "the result is larger than 1 MiB: write it to a file and give its name";
+        error = err_what(fits);
     }
     effect->state = good ? EFFECT_COMMITTED : EFFECT_FAILED;
     effect->error = good ? NULL : error;
@@ -505,10 +503,14 @@ static err_t effect_done(agent_t *self, call_t *call, const effect_done_args_t *
         return run_ask_about(&run, (size_t)args->step, &row, args->index, &effect,
                              args->error ? args->error : "its outcome was lost", &ignored);
     }
-    bool good = args->outcome == OUTCOME_OK && args->result.size <= RESULT_LARGEST;
+    err_t fits = run_check_result(&run, args->result);
+    bool good = args->outcome == OUTCOME_OK && !err_is(fits);
     effect.state = good ? EFFECT_COMMITTED : EFFECT_FAILED;
     effect.result = good ? args->result : (bytes_t){0};
-    effect.error = good ? NULL : args->error ? args->error : "it failed, or said more than 1 MiB";
+    effect.error = good           ? NULL
+                   : err_is(fits) ? err_what(fits)
+                   : args->error  ? args->error
+                                  : "it failed without saying why";
     effect.finished_ms = call_now_ms(call);
     reply->state = effect_state_names[effect.state];
     return effect_save(&run, (size_t)args->step, row.attempt, args->index, &effect);
