@@ -1,254 +1,250 @@
 #include "proto/json.h"
 
-#include <jansson.h>
+#include <errno.h>
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
+#include "proto/json_parse.h"
 #include "proto/mp.h"
-
-/* jansson has a macro of the name of our style; without this it would be 0x20 in here. */
-#undef JSON_COMPACT
 
 /* ---- Reading ---- */
 
-/* What jansson does not check before it works: depth, number of containers, and integers. Those
- * above INT64_MAX have no place in jansson; they are noted here by their ordinal among the numbers
- * of the text, which is the order in which the tree is walked later. */
-typedef struct large {
-    size_t at, digits, ordinal;
-    uint64_t value;
-} large_t;
+/* An array or object that is open. Its head is written when its size is known. */
+typedef struct level {
+    size_t head;      /* where in `out` */
+    size_t first_key; /* of its keys in `keys` */
+} level_t;
 
-typedef struct scanner {
+typedef struct seen_key {
+    size_t from, size; /* in `out`, which moves when it grows */
+    size_t at;         /* behind it in the text */
+} seen_key_t;
+
+typedef struct reading {
     const char *text;
-    size_t size, at;
-    unsigned deepest;
-    size_t numbers, containers;
-    buf_t large; /* of large_t */
-} scanner_t;
+    size_t size;
+    arena_t *arena;
+    buf_t out;
+    buf_t keys; /* seen_key_t, of all open objects */
+    level_t levels[JSON_DEEPEST];
+    unsigned depth, deepest;
+    size_t containers;
+    err_t err; /* why an event said no */
+} reading_t;
 
 /* Columns count characters, from 1. */
-static err_t scan_error(arena_t *arena, const scanner_t *scan, const char *what)
+static err_t error_at(arena_t *arena, const char *text, size_t at, const char *what)
 {
     int line = 1, column = 1;
-    for (size_t i = 0; i < scan->at; i++) {
-        if (scan->text[i] == '\n') {
+    for (size_t i = 0; i < at; i++) {
+        if (text[i] == '\n') {
             line++;
             column = 1;
-        } else if (((unsigned char)scan->text[i] & 0xc0) != 0x80) {
+        } else if (((unsigned char)text[i] & 0xc0) != 0x80) {
             column++;
         }
     }
     return err_make(arena, ERR_PARSE, "line %d, column %d: %s", line, column, what);
 }
 
-static void skip_string(scanner_t *scan)
+static bool refuse(reading_t *in, size_t at, const char *what)
 {
-    for (scan->at++; scan->at < scan->size && scan->text[scan->at] != '"'; scan->at++)
-        if (scan->text[scan->at] == '\\')
-            scan->at++;
-    scan->at++;
+    in->err = error_at(in->arena, in->text, at, what);
+    return false;
 }
 
-static bool one_of(char c, const char *set)
+static bool on_nil(void *ctx)
 {
-    return c && strchr(set, c);
-}
-
-static bool digit(char c)
-{
-    return c >= '0' && c <= '9';
-}
-
-/* -2^63 to 2^64-1 can be held. Leading zeros are left to jansson, which refuses them. */
-static bool fits(scanner_t *scan, size_t first, size_t digits, bool negative)
-{
-    static const char most_signed[] = "9223372036854775807";
-    const char *most = negative ? "9223372036854775808" : "18446744073709551615";
-    size_t most_digits = strlen(most);
-    const char *text = scan->text + first;
-    if (digits < 19 || text[0] == '0')
-        return true;
-    if (digits > most_digits || (digits == most_digits && memcmp(text, most, digits) > 0))
-        return false;
-    if (negative || (digits == 19 && memcmp(text, most_signed, 19) <= 0))
-        return true;
-    large_t large = {.at = first, .digits = digits, .ordinal = scan->numbers};
-    for (size_t i = 0; i < digits; i++)
-        large.value = large.value * 10 + (uint64_t)(text[i] - '0');
-    buf_put(&scan->large, &large, sizeof(large));
+    mp_put_nil(&((reading_t *)ctx)->out);
     return true;
 }
 
-static bool skip_number(scanner_t *scan)
+static bool on_boolean(void *ctx, bool value)
 {
-    bool negative = scan->text[scan->at] == '-';
-    size_t first = scan->at + negative, at = first;
-    while (at < scan->size && digit(scan->text[at]))
-        at++;
-    size_t digits = at - first;
-    bool real = at < scan->size && one_of(scan->text[at], ".eE");
-    if (!real && !fits(scan, first, digits, negative))
-        return false;
-    while (at < scan->size && one_of(scan->text[at], "0123456789+-.eE"))
-        at++;
-    scan->at = at;
-    scan->numbers++;
+    mp_put_bool(&((reading_t *)ctx)->out, value);
     return true;
 }
 
-static err_t scan_all(arena_t *arena, scanner_t *scan)
+static bool put_integer(reading_t *in, const char *text)
 {
-    unsigned depth = 0;
-    const char *nul = memchr(scan->text, 0, scan->size);
-    if (nul) { /* jansson steps over one behind a number */
-        scan->at = (size_t)(nul - scan->text);
-        return scan_error(arena, scan, "a NUL byte");
-    }
-    while (scan->at < scan->size) {
-        char c = scan->text[scan->at];
-        if (c == '"') {
-            skip_string(scan);
-        } else if (c == '-' || digit(c)) {
-            if (!skip_number(scan))
-                return scan_error(arena, scan,
-                                  "this integer is larger than 64 bits: write it as a string");
-        } else {
-            bool opens = c == '[' || c == '{';
-            if (opens && ++depth > scan->deepest)
-                return scan_error(
-                    arena, scan,
-                    arena_printf(arena, "values are nested deeper than %u levels", scan->deepest));
-            if (opens && ++scan->containers > JSON_CONTAINERS_MOST)
-                return err_of(ERR_TOO_LARGE, "the JSON has too many arrays and objects");
-            if ((c == ']' || c == '}') && depth)
-                depth--;
-            scan->at++;
-        }
-    }
-    return err_ok();
-}
-
-/* A copy in which each number that jansson cannot hold is a small one of the same length, so that
- * the places of errors stay right. */
-static const char *without_large(arena_t *arena, const scanner_t *scan)
-{
-    char *copy = arena_strndup(arena, scan->text, scan->size);
-    const large_t *large = (const large_t *)(const void *)scan->large.data;
-    for (size_t i = 0; i < scan->large.size / sizeof(large_t); i++) {
-        memset(copy + large[i].at, '0', large[i].digits);
-        copy[large[i].at + 1] = '.';
-    }
-    return copy;
-}
-
-typedef struct writer {
-    buf_t *out;
-    size_t numbers;
-    const large_t *large, *end;
-} writer_t;
-
-static void write_value(writer_t *writer, const json_t *value);
-
-static void write_object(writer_t *writer, const json_t *object)
-{
-    const char *key;
-    json_t *value;
-    mp_put_map(writer->out, (uint32_t)json_object_size(object));
-    json_object_foreach((json_t *)object, key, value)
-    {
-        mp_put_strn(writer->out, key, strlen(key)); /* jansson refuses NUL in keys */
-        write_value(writer, value);
-    }
-}
-
-static void write_array(writer_t *writer, const json_t *array)
-{
-    size_t index;
-    json_t *item;
-    mp_put_array(writer->out, (uint32_t)json_array_size(array));
-    json_array_foreach(array, index, item) write_value(writer, item);
-}
-
-static void write_number(writer_t *writer, const json_t *value)
-{
-    size_t ordinal = writer->numbers++;
-    if (writer->large < writer->end && writer->large->ordinal == ordinal)
-        mp_put_uint(writer->out, (writer->large++)->value);
-    else if (json_is_integer(value))
-        mp_put_int(writer->out, json_integer_value(value));
+    char *end;
+    errno = 0;
+    if (*text == '-')
+        mp_put_int(&in->out, strtoll(text, &end, 10));
     else
-        mp_put_real(writer->out, json_real_value(value));
+        mp_put_uint(&in->out, strtoull(text, &end, 10));
+    return !errno;
 }
 
-/* The depth is bounded by scan_all. */
-static void write_value(writer_t *writer, const json_t *value)
+/* strtod(3) rounds right whatever the number of digits. */
+static bool on_number(void *ctx, const char *text, size_t at)
 {
-    switch (json_typeof(value)) {
-    case JSON_OBJECT:
-        write_object(writer, value);
-        break;
-    case JSON_ARRAY:
-        write_array(writer, value);
-        break;
-    case JSON_STRING:
-        mp_put_strn(writer->out, json_string_value(value), json_string_length(value));
-        break;
-    case JSON_INTEGER:
-    case JSON_REAL:
-        write_number(writer, value);
-        break;
-    case JSON_TRUE:
-    case JSON_FALSE:
-        mp_put_bool(writer->out, json_is_true(value));
-        break;
-    case JSON_NULL:
-        mp_put_nil(writer->out);
-        break;
+    reading_t *in = ctx;
+    size_t from = at - strlen(text);
+    if (!strpbrk(text, ".eE"))
+        return put_integer(in, text) ||
+               refuse(in, from, "this integer is larger than 64 bits: write it as a string");
+    double value = strtod(text, NULL);
+    if (!isfinite(value))
+        return refuse(in, from, "this number is too large");
+    mp_put_real(&in->out, value);
+    return true;
+}
+
+/* The parser lets the second half of a pair pass alone; in UTF-8 that begins with ED. */
+static bool no_halves(reading_t *in, const char *text, size_t size, size_t at)
+{
+    return !memchr(text, 0xed, size) || mp_utf8(text, size) ||
+           refuse(in, at, "a \\u is half of a pair, and the other half is missing");
+}
+
+static bool on_string(void *ctx, const char *text, size_t size, size_t at)
+{
+    reading_t *in = ctx;
+    mp_put_strn(&in->out, text, size);
+    return no_halves(in, text, size, at);
+}
+
+static bool on_key(void *ctx, const char *text, size_t size, size_t at)
+{
+    reading_t *in = ctx;
+    if (memchr(text, 0, size))
+        return refuse(in, at, "a key holds a NUL character");
+    if (!no_halves(in, text, size, at))
+        return false;
+    mp_put_strn(&in->out, text, size);
+    seen_key_t key = {.from = in->out.size - size, .size = size, .at = at};
+    buf_put(&in->keys, &key, sizeof(key));
+    return true;
+}
+
+static bool on_begin(void *ctx, bool object, size_t at)
+{
+    reading_t *in = ctx;
+    (void)object;
+    if (in->depth == in->deepest)
+        return refuse(
+            in, at - 1,
+            arena_printf(in->arena, "values are nested deeper than %u levels", in->deepest));
+    if (++in->containers > JSON_CONTAINERS_MOST) {
+        in->err = err_of(ERR_TOO_LARGE, "the JSON has too many arrays and objects");
+        return false;
     }
+    in->levels[in->depth++] = (level_t){in->out.size, in->keys.size / sizeof(seen_key_t)};
+    buf_put(&in->out, "", 1);
+    return true;
 }
 
-/* A tree of jansson is many small pieces that end together: they come from an arena, and nobody
- * frees them one by one. */
-static _Thread_local arena_t *tree;
-
-static void *take_piece(size_t size)
+static int compare_keys(const void *one, const void *other, void *out)
 {
-    return tree ? arena_piece(tree, size) : malloc(size);
+    const seen_key_t *a = one, *b = other;
+    const char *data = ((const buf_t *)out)->data;
+    if (a->size != b->size)
+        return a->size < b->size ? -1 : 1;
+    int order = memcmp(data + a->from, data + b->from, a->size);
+    return order ? order : (a->at > b->at) - (a->at < b->at);
 }
 
-static void give_piece(void *piece)
+static bool same_key(const reading_t *in, const seen_key_t *a, const seen_key_t *b)
 {
-    if (!tree)
-        free(piece);
+    return a->size == b->size && !memcmp(in->out.data + a->from, in->out.data + b->from, a->size);
 }
 
-/* Before there is any thread. */
-__attribute__((constructor)) static void set_pieces(void)
+/* The later one of two keys that are the same; NULL: there are none. */
+static const seen_key_t *twice(reading_t *in, seen_key_t *keys, size_t count)
 {
-    json_set_alloc_funcs(take_piece, give_piece);
+    enum { FEW = 12 };
+    for (size_t i = 1; count <= FEW && i < count; i++)
+        for (size_t j = 0; j < i; j++)
+            if (same_key(in, &keys[i], &keys[j]))
+                return &keys[i];
+    if (count <= FEW)
+        return NULL;
+    qsort_r(keys, count, sizeof(*keys), compare_keys, &in->out);
+    for (size_t i = 1; i < count; i++)
+        if (same_key(in, &keys[i], &keys[i - 1]))
+            return &keys[i];
+    return NULL;
 }
 
-/* jansson quotes the input in its sentences: one line, and no control characters. */
-static err_t parse_error(arena_t *arena, const json_error_t *error)
+static bool plain(const char *text, size_t size)
 {
-    char *text = arena_strdup(arena, error->text);
-    for (char *at = text; *at; at++)
-        if ((unsigned char)*at < 0x20 || *at == 0x7f)
-            *at = ' ';
-    if (!mp_utf8(text, strlen(text)))
-        text = "not valid UTF-8, or not JSON";
-    return err_make(arena, ERR_PARSE, "line %d, column %d: %s", error->line, error->column, text);
+    for (size_t i = 0; i < size; i++)
+        if ((unsigned char)text[i] < 0x20 || text[i] == 0x7f)
+            return false;
+    return size < 64;
 }
 
-static void write_root(const scanner_t *scan, const json_t *root, buf_t *out)
+static bool one_of_each(reading_t *in, size_t first)
 {
-    const large_t *large = (const large_t *)(const void *)scan->large.data;
-    writer_t writer = {
-        .out = out, .large = large, .end = large + scan->large.size / sizeof(large_t)};
-    write_value(&writer, root);
+    seen_key_t *keys = (seen_key_t *)(void *)in->keys.data + first;
+    const seen_key_t *again = twice(in, keys, in->keys.size / sizeof(*keys) - first);
+    if (!again)
+        return true;
+    const char *name = in->out.data + again->from;
+    return refuse(in, again->at,
+                  plain(name, again->size) ? arena_printf(in->arena, "the key '%.*s' comes twice",
+                                                          (int)again->size, name)
+                                           : "a key comes twice");
+}
+
+/* The head was taken to have one byte. */
+static void write_head(reading_t *in, size_t at, bool object, size_t count)
+{
+    buf_t *out = &in->out;
+    size_t body = out->size - at - 1;
+    if (object)
+        mp_put_map(out, (uint32_t)count);
+    else
+        mp_put_array(out, (uint32_t)count);
+    size_t head = out->size - at - 1 - body;
+    char bytes[5];
+    memcpy(bytes, out->data + out->size - head, head);
+    memmove(out->data + at + head, out->data + at + 1, body);
+    memcpy(out->data + at, bytes, head);
+    out->size = at + head + body;
+}
+
+static bool on_end(void *ctx, bool object, size_t count)
+{
+    reading_t *in = ctx;
+    const level_t *level = &in->levels[in->depth - 1];
+    if (object && !one_of_each(in, level->first_key))
+        return false;
+    in->keys.size = level->first_key * sizeof(seen_key_t);
+    write_head(in, level->head, object, count);
+    in->depth--;
+    return true;
+}
+
+static const json_events_t events = {.nil = on_nil,
+                                     .boolean = on_boolean,
+                                     .number = on_number,
+                                     .string = on_string,
+                                     .key = on_key,
+                                     .begin = on_begin,
+                                     .end = on_end};
+
+/* The word that stands there, when it is one: people look for what they wrote. */
+static const char *quoted(arena_t *arena, const char *text, size_t size, size_t at)
+{
+    size_t end = at;
+    while (end < size && end - at < 20 && text[end] > ' ' && text[end] < 0x7f &&
+           !strchr("\"',:[]{}\\", text[end]))
+        end++;
+    return end > at ? arena_printf(arena, ", not '%.*s'", (int)(end - at), text + at) : "";
+}
+
+static err_t fault_of(const reading_t *in, json_fault_t fault)
+{
+    if (err_is(in->err))
+        return in->err;
+    size_t at = fault.at < in->size ? fault.at : in->size;
+    const char *there =
+        strstr(fault.what, "expected") ? quoted(in->arena, in->text, in->size, at) : "";
+    return error_at(in->arena, in->text, at, arena_printf(in->arena, "%s%s", fault.what, there));
 }
 
 err_t json_to_msgpack(arena_t *arena, const char *text, size_t size, const json_limits_t *limits,
@@ -259,29 +255,20 @@ err_t json_to_msgpack(arena_t *arena, const char *text, size_t size, const json_
     if (size > largest)
         return err_make(arena, ERR_TOO_LARGE, "the JSON has %zu bytes; at most %zu are allowed",
                         size, largest);
-    if (!size)
-        return err_of(ERR_PARSE, "line 1, column 1: there is no JSON, only the end of the text");
-    scanner_t scan = {
-        .text = text, .size = size, .deepest = deepest < JSON_DEEPEST ? deepest : JSON_DEEPEST};
-    buf_open(&scan.large, arena);
-    err_t err = scan_all(arena, &scan);
-    if (err_is(err))
-        return err;
-    json_error_t error;
-    tree = arena_new();
-    const json_t *root =
-        json_loadb(scan.large.size ? without_large(arena, &scan) : text, size,
-                   JSON_REJECT_DUPLICATES | JSON_DECODE_ANY | JSON_ALLOW_NUL, &error);
-    if (root) {
-        buf_t written;
-        buf_open(&written, arena);
-        write_root(&scan, root, &written);
-        *out = buf_bytes(&written);
-    } else {
-        err = parse_error(arena, &error);
-    }
-    arena_destroy(&tree);
-    return err;
+    const char *nul = memchr(text, 0, size);
+    if (nul) /* to the parser it is the end */
+        return error_at(arena, text, (size_t)(nul - text), "a NUL byte");
+    reading_t in = {.text = text,
+                    .size = size,
+                    .arena = arena,
+                    .deepest = deepest < JSON_DEEPEST ? deepest : JSON_DEEPEST};
+    buf_open(&in.out, arena);
+    buf_open(&in.keys, arena);
+    json_fault_t fault = json_parse(text, size, &events, &in);
+    if (fault.what)
+        return fault_of(&in, fault);
+    *out = buf_bytes(&in.out);
+    return err_ok();
 }
 
 /* ---- Writing ---- */

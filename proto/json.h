@@ -1,4 +1,4 @@
-/* json: JSON text to msgpack and back. The one door to jansson (parsing); writing is ours so that
+/* json: JSON text to msgpack and back. RapidJSON reads (json_parse.h); writing is ours so that
  * numbers come out shortest and exact.
  *
  * On purpose: integers are exact from -2^63 to 2^64-1, larger ones are an error that says to quote
@@ -12,7 +12,7 @@
 #include "proto/arena.h"
 #include "proto/err.h"
 
-/* Every array or object costs jansson some hundred bytes, so their number has a limit too. */
+/* Many small values become larger than their text, so their number has a limit too. */
 enum { JSON_LARGEST_BYTES = 16 << 20, JSON_DEEPEST = 64, JSON_CONTAINERS_MOST = 500000 };
 
 typedef struct json_limits {

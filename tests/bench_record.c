@@ -1,15 +1,14 @@
 /* bench_record: a record of 8 fields, encoded and decoded with all checks, against msgpack-c
  * packing and unpacking the same bytes without any, in interleaved rounds of one run; and JSON
- * against jansson alone. */
-#include <jansson.h>
+ * against RapidJSON alone. */
 #include <msgpack.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
 
-#undef JSON_COMPACT /* jansson's; ours is a style */
 #include "proto/json.h"
+#include "proto/json_parse.h"
 #include "proto/mp.h"
 #include "proto/record.h"
 
@@ -111,17 +110,63 @@ static void ours_json(arena_t *arena, const envelope_t *in, bytes_t bytes)
     seen += value.size;
 }
 
+static bool taken(void *ctx)
+{
+    ++*(size_t *)ctx;
+    return true;
+}
+
+static bool take_nil(void *ctx)
+{
+    return taken(ctx);
+}
+
+static bool take_boolean(void *ctx, bool value)
+{
+    (void)value;
+    return taken(ctx);
+}
+
+static bool take_number(void *ctx, const char *text, size_t at)
+{
+    (void)text, (void)at;
+    return taken(ctx);
+}
+
+static bool take_text(void *ctx, const char *text, size_t size, size_t at)
+{
+    (void)text, (void)size, (void)at;
+    return taken(ctx);
+}
+
+static bool take_begin(void *ctx, bool object, size_t at)
+{
+    (void)object, (void)at;
+    return taken(ctx);
+}
+
+static bool take_end(void *ctx, bool object, size_t count)
+{
+    (void)object, (void)count;
+    return taken(ctx);
+}
+
 static void theirs_json(arena_t *arena, const envelope_t *in, bytes_t bytes)
 {
     (void)arena;
     (void)in;
     (void)bytes;
-    json_error_t error;
-    json_t *root = json_loadb(call_json, sizeof(call_json) - 1, JSON_REJECT_DUPLICATES, &error);
-    if (!root)
+    static const json_events_t events = {.nil = take_nil,
+                                         .boolean = take_boolean,
+                                         .number = take_number,
+                                         .string = take_text,
+                                         .key = take_text,
+                                         .begin = take_begin,
+                                         .end = take_end};
+    size_t count = 0;
+    if (json_parse(call_json, sizeof(call_json) - 1, &events, &count).what)
         abort();
-    seen += json_object_size(root);
-    json_decref(root);
+    seen += count;
 }
 
 typedef void (*work_t)(arena_t *arena, const envelope_t *in, bytes_t bytes);
@@ -157,7 +202,7 @@ int main(void)
                                         theirs_decode, ours_json,     theirs_json};
     static const char *const names[] = {"encode, 8 fields (msgpack-c: sbuffer)",
                                         "decode and check (msgpack-c: unpack only)",
-                                        "JSON to msgpack (jansson: parse only)"};
+                                        "JSON to msgpack (RapidJSON: parse only)"};
     static double ns[KINDS][ROUNDS];
     const envelope_t in = {.version = 1,
                            .kind = LEASED,

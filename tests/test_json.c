@@ -232,7 +232,7 @@ START_TEST(says_where)
 }
 END_TEST
 
-/* The numbers that jansson cannot hold do not move the place of an error. */
+/* Integers above INT64_MAX do not move the place of an error. */
 START_TEST(large_integers_keep_places)
 {
     const char *plain = refused("[1000000000000000000, 1000000000000000000, x]");
@@ -265,7 +265,8 @@ static char *nested(size_t depth)
 START_TEST(depth_has_a_limit)
 {
     ck_assert_str_eq(again(nested(64)), nested(64));
-    ck_assert_str_eq(refused(nested(65)), "line 1, column 65: values are nested deeper than 64 levels");
+    ck_assert_str_eq(refused(nested(65)),
+                     "line 1, column 65: values are nested deeper than 64 levels");
     ck_assert_str_ne(refused(nested(1 << 20)), "");
     json_limits_t limits = {.deepest = 2};
     bytes_t value;
@@ -301,6 +302,45 @@ START_TEST(containers_have_a_limit)
     bytes_t value;
     ck_assert_int_eq(json_to_msgpack(arena, text, size, NULL, &value).code, ERR_TOO_LARGE);
     free(text);
+}
+END_TEST
+
+/* A head has one, three or five bytes, and what is inside moves behind it. */
+START_TEST(any_number_of_members)
+{
+    static const size_t counts[] = {0, 1, 15, 16, 17, 65535, 65536};
+    for (size_t i = 0; i < sizeof(counts) / sizeof(*counts); i++) {
+        buf_t json;
+        buf_open(&json, arena);
+        buf_puts(&json, "[[");
+        for (size_t n = 0; n < counts[i]; n++)
+            buf_printf(&json, "%s\"%zu\"", n ? "," : "", n);
+        buf_puts(&json, "],{");
+        for (size_t n = 0; n < counts[i]; n++)
+            buf_printf(&json, "%s\"k%zu\":[%zu]", n ? "," : "", n, n);
+        buf_puts(&json, "},7]");
+        ck_assert_str_eq(again(json.data), json.data);
+    }
+}
+END_TEST
+
+START_TEST(each_key_once)
+{
+    ck_assert_str_eq(refused("{\"a\":1,\"b\":{\"a\":2},\n\"a\":3}"),
+                     "line 2, column 4: the key 'a' comes twice");
+    for (size_t count = 2; count < 40; count++) {
+        buf_t json;
+        buf_open(&json, arena);
+        buf_puts(&json, "{");
+        for (size_t n = 0; n < count; n++)
+            buf_printf(&json, "\"k%zu\":{\"k1\":0},", n);
+        char *at_end = arena_strdup(arena, json.data);
+        ck_assert_str_eq(again(arena_printf(arena, "%s\"k\":0}", at_end)),
+                         arena_printf(arena, "%s\"k\":0}", at_end));
+        const char *what = refused(arena_printf(arena, "%s\"\\u006b%zu\":0}", at_end, count / 2));
+        ck_assert_msg(strstr(what, arena_printf(arena, "'k%zu' comes twice", count / 2)) != NULL,
+                      "%s", what);
+    }
 }
 END_TEST
 
@@ -507,6 +547,8 @@ int main(void)
     tcase_add_test(core, depth_has_a_limit);
     tcase_add_test(core, size_has_a_limit);
     tcase_add_test(core, containers_have_a_limit);
+    tcase_add_test(core, any_number_of_members);
+    tcase_add_test(core, each_key_once);
     add_writing(core);
     suite_add_tcase(suite, core);
     SRunner *runner = srunner_create(suite);

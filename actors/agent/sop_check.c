@@ -81,7 +81,7 @@ static void plain_args(sop_parse_t *parse, sop_step_t *step, span_t rest, unsign
     }
 }
 
-/* A JSON object; newlines before it make jansson's line numbers those of the file. */
+/* A JSON object; newlines before it make the parser's line numbers those of the file. */
 static void json_args(sop_parse_t *parse, sop_step_t *step, span_t rest, unsigned line)
 {
     buf_t text;
