@@ -100,6 +100,7 @@ START_TEST(the_id_of_what_cannot_be_read)
                 {"{\"id\":\"7\"}", -1},
                 {"[{\"id\":7}]", -1},
                 {"{\"id", -1},
+                {"{\"id\"", -1},
                 {"{\"id\":", -1}};
     for (size_t i = 0; i < sizeof(rows) / sizeof(*rows); i++)
         ck_assert_int_eq(answer_id(rows[i].json, strlen(rows[i].json)), rows[i].id);

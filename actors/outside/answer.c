@@ -280,7 +280,7 @@ static int64_t number_behind(const char *json, size_t size, size_t at)
     size_t from;
     while (at < size && is_space(json[at]))
         at++;
-    if (at == size || json[at++] != ':')
+    if (at >= size || json[at++] != ':')
         return -1;
     while (at < size && is_space(json[at]))
         at++;
