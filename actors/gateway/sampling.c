@@ -159,14 +159,6 @@ static bool ended(bytes_t answer)
            mp_equals(reason, "toolUse");
 }
 
-static bytes_t text_value(arena_t *arena, const char *text)
-{
-    buf_t out;
-    buf_open(&out, arena);
-    mp_put_str(&out, text);
-    return buf_bytes(&out);
-}
-
 /* The result, or with `*failed` the reason; size 0: neither, the step goes on waiting. */
 static bytes_t verdict(const pending_t *pending, bytes_t answer, bool *failed)
 {
@@ -185,7 +177,7 @@ static bytes_t verdict(const pending_t *pending, bytes_t answer, bool *failed)
     text += strspn(text, " \t\r\n");
     if (!*text || !strncasecmp(text, CANNOT, strlen(CANNOT)))
         return (bytes_t){0};
-    return text_value(arena, text);
+    return mp_str(arena, text);
 }
 
 /* Whose word it is: the client's, and of which model. */
