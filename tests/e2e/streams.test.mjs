@@ -13,8 +13,8 @@ import { startFixture } from './fixture.mjs';
 const info = { name: 'test', version: '1' };
 const tasksMeta = { 'io.modelcontextprotocol/clientCapabilities': { elicitation: {}, extensions: { 'io.modelcontextprotocol/tasks': {} } } };
 let agency, fixture;
-before(async () => { [agency, fixture] = await Promise.all([startAgency(), startFixture()]); });
-after(async () => { await agency.stop(); await fixture.stop(); });
+before(async () => { agency = await startAgency(); fixture = await startFixture(); });
+after(async () => { await agency?.stop(); await fixture?.stop(); });
 
 async function connect(url, capabilities = {}, Transport = OldTransport) {
   const client = new OldClient(info, { capabilities });
