@@ -73,6 +73,7 @@ static const sure_t sures[] = {
     {"dates", "What did ANN say about the import job in September?", "s11"},
     {"dates", "report of the third of July 2024, or thereabouts: Q3 2024", "r02"},
     {"conversation", "Who is Ann's apprentice?", "c38"},
+    {"intents", "what Bjoern wants", "b01"}, /* a name without its umlaut */
     {"conversation", "Where did Miriam move to?", "c36 c35"},
     {"conversation", "Who takes the on-call rota after July?", "d29"}, /* not who asks that */
     {"intents", "moving money out from savings", "i01"},               /* small words */

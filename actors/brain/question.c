@@ -67,6 +67,25 @@ static void add_likes(question_t *out, const char *language)
     }
 }
 
+/* Moeller is Möller, whose marks the index does not keep; in any language, since names travel. */
+static void add_umlauts(question_t *out, arena_t *arena)
+{
+    for (size_t i = 0; i < out->asked; i++) {
+        const char *term = out->terms[i];
+        char *plain = arena_strndup(arena, term, strlen(term));
+        size_t kept = 0;
+        for (size_t at = 0; term[at]; at++) {
+            plain[kept++] = term[at];
+            if (strchr("aou", term[at]) && term[at + 1] == 'e' &&
+                !(at && strchr("aeiouq", term[at - 1])))
+                at++;
+        }
+        plain[kept] = 0;
+        if (kept >= 3 && term[kept])
+            add(out, plain, BOOST_LIKE, false);
+    }
+}
+
 void question_read(words_t *words, arena_t *arena, const char *text, int64_t now_ms,
                    question_t *out)
 {
@@ -79,5 +98,6 @@ void question_read(words_t *words, arena_t *arena, const char *text, int64_t now
     for (size_t i = 0; i < dates->count; i++)
         add(out, dates->items[i].term, dates->items[i].boost, false);
     add_parts(out);
+    add_umlauts(out, arena);
     add_likes(out, words_language(words));
 }
