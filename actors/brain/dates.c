@@ -763,7 +763,7 @@ bool dates_asked(const char *question)
     static const char *const anywhere[] = {"什么时候", "何时", "什么时间", "哪年", "哪一年",
                                            "几月",     "哪天", "哪一天",   "多久", "いつ",
                                            "何年",     "何月", "何日",     "언제", NULL};
-    token_t tokens[4];
+    token_t tokens[4] = {0};
     reading_t in = {.tokens = tokens, .most = 4};
 
     read_tokens(&in, question);

@@ -77,6 +77,7 @@ static const char *text(top_t *top, bytes_t map, const char *key)
 /* An empty body when nobody answers. */
 static bytes_t ask(top_t *top, const char *pillar, const char *tool, const char *state)
 {
+    static const bytes_t nothing;
     buf_t args;
     buf_open(&args, top->cli->arena);
     mp_put_map(&args, state ? 2 : 0);
@@ -93,7 +94,9 @@ static bytes_t ask(top_t *top, const char *pillar, const char *tool, const char 
                           .role = ROLE_ADMIN,
                           .timeout_ms = ASK_MS};
     client_reply_t reply = client_call(top->client, top->cli->arena, &call);
-    return err_is(reply.err) ? (bytes_t){0} : reply.body;
+    if (err_is(reply.err))
+        return nothing;
+    return reply.body;
 }
 
 /* ---- The page ---- */
@@ -182,7 +185,7 @@ static void show_process(top_t *top, const process_t *process, counted_t *now)
 static void show_processes(top_t *top)
 {
     const char *run_dir;
-    counted_t now[MOST];
+    counted_t now[MOST] = {{.pid = 0}};
     size_t count, kept = 0;
     if (err_is(cli_run_dir(top->cli, &run_dir)))
         run_dir = NULL;
