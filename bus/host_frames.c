@@ -49,6 +49,7 @@ void host_empty_outbox(loop_t *loop)
     letter_t *letter = loop->outbox;
     loop->outbox = NULL;
     loop->outbox_end = &loop->outbox;
+    loop->outbox_count = 0;
     while (letter) {
         letter_t *next = letter->next;
         letter->next = NULL;
@@ -57,8 +58,11 @@ void host_empty_outbox(loop_t *loop)
     }
 }
 
-/* What many requests of one turn send wakes the other loop once. Not so for an actor that keeps
- * something: it may sync before the turn ends, and nobody shall wait for that who need not. */
+/* What some requests of one turn send wakes the other loop once; it begins with them while this one
+ * reads on. Not so for an actor that keeps something: it may sync before the turn ends, and nobody
+ * shall wait for that who need not. */
+enum { OUTBOX_MOST = 4 }; /* 2 to 8 measured best, bench_gateway at 16 and 64 connections */
+
 static void send_away(const node_t *from, letter_t *letter)
 {
     loop_t *loop = from->loop;
@@ -68,6 +72,8 @@ static void send_away(const node_t *from, letter_t *letter)
     }
     *loop->outbox_end = letter;
     loop->outbox_end = &letter->next;
+    if (++loop->outbox_count == OUTBOX_MOST)
+        host_empty_outbox(loop);
 }
 
 enum { ROUTE_SOCKET = 0, ROUTE_LOCAL = 1, ROUTE_FAR = 2, ROUTE_BOX = 3 };

@@ -99,7 +99,8 @@ struct loop {
     mailbox_t *box; /* what other loops send */
     uint32_t box_life;
     letter_t *inbox, **inbox_end;   /* what is to be delivered in the next turn */
-    letter_t *outbox, **outbox_end; /* what leaves at the end of this one */
+    letter_t *outbox, **outbox_end; /* what leaves at the end of this one, or when it is enough */
+    size_t outbox_count;
     children_t *children;
     http_client_t *http;
     struct foreign *foreigns; /* children and requests under way */

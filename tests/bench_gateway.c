@@ -4,8 +4,8 @@
  * that what a server costs can be told from what they cost.
  *
  *     bench_gateway [SECONDS [ROUNDS]]
- *     bench_gateway serve    the gateway alone until its input ends, for a profiler; says its port,
- *                            and `bench_gateway client PORT CONNECTIONS SECONDS` is the load */
+ *     bench_gateway serve    the gateway alone until its input ends, for a profiler; says its port
+ * and that of the bare server, and `bench_gateway client PORT CONNECTIONS SECONDS` is the load */
 #include <arpa/inet.h>
 #include <microhttpd.h>
 #include <stdio.h>
@@ -361,7 +361,7 @@ static int run(const char *dir, server_t *servers, double seconds, int rounds)
                                .port = MHD_get_daemon_info(bare, MHD_DAEMON_INFO_BIND_PORT)->port};
     wait_ready(servers[OURS].port);
     if (!rounds) {
-        printf("%d\n", servers[OURS].port);
+        printf("%d %d\n", servers[OURS].port, servers[BARE].port);
         fflush(stdout);
         while (getchar() != EOF) {
         }
