@@ -434,6 +434,13 @@ bool mp_member_true(bytes_t map, const char *key)
     return field.size && mp_bool(field, &value) && value;
 }
 
+int64_t mp_member_int(bytes_t map, const char *key)
+{
+    int64_t value = 0;
+    bytes_t field = mp_member(map, key);
+    return field.size && mp_int(field, &value) ? value : 0;
+}
+
 bool mp_type_of(bytes_t value, mp_type_t *out)
 {
     mp_value_t head;

@@ -83,6 +83,8 @@ bool mp_pick(bytes_t map, const char *const *keys, size_t count, bytes_t *values
 bytes_t mp_member(bytes_t map, const char *key);
 const char *mp_member_text(arena_t *arena, bytes_t map, const char *key);
 bool mp_member_true(bytes_t map, const char *key);
+/* 0 when absent or no integer. */
+int64_t mp_member_int(bytes_t map, const char *key);
 
 /* Reads one scalar; false when the value is of another type. mp_text copies into the arena. */
 bool mp_int(bytes_t value, int64_t *out);

@@ -68,7 +68,7 @@ static const char *json_text(cli_t *cli, bytes_t value)
 static void offer_values(cli_t *cli, const char *last, const char *key, bytes_t schema)
 {
     static const char *const truths[] = {"true", "false"};
-    bytes_t type = tool_field(schema, "type"), values = tool_field(schema, "enum"), value;
+    bytes_t type = mp_member(schema, "type"), values = mp_member(schema, "enum"), value;
     for (uint32_t i = 0; i < tool_count(values) && mp_at(values, i, &value); i++)
         offer(last, arena_printf(cli->arena, "%s=%s", key, json_text(cli, value)));
     for (int i = 0; i < 2 && type.size && mp_equals(type, "boolean"); i++)
@@ -86,7 +86,7 @@ static bool given(const cli_t *cli, const char *key)
 
 static void offer_arguments(cli_t *cli, const char *last, const tool_t *tool)
 {
-    bytes_t properties = tool_field(tool_field(tool->row, "input"), "properties");
+    bytes_t properties = mp_member(mp_member(tool->row, "input"), "properties");
     mp_reader_t reader = mp_reader(properties);
     mp_value_t head, name;
     bytes_t schema;

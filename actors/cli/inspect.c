@@ -8,23 +8,6 @@
 #include "actors/cli/processes.h"
 #include "bus/client.h"
 
-static bytes_t field(bytes_t map, const char *key)
-{
-    bytes_t value = {0};
-    if (map.size)
-        mp_get(map, key, &value);
-    return value;
-}
-
-static int64_t number(bytes_t map, const char *key)
-{
-    int64_t value = 0;
-    bytes_t bytes = field(map, key);
-    if (bytes.size)
-        mp_int(bytes, &value);
-    return value;
-}
-
 /* ---- status ---- */
 
 static bool show(cli_t *cli, client_t *client, const process_t *process)
@@ -37,11 +20,12 @@ static bool show(cli_t *cli, client_t *client, const process_t *process)
         return false;
     }
     printf("%-20s %8s %10s %7s KiB %9lld %7lld %7lld %8lld\n", process->name, where,
-           process_duration(cli->arena, number(reply.body, "uptime_ms")),
+           process_duration(cli->arena, mp_member_int(reply.body, "uptime_ms")),
            pid ? arena_printf(cli->arena, "%lld", (long long)process_resident_kib(pid)) : "-",
            (long long)process_total(reply.body, "calls"),
-           (long long)process_total(reply.body, "errors"), (long long)number(reply.body, "inbox"),
-           (long long)number(reply.body, "commits"));
+           (long long)process_total(reply.body, "errors"),
+           (long long)mp_member_int(reply.body, "inbox"),
+           (long long)mp_member_int(reply.body, "commits"));
     return true;
 }
 
@@ -56,8 +40,8 @@ static void show_servers(cli_t *cli, client_t *client)
     client_reply_t reply = client_call(client, cli->arena, &call);
     if (err_is(reply.err))
         return;
-    bytes_t first, servers = field(reply.body, "servers");
-    if (field(reply.body, "problem").size || (servers.size && mp_at(servers, 0, &first)))
+    bytes_t first, servers = mp_member(reply.body, "servers");
+    if (mp_member(reply.body, "problem").size || (servers.size && mp_at(servers, 0, &first)))
         printf("\nmcp servers\n%s\n", reply.text ? reply.text : "");
 }
 

@@ -65,13 +65,10 @@ client_reply_t process_stats(cli_t *cli, client_t *client, const process_t *proc
 
 int64_t process_total(bytes_t stats, const char *key)
 {
-    bytes_t methods, row, field;
-    int64_t sum = 0, number;
-    if (!mp_get(stats, "methods", &methods))
-        return 0;
-    for (uint32_t i = 0; mp_at(methods, i, &row); i++)
-        if (mp_get(row, key, &field) && mp_int(field, &number))
-            sum += number;
+    bytes_t methods = mp_member(stats, "methods"), row;
+    int64_t sum = 0;
+    for (uint32_t i = 0; methods.size && mp_at(methods, i, &row); i++)
+        sum += mp_member_int(row, key);
     return sum;
 }
 

@@ -31,7 +31,7 @@ err_t tool_read_file(cli_t *cli, const char *path, const char **text, size_t *si
 static err_t typed_value(cli_t *cli, const char *key, bytes_t schema, const char *text, size_t size,
                          buf_t *out)
 {
-    bytes_t type = tool_field(schema, "type");
+    bytes_t type = mp_member(schema, "type");
     if (type.size && mp_equals(type, "string")) {
         mp_put_strn(out, text, size);
         return err_ok();
@@ -56,13 +56,13 @@ static err_t typed_value(cli_t *cli, const char *key, bytes_t schema, const char
 /* The first required property that was not given yet takes a word without a key. */
 static const char *free_key(cli_t *cli, bytes_t schema, const buf_t *given)
 {
-    bytes_t required = tool_field(schema, "required"), name;
+    bytes_t required = mp_member(schema, "required"), name;
     for (uint32_t i = 0; i < tool_count(required) && mp_at(required, i, &name); i++) {
         const char *key = mp_text(cli->arena, name);
         if (key && !strstr(given->data, arena_printf(cli->arena, " %s ", key)))
             return key;
     }
-    bytes_t properties = tool_field(schema, "properties");
+    bytes_t properties = mp_member(schema, "properties");
     mp_reader_t reader = mp_reader(properties);
     mp_value_t head, first;
     if (properties.size && !strcmp(given->data, " ") && mp_read(&reader, &head) && head.count &&
@@ -107,13 +107,12 @@ static err_t read_word(cli_t *cli, bytes_t schema, const char *word, buf_t *give
             mp_put_raw(out, value);
         return err;
     }
-    return typed_value(cli, key, tool_field(tool_field(schema, "properties"), key), text, size,
-                       out);
+    return typed_value(cli, key, mp_member(mp_member(schema, "properties"), key), text, size, out);
 }
 
 static err_t read_arguments(cli_t *cli, const tool_t *tool, char **words, int count, bytes_t *out)
 {
-    bytes_t schema = tool_field(tool->row, "input");
+    bytes_t schema = mp_member(tool->row, "input");
     buf_t args, given;
     buf_open(&args, cli->arena);
     buf_open(&given, cli->arena);
@@ -133,9 +132,9 @@ static err_t read_arguments(cli_t *cli, const tool_t *tool, char **words, int co
 static int explain(cli_t *cli, const tool_t *tool, const char *name)
 {
     printf("%s: %s\n\nArguments\n%s\nReply\n%s\n", name,
-           mp_text(cli->arena, tool_field(tool->row, "doc")),
-           mp_text(cli->arena, tool_field(tool->row, "input_doc")),
-           mp_text(cli->arena, tool_field(tool->row, "output_doc")));
+           mp_text(cli->arena, mp_member(tool->row, "doc")),
+           mp_text(cli->arena, mp_member(tool->row, "input_doc")),
+           mp_text(cli->arena, mp_member(tool->row, "output_doc")));
     return EXIT_DONE;
 }
 
@@ -147,7 +146,7 @@ int tool_call(cli_t *cli, client_t *client, const toolbox_t *list, const char *n
         return cli_fail(toolbox_no_such(cli, list, name));
     if (cli->help)
         return explain(cli, tool, name);
-    if (cli->read_only && !tool_flag(tool->row, "reads"))
+    if (cli->read_only && !mp_member_true(tool->row, "reads"))
         return cli_fail(
             err_make(cli->arena, ERR_FORBIDDEN, "%s writes, and --read-only was given", name));
     client_call_t call = toolbox_call(cli, tool->pillar, name);
@@ -202,7 +201,7 @@ int cli_same_tool(cli_t *cli)
 /* Where MCP's text is JSON, what of the reply it is. */
 static const char *text_note(cli_t *cli, const tool_t *tool)
 {
-    bytes_t json = tool_field(tool->row, "json");
+    bytes_t json = mp_member(tool->row, "json");
     const char *member = json.size ? mp_text(cli->arena, json) : NULL;
     if (!member)
         return "";
@@ -222,12 +221,12 @@ static int print_markdown(cli_t *cli, const toolbox_t *list)
         if (strcmp(pillar, tool->pillar) != 0)
             printf("\n## %s\n", pillar = tool->pillar);
         printf("\n### %s\n\n%s%s%s\n\n%s\n", list->names[i],
-               mp_text(cli->arena, tool_field(tool->row, "doc")),
-               tool_flag(tool->row, "reads") ? " *Reads only.*" : "",
-               tool_flag(tool->row, "destructive") ? " *May delete or overwrite.*" : "",
-               mp_text(cli->arena, tool_field(tool->row, "input_doc")));
+               mp_text(cli->arena, mp_member(tool->row, "doc")),
+               mp_member_true(tool->row, "reads") ? " *Reads only.*" : "",
+               mp_member_true(tool->row, "destructive") ? " *May delete or overwrite.*" : "",
+               mp_text(cli->arena, mp_member(tool->row, "input_doc")));
         printf("Reply%s:\n\n%s", text_note(cli, tool),
-               mp_text(cli->arena, tool_field(tool->row, "output_doc")));
+               mp_text(cli->arena, mp_member(tool->row, "output_doc")));
     }
     return EXIT_DONE;
 }
@@ -244,8 +243,8 @@ static int list_tools(cli_t *cli, client_t *client, const toolbox_t *list)
     }
     for (size_t i = 0; i < list->count; i++)
         printf("%-28s %-6s %s\n", list->names[i],
-               tool_flag(list->tools[i].row, "reads") ? "reads" : "writes",
-               mp_text(cli->arena, tool_field(list->tools[i].row, "doc")));
+               mp_member_true(list->tools[i].row, "reads") ? "reads" : "writes",
+               mp_text(cli->arena, mp_member(list->tools[i].row, "doc")));
     if (list->missing)
         fprintf(stderr, "agency: %s did not answer; its tools are missing here\n", list->missing);
     return EXIT_DONE;

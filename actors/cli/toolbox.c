@@ -3,26 +3,11 @@
 
 #include <string.h>
 
-bytes_t tool_field(bytes_t map, const char *key)
-{
-    bytes_t value = {0};
-    if (map.size)
-        mp_get(map, key, &value);
-    return value;
-}
-
 uint32_t tool_count(bytes_t container)
 {
     mp_reader_t reader = mp_reader(container);
     mp_value_t head;
     return container.size && mp_read(&reader, &head) ? head.count : 0;
-}
-
-bool tool_flag(bytes_t map, const char *key)
-{
-    bool value = false;
-    bytes_t bytes = tool_field(map, key);
-    return bytes.size && mp_bool(bytes, &value) && value;
 }
 
 client_call_t toolbox_call(cli_t *cli, const char *pillar, const char *method)
@@ -36,14 +21,14 @@ client_call_t toolbox_call(cli_t *cli, const char *pillar, const char *method)
 
 static void add_tools(cli_t *cli, toolbox_t *list, const char *pillar, bytes_t body)
 {
-    bytes_t methods = tool_field(body, "methods"), row;
+    bytes_t methods = mp_member(body, "methods"), row;
     uint32_t count = tool_count(methods);
     tool_t *grown = ARENA_ARRAY(cli->arena, tool_t, list->count + count);
     if (list->count)
         memcpy(grown, list->tools, list->count * sizeof(tool_t));
     list->tools = grown;
     for (uint32_t i = 0; i < count && mp_at(methods, i, &row); i++)
-        if (tool_flag(row, "tool"))
+        if (mp_member_true(row, "tool"))
             list->tools[list->count++] = (tool_t){pillar, row};
 }
 
@@ -84,7 +69,7 @@ err_t toolbox_load(cli_t *cli, client_t *client, bool docs, toolbox_t *list)
     }
     list->names = ARENA_ARRAY(cli->arena, const char *, list->count + 1);
     for (size_t i = 0; i < list->count; i++)
-        list->names[i] = mp_text(cli->arena, tool_field(list->tools[i].row, "name"));
+        list->names[i] = mp_text(cli->arena, mp_member(list->tools[i].row, "name"));
     return any ? err_ok() : last;
 }
 

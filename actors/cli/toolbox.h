@@ -27,9 +27,7 @@ err_t toolbox_no_such(cli_t *cli, const toolbox_t *list, const char *name);
 /* A call by the person at this terminal; the arguments are still empty. */
 client_call_t toolbox_call(cli_t *cli, const char *pillar, const char *method);
 
-/* Of a msgpack map: a member (empty: absent), the entries of a container, a member that is true. */
-bytes_t tool_field(bytes_t map, const char *key);
+/* The entries of a msgpack container; 0 of nothing. */
 uint32_t tool_count(bytes_t container);
-bool tool_flag(bytes_t map, const char *key);
 
 #endif

@@ -38,32 +38,17 @@ static int64_t now_ms(clockid_t clock)
 
 /* ---- Reading replies ---- */
 
-static bytes_t field(bytes_t map, const char *key)
-{
-    bytes_t value = {0};
-    if (map.size)
-        mp_get(map, key, &value);
-    return value;
-}
-
-static int64_t whole(bytes_t map, const char *key)
-{
-    int64_t value = 0;
-    bytes_t bytes = field(map, key);
-    return bytes.size && mp_int(bytes, &value) ? value : 0;
-}
-
 static double real(bytes_t map, const char *key)
 {
     double value = 0;
-    bytes_t bytes = field(map, key);
+    bytes_t bytes = mp_member(map, key);
     return bytes.size && mp_real(bytes, &value) ? value : 0;
 }
 
 /* No control letters: what users wrote must not move the cursor. */
 static const char *text(top_t *top, bytes_t map, const char *key)
 {
-    bytes_t bytes = field(map, key);
+    bytes_t bytes = mp_member(map, key);
     char *value = bytes.size ? (char *)mp_text(top->cli->arena, bytes) : NULL;
     if (!value)
         return "";
@@ -103,7 +88,7 @@ static bytes_t ask(top_t *top, const char *pillar, const char *tool, const char 
 
 static void show_queue(top_t *top)
 {
-    bytes_t queue = ask(top, "agent", "queue_stats", NULL), paused = field(queue, "paused");
+    bytes_t queue = ask(top, "agent", "queue_stats", NULL), paused = mp_member(queue, "paused");
     bool is_paused = false;
     if (!queue.size) {
         buf_puts(&top->out, "queue    the agent does not answer\n");
@@ -113,8 +98,8 @@ static void show_queue(top_t *top)
         &top->out,
         "queue    %lld ready, %lld leased, %lld running, %lld delayed; the first in line has "
         "waited %.1f s%s\n",
-        (long long)whole(queue, "ready"), (long long)whole(queue, "leased"),
-        (long long)whole(queue, "running"), (long long)whole(queue, "delayed"),
+        (long long)mp_member_int(queue, "ready"), (long long)mp_member_int(queue, "leased"),
+        (long long)mp_member_int(queue, "running"), (long long)mp_member_int(queue, "delayed"),
         real(queue, "oldest_ready_age_seconds"),
         paused.size && mp_bool(paused, &is_paused) && is_paused ? "; paused" : "");
 }
@@ -122,22 +107,25 @@ static void show_queue(top_t *top)
 static void show_scale(top_t *top)
 {
     bytes_t scale = ask(top, "elastic", "get_scaling_status", NULL), worker;
-    bytes_t workers = field(scale, "workers"), alerts = ask(top, "health", "check_alerts", NULL);
+    bytes_t workers = mp_member(scale, "workers"),
+            alerts = ask(top, "health", "check_alerts", NULL);
     int64_t slots = 0, busy = 0;
     for (uint32_t i = 0; workers.size && mp_at(workers, i, &worker); i++) {
-        slots += whole(worker, "slots");
-        busy += whole(worker, "busy");
+        slots += mp_member_int(worker, "slots");
+        busy += mp_member_int(worker, "busy");
     }
     if (scale.size)
-        buf_printf(
-            &top->out, "workers  %lld of %lld to %lld, %lld wanted (%s); %lld of %lld slots busy\n",
-            (long long)whole(scale, "replicas"), (long long)whole(scale, "min_replicas"),
-            (long long)whole(scale, "max_replicas"), (long long)whole(scale, "desired_replicas"),
-            text(top, scale, "why"), (long long)busy, (long long)slots);
+        buf_printf(&top->out,
+                   "workers  %lld of %lld to %lld, %lld wanted (%s); %lld of %lld slots busy\n",
+                   (long long)mp_member_int(scale, "replicas"),
+                   (long long)mp_member_int(scale, "min_replicas"),
+                   (long long)mp_member_int(scale, "max_replicas"),
+                   (long long)mp_member_int(scale, "desired_replicas"), text(top, scale, "why"),
+                   (long long)busy, (long long)slots);
     else
         buf_puts(&top->out, "workers  elastic does not answer\n");
     if (alerts.size)
-        buf_printf(&top->out, "alerts   %lld firing\n", (long long)whole(alerts, "firing"));
+        buf_printf(&top->out, "alerts   %lld firing\n", (long long)mp_member_int(alerts, "firing"));
     else
         buf_puts(&top->out, "alerts   health does not answer\n");
 }
@@ -177,9 +165,10 @@ static void show_process(top_t *top, const process_t *process, counted_t *now)
         resident =
             arena_printf(cli->arena, "%.1f", (double)process_resident_kib(process->pid) / 1024);
     buf_printf(&top->out, "%-20s %8s %9s %6s %9s %9s %7lld %7.1f %6lld\n", process->name, where,
-               process_duration(cli->arena, whole(reply.body, "uptime_ms")), cpu, resident, rate,
-               (long long)process_total(reply.body, "errors"),
-               (double)whole(reply.body, "lag_us") / 1000, (long long)whole(reply.body, "inbox"));
+               process_duration(cli->arena, mp_member_int(reply.body, "uptime_ms")), cpu, resident,
+               rate, (long long)process_total(reply.body, "errors"),
+               (double)mp_member_int(reply.body, "lag_us") / 1000,
+               (long long)mp_member_int(reply.body, "inbox"));
 }
 
 static void show_processes(top_t *top)
@@ -206,13 +195,13 @@ static void show_work(top_t *top)
     static const char *const states[] = {"input_required", "running", "leased", "ready"};
     int shown = 0;
     for (size_t i = 0; i < sizeof(states) / sizeof(*states); i++) {
-        bytes_t tasks = field(ask(top, "agent", "task_list", states[i]), "tasks"), task;
+        bytes_t tasks = mp_member(ask(top, "agent", "task_list", states[i]), "tasks"), task;
         for (uint32_t at = 0; shown < WORK_SHOWN && tasks.size && mp_at(tasks, at, &task); at++) {
             if (!shown++)
                 buf_printf(&top->out, "\n%-14s %-16s %-15s %-10s %9s  %s\n", "task", "kind",
                            "state", "worker", "since", "waits for");
             const char *sop = text(top, task, "sop");
-            int64_t since = now_ms(CLOCK_REALTIME) - whole(task, "updated_ms");
+            int64_t since = now_ms(CLOCK_REALTIME) - mp_member_int(task, "updated_ms");
             buf_printf(
                 &top->out, "%-14s %-16.16s %-15s %-10.10s %9s  %.60s\n", text(top, task, "id"),
                 *sop ? sop : text(top, task, "kind"), states[i], text(top, task, "worker"),

@@ -71,7 +71,7 @@ static int show_words(cli_t *cli, client_t *client, const toolbox_t *list)
     (void)client;
     for (const word_t *at = words_of(cli, list, cli->group); at->name; at++)
         printf("  agency %s %-14s %s\n", cli->command, at->name,
-               mp_text(cli->arena, tool_field(toolbox_find(list, at->tool)->row, "doc")));
+               mp_text(cli->arena, mp_member(toolbox_find(list, at->tool)->row, "doc")));
     if (list->missing)
         fprintf(stderr, "agency: %s did not answer; its words are missing here\n", list->missing);
     printf("\nWhat one takes: agency %s WORD --help\n", cli->command);
