@@ -134,10 +134,10 @@ static void save(indexes_t *self, shelf_t *shelf, bool rebuilt)
         shelf->saved = live;
     pthread_mutex_unlock(&shelf->writer);
     if (worth && path_of(self, shelf->company, path, sizeof path)) {
-        bool failed = err_is(index_save(view, path, seen));
+        (void)index_save(view, path, seen); /* a failure leaves the one before, which is extended */
         pthread_mutex_lock(&self->lock);
-        if (failed || shelf->forgotten)
-            unlink(path); /* a cache: the next start reads the store */
+        if (shelf->forgotten)
+            unlink(path);
         pthread_mutex_unlock(&self->lock);
     }
     index_view_release(&view);
