@@ -1,8 +1,8 @@
 /* bench_vectors: the vector part of a query alone, against hnswlib and a bare FAISS index in the
  * same process, each at the smallest breadth that finds 95 of 100 of the exact answers.
  *
- *     bench_vectors [vectors] [dimensions] [queries] [M] [efConstruction]
- *                                                     default 20000 384 300 32 80
+ *     bench_vectors [vectors] [dimensions] [queries] [M] [efConstruction] [threads]
+ *                                                     default 20000 384 300 32 80 1
  *
  * Vectors are a mixture, as embeddings of texts are: a thousand topics, about each of them
  * variation in a few dozen directions that all share, and a little noise. (Noise alone in hundreds
@@ -49,6 +49,7 @@ using Clock = std::chrono::steady_clock;
 struct Set {
     size_t count, dims, queries;
     int links, construction; /* of every graph */
+    unsigned threads;        /* that build ours */
     std::vector<float> vectors, asked;
     std::vector<std::vector<int64_t>> truth;
 };
@@ -69,7 +70,7 @@ void normalise(float *vector, size_t dims)
 
 Set make_set(size_t count, size_t dims, size_t queries)
 {
-    Set set{count, dims, queries, 0, 0, {}, {}, {}};
+    Set set{count, dims, queries, 0, 0, 1, {}, {}, {}};
     constexpr size_t CENTRES = 1000;
     std::mt19937 random(7);
     std::normal_distribution<float> normal;
@@ -315,6 +316,7 @@ struct Agency {
         std::string factory = "HNSW" + std::to_string(set.links);
         options.factory = factory.c_str();
         options.ef_construction = set.construction;
+        options.build_threads = set.threads;
         must("index", index_new(&index, &options));
     }
 
@@ -360,6 +362,7 @@ int main(int argc, char **argv)
                        number(argc, argv, 3, 300));
     set.links = static_cast<int>(number(argc, argv, 4, 32));
     set.construction = static_cast<int>(number(argc, argv, 5, 80));
+    set.threads = static_cast<unsigned>(number(argc, argv, 6, 1));
     std::printf("%zu vectors of %zu dimensions, %zu queries, graphs of M %d, efConstruction %d, "
                 "%s\n",
                 set.count, set.dims, set.queries, set.links, set.construction, simd_level());

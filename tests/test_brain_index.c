@@ -8,6 +8,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -40,14 +41,23 @@ static void vector_of(uint64_t id, uint32_t dims, float *vector)
     }
 }
 
-static index_t *open_index(const char *factory, uint32_t exact_max)
+/* Built by so many threads. */
+static index_t *open_wide(const char *factory, uint32_t exact_max, unsigned threads)
 {
     index_t *index = NULL;
-    index_options_t options = {
-        .dims = DIMS, .factory = factory, .exact_max = exact_max, .model = "test"};
+    index_options_t options = {.dims = DIMS,
+                               .factory = factory,
+                               .exact_max = exact_max,
+                               .build_threads = threads,
+                               .model = "test"};
 
     ck_assert_int_eq(index_new(&index, &options).code, ERR_OK);
     return index;
+}
+
+static index_t *open_index(const char *factory, uint32_t exact_max)
+{
+    return open_wide(factory, exact_max, 1);
 }
 
 static void add_range(index_t *index, uint64_t from, uint64_t to)
@@ -239,9 +249,9 @@ START_TEST(small_sets_are_exact)
 END_TEST
 
 /* The same story for each kind of FAISS index: grow, drop, rebuild, extend, drop, rebuild. */
-static void tell_story(const char *factory, double at_least)
+static void tell_story(const char *factory, unsigned threads, double at_least)
 {
-    index_t *index = open_index(factory, 500);
+    index_t *index = open_wide(factory, 500, threads);
 
     add_range(index, 0, 4000);
     ck_assert(index_stats(index).wants_build);
@@ -276,19 +286,50 @@ static void tell_story(const char *factory, double at_least)
 
 START_TEST(hnsw_grows_and_shrinks)
 {
-    tell_story("HNSW16", 0.95);
+    tell_story("HNSW16", 1, 0.95);
+}
+END_TEST
+
+START_TEST(many_threads_build_as_well)
+{
+    tell_story("HNSW16", 4, 0.95);
+}
+END_TEST
+
+/* Lists of neighbours fill with copies, none of which is farther than another. */
+START_TEST(copies_of_one_vector_are_all_found)
+{
+    enum { COPIES = 2000 };
+    index_t *index = open_index("HNSW8", 100);
+    arena_t *arena = arena_new();
+    index_hit_t *hits;
+    size_t count;
+    float vector[DIMS];
+
+    vector_of(1, DIMS, vector);
+    for (uint64_t id = 0; id < COPIES; id++)
+        ck_assert_int_eq(index_add(index, id, vector).code, ERR_OK);
+    rebuild(index);
+    index_view_t *view = index_acquire(index);
+    ck_assert_int_eq(index_search(view, vector, 20, NULL, arena, &hits, &count).code, ERR_OK);
+    ck_assert_uint_eq(count, 20);
+    for (size_t i = 0; i < count; i++)
+        ck_assert_double_eq_tol(hits[i].score, 1, 1e-5);
+    index_view_release(&view);
+    arena_destroy(&arena);
+    index_destroy(&index);
 }
 END_TEST
 
 START_TEST(flat_grows_and_shrinks)
 {
-    tell_story("Flat", 1.0);
+    tell_story("Flat", 1, 1.0);
 }
 END_TEST
 
 START_TEST(ivf_grows_and_shrinks)
 {
-    tell_story("IVF16,Flat", 0.95);
+    tell_story("IVF16,Flat", 1, 0.95);
 }
 END_TEST
 
@@ -392,6 +433,32 @@ static bool always(const void *self)
     (void)self;
     return true;
 }
+
+static bool at_last(const void *self)
+{
+    return --*(int *)(uintptr_t)self == 0;
+}
+
+/* Wherever it is: while FAISS takes the vectors in, or while they are linked (by one thread, which
+ * is therefore asked a known number of times). */
+START_TEST(a_build_can_be_stopped_anywhere)
+{
+    index_t *index = open_index("HNSW16", 100);
+    index_base_t *base = NULL;
+    int asked = 0;
+
+    add_range(index, 0, 3000);
+    index_view_t *view = index_acquire(index);
+    for (int times = 1; times < 20; times += 3) {
+        asked = times;
+        ck_assert_int_eq(index_build(view, at_last, &asked, &base).code, ERR_CANCELLED);
+        ck_assert_ptr_null(base);
+        ck_assert_int_eq(asked, 0);
+    }
+    index_view_release(&view);
+    index_destroy(&index);
+}
+END_TEST
 
 START_TEST(a_build_can_be_stopped_or_impossible)
 {
@@ -742,6 +809,36 @@ START_TEST(two_save_at_once)
 }
 END_TEST
 
+/* The one before is still there, and nothing beside it. */
+START_TEST(a_save_that_fails_changes_nothing)
+{
+    char path[512];
+    uint64_t generation = 0;
+    struct rlimit small = {.rlim_cur = 100000, .rlim_max = RLIM_INFINITY}, before;
+    index_t *index = open_index("HNSW16", 100), *again = open_index("HNSW16", 100);
+
+    scratch_path(path, sizeof path);
+    add_range(index, 0, 1000);
+    save(index, path, 1);
+    add_range(index, 1000, 2000);
+    rebuild(index);
+    signal(SIGXFSZ, SIG_IGN);
+    ck_assert_int_eq(getrlimit(RLIMIT_FSIZE, &before), 0);
+    ck_assert_int_eq(setrlimit(RLIMIT_FSIZE, &small), 0);
+    index_view_t *view = index_acquire(index);
+    ck_assert_int_eq(index_save(view, path, 2).code, ERR_IO);
+    index_view_release(&view);
+    ck_assert_int_eq(setrlimit(RLIMIT_FSIZE, &before), 0);
+    ck_assert_uint_eq(unlink_parts(path), 0);
+    ck_assert(!err_is(index_load(again, path, &generation)));
+    ck_assert_uint_eq(generation, 1);
+    ck_assert_uint_eq(index_stats(again).live, 1000);
+    unlink(path);
+    index_destroy(&index);
+    index_destroy(&again);
+}
+END_TEST
+
 /* Whoever opens the directory next removes what was being saved, and nothing else. */
 START_TEST(leftovers_are_swept)
 {
@@ -900,11 +997,14 @@ int main(void)
     tcase_add_test(tcase, bad_vectors_and_ids_are_refused);
     tcase_add_test(tcase, small_sets_are_exact);
     tcase_add_test(tcase, hnsw_grows_and_shrinks);
+    tcase_add_test(tcase, many_threads_build_as_well);
+    tcase_add_test(tcase, copies_of_one_vector_are_all_found);
     tcase_add_test(tcase, flat_grows_and_shrinks);
     tcase_add_test(tcase, ivf_grows_and_shrinks);
     tcase_add_test(tcase, filters_act_before_the_limit);
     tcase_add_test(tcase, scores_of_given_ids);
     tcase_add_test(tcase, what_happens_during_a_build_is_kept);
+    tcase_add_test(tcase, a_build_can_be_stopped_anywhere);
     tcase_add_test(tcase, a_build_can_be_stopped_or_impossible);
     tcase_add_test(tcase, snapshots_come_back);
     tcase_add_test(tcase, an_empty_index_has_a_snapshot);
@@ -913,6 +1013,7 @@ int main(void)
     tcase_add_test(tcase, a_snapshot_survives_its_writer);
     tcase_add_test(tcase, each_block_of_a_large_snapshot_is_checked);
     tcase_add_test(tcase, two_save_at_once);
+    tcase_add_test(tcase, a_save_that_fails_changes_nothing);
     tcase_add_test(tcase, leftovers_are_swept);
     tcase_add_test(tcase, a_stale_index_is_brought_up_to_date);
     tcase_add_test(tcase, readers_go_on_through_adds_drops_and_swaps);

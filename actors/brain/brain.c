@@ -1,8 +1,10 @@
 #include "actors/brain/brain.h"
 
 #include <inttypes.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "actors/brain/embedder.h"
 #include "actors/brain/endpoint.h"
@@ -11,6 +13,7 @@
 #include "actors/brain/quiet.h"
 #include "actors/brain/upkeep.h"
 #include "actors/brain/words.h"
+#include "bus/log.h"
 #include "proto/json.h"
 #include "proto/mp.h"
 
@@ -549,6 +552,21 @@ static err_t brain_list(brain_t *self, call_t *call, const brain_list_args_t *ar
 
 /* ---- The actor ---- */
 
+static void warn_of_snapshot(const char *company, const char *what, err_t err)
+{
+    char text[512];
+
+    snprintf(text, sizeof text, "company %s: %s: %s", company, what, err_what(err));
+    log_line(STDERR_FILENO, LOG_WARN, "brain", text);
+}
+
+static unsigned build_threads(int64_t wished)
+{
+    long processors = sysconf(_SC_NPROCESSORS_ONLN);
+
+    return wished ? (unsigned)wished : processors > 1 ? (unsigned)processors / 2 : 1;
+}
+
 static err_t brain_open(void *state, call_t *call)
 {
     brain_t *self = state;
@@ -557,6 +575,8 @@ static err_t brain_open(void *state, call_t *call)
         .factory = self->settings->index,
         .exact_max = (uint32_t)self->settings->exact_max,
         .ef_search = (int)self->settings->ef_search,
+        .build_threads = build_threads(self->settings->build_threads),
+        .warn = warn_of_snapshot,
         .open_limit = (size_t)self->settings->indexes_open};
     words_t *words = NULL;
     err_t err = words_new(&words, self->settings->language);

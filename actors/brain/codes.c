@@ -121,6 +121,20 @@ void codes_query(codes_query_t *query, int8_t *room, const float *unit, uint32_t
     query->offset = sum * HALF;
 }
 
+void codes_query_of_row(codes_query_t *query, int8_t *room, const uint8_t *row, uint32_t dims)
+{
+    int32_t sum = 0;
+
+    *query = (codes_query_t){.bytes = room, .size = rounded(dims), .tail_at = tail_of(dims)};
+    memcpy(&query->scale, row + query->tail_at, sizeof query->scale);
+    memset(room + dims, 0, query->size - dims);
+    for (uint32_t i = 0; i < dims; i++) {
+        room[i] = (int8_t)(row[i] - HALF);
+        sum += room[i];
+    }
+    query->offset = sum * HALF;
+}
+
 static int32_t product_plain(const uint8_t *row, const int8_t *bytes, size_t size)
 {
     int32_t sum = 0;

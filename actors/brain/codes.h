@@ -38,6 +38,8 @@ typedef struct codes_query {
 /* Room for `bytes` of a query. */
 size_t codes_query_bytes(uint32_t dims);
 void codes_query(codes_query_t *query, int8_t *room, const float *unit, uint32_t dims);
+/* The query that a row was made of, without its error: for codes_score only. */
+void codes_query_of_row(codes_query_t *query, int8_t *room, const uint8_t *row, uint32_t dims);
 
 /* Sum of row[i] * query->bytes[i], by the widest instructions there are. */
 int32_t codes_product(const uint8_t *row, const int8_t *bytes, size_t size);

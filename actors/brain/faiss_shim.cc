@@ -17,9 +17,8 @@
 #include <faiss/index_factory.h>
 #include <faiss/index_io.h>
 
-extern "C" {
-#include "actors/brain/simd.h"
-}
+#include "actors/brain/hnsw_build.h"
+#include "actors/brain/hnsw_walk.h"
 
 /* Declared here because the build needs no OpenMP flags otherwise. BLAS has one thread as well:
  * see faiss_blas.cc. */
@@ -109,214 +108,23 @@ void search_selected(const faiss::Index *index, const float *query, int64_t k,
     }
 }
 
-/* ---- walking the graph ----
- * FAISS's own search of an HNSW index zeroes a table as large as the index for each query, finds
- * the nearest candidate by a scan, and waits for each vector to arrive from memory. This is the
- * algorithm of the paper (Malkov and Yashunin, arXiv 1603.09320, algorithms 2 and 5) over the graph
- * that FAISS built, with a table that is kept, heaps, and vectors fetched ahead of their turn. */
-
-using faiss::HNSW;
-
-constexpr size_t LINE = 64, FETCH = 7; /* lines of a vector; the hardware sees the rest coming */
-constexpr size_t AHEAD = 3;            /* so many vectors before their turn: memory takes as long */
-
-struct step {
-    float distance;
-    int32_t slot;
-};
-
-bool nearer(const step &a, const step &b)
+/* NULL when it is anything else than HNSW over plain vectors. */
+const faiss::IndexHNSW *plain_hnsw(const faiss::Index *index, const faiss::IndexFlat **flat)
 {
-    return a.distance < b.distance;
+    auto whole = dynamic_cast<const faiss::IndexHNSW *>(index);
+
+    *flat = whole ? dynamic_cast<const faiss::IndexFlat *>(whole->storage) : nullptr;
+    return *flat && whole->metric_type == faiss::METRIC_L2 ? whole : nullptr;
 }
-
-bool farther(const step &a, const step &b)
-{
-    return a.distance > b.distance;
-}
-
-/* What a thread keeps from one search to the next. */
-struct workplace {
-    std::vector<uint16_t> seen; /* by slot: the round in which it was met */
-    uint16_t round = 0;
-    std::vector<step> open, bound, found;
-    std::vector<int32_t> fresh;
-
-    void begin(size_t slots)
-    {
-        if (seen.size() < slots)
-            seen.resize(slots);
-        if (!++round) {
-            std::fill(seen.begin(), seen.end(), static_cast<uint16_t>(0));
-            round = 1;
-        }
-        open.clear();
-        bound.clear();
-        found.clear();
-    }
-};
-
-/* How far a slot is from the query: by whole vectors, or by codes. */
-struct by_vectors {
-    const float *vectors, *query;
-    size_t dims;
-
-    float distance(int32_t slot) const
-    {
-        return simd_l2_squared(query, vectors + static_cast<size_t>(slot) * dims, dims);
-    }
-    const char *row(int32_t slot) const
-    {
-        return reinterpret_cast<const char *>(vectors + static_cast<size_t>(slot) * dims);
-    }
-    size_t row_bytes() const
-    {
-        return dims * sizeof *vectors;
-    }
-};
-
-struct by_codes {
-    const faiss_shim_walk_t &codes;
-
-    float distance(int32_t slot) const
-    {
-        return -codes_score(codes.query, codes.codes + static_cast<size_t>(slot) * codes.stride);
-    }
-    const char *row(int32_t slot) const
-    {
-        return reinterpret_cast<const char *>(codes.codes +
-                                              static_cast<size_t>(slot) * codes.stride);
-    }
-    size_t row_bytes() const
-    {
-        return codes.stride;
-    }
-};
-
-template <typename Space> struct walk {
-    const HNSW &graph;
-    const Space &space;
-    size_t breadth, k;
-    faiss_shim_accept_t accept;
-    const void *self;
-    workplace &place;
-
-    float distance(int32_t slot) const
-    {
-        return space.distance(slot);
-    }
-
-    void fetch(size_t at) const
-    {
-        if (at >= place.fresh.size())
-            return;
-        const char *row = space.row(place.fresh[at]);
-        size_t bytes = space.row_bytes();
-        for (size_t line = 0; line < FETCH && line * LINE < bytes; line++)
-            __builtin_prefetch(row + line * LINE);
-        __builtin_prefetch(row + bytes - 1); /* the scale of a code */
-    }
-
-    /* The neighbours of the slot that comes next, unless a nearer one is met before. */
-    void fetch_neighbours(int32_t slot) const
-    {
-        size_t begin, end;
-        graph.neighbor_range(slot, 0, &begin, &end);
-        for (size_t at = begin; at < end; at += LINE / sizeof graph.neighbors[0])
-            __builtin_prefetch(&graph.neighbors[at]);
-    }
-
-    step descend() const
-    {
-        step best = {distance(graph.entry_point), graph.entry_point};
-        for (int level = graph.max_level; level > 0; level--) {
-            bool moved = true;
-            while (moved) {
-                size_t begin, end;
-                moved = false;
-                graph.neighbor_range(best.slot, level, &begin, &end);
-                for (size_t at = begin; at < end && graph.neighbors[at] >= 0; at++) {
-                    float d = distance(graph.neighbors[at]);
-                    if (d < best.distance) {
-                        best = {d, graph.neighbors[at]};
-                        moved = true;
-                    }
-                }
-            }
-        }
-        return best;
-    }
-
-    /* Keeps the `most` nearest on a heap with the farthest on top. */
-    static void keep(std::vector<step> &heap, size_t most, const step &one)
-    {
-        if (heap.size() == most) {
-            if (!nearer(one, heap.front()))
-                return;
-            std::pop_heap(heap.begin(), heap.end(), nearer);
-            heap.back() = one;
-        } else {
-            heap.push_back(one);
-        }
-        std::push_heap(heap.begin(), heap.end(), nearer);
-    }
-
-    void meet(const step &one) const
-    {
-        if (place.bound.size() == breadth && !nearer(one, place.bound.front()))
-            return;
-        keep(place.bound, breadth, one);
-        place.open.push_back(one);
-        std::push_heap(place.open.begin(), place.open.end(), farther);
-        if (place.open.front().slot == one.slot)
-            fetch_neighbours(one.slot);
-        if (!accept || accept(self, one.slot))
-            keep(place.found, k, one);
-    }
-
-    void expand(int32_t slot) const
-    {
-        size_t begin, end;
-        place.fresh.clear();
-        graph.neighbor_range(slot, 0, &begin, &end);
-        for (size_t at = begin; at < end && graph.neighbors[at] >= 0; at++) {
-            int32_t next = graph.neighbors[at];
-            if (place.seen[static_cast<size_t>(next)] == place.round)
-                continue;
-            place.seen[static_cast<size_t>(next)] = place.round;
-            place.fresh.push_back(next);
-            if (place.fresh.size() <= AHEAD)
-                fetch(place.fresh.size() - 1);
-        }
-        for (size_t at = 0; at < place.fresh.size(); at++) {
-            fetch(at + AHEAD);
-            meet({distance(place.fresh[at]), place.fresh[at]});
-        }
-    }
-
-    void run() const
-    {
-        step first = descend();
-        place.seen[static_cast<size_t>(first.slot)] = place.round;
-        meet(first);
-        while (!place.open.empty()) {
-            step next = place.open.front();
-            if (place.bound.size() == breadth && nearer(place.bound.front(), next))
-                break;
-            std::pop_heap(place.open.begin(), place.open.end(), farther);
-            place.open.pop_back();
-            if (!place.open.empty())
-                fetch_neighbours(place.open.front().slot);
-            expand(next.slot);
-        }
-    }
-};
 
 template <typename Space>
-void walk_run(const HNSW &graph, const Space &space, size_t breadth, size_t k,
-              faiss_shim_accept_t accept, const void *self, workplace &place)
+void walk_run(const faiss::HNSW &graph, const Space &space, size_t breadth, size_t k,
+              faiss_shim_accept_t accept, const void *self, hnsw::workplace &place)
 {
-    walk<Space>{graph, space, breadth, k, accept, self, place}.run();
+    hnsw::still_links links{graph};
+    hnsw::walk<Space, hnsw::still_links> walk{graph, space, links, place, breadth, k, accept, self};
+
+    walk.spread(walk.descend(graph.entry_point, graph.max_level, 0), 0);
 }
 
 /* False when it is no HNSW index over plain vectors. */
@@ -324,21 +132,22 @@ bool walk_search(const faiss::Index *index, const float *query, int64_t k,
                  const faiss_shim_walk_t &how, faiss_shim_accept_t accept, const void *self,
                  float *distances, int64_t *labels)
 {
-    thread_local workplace place;
-    auto hnsw = dynamic_cast<const faiss::IndexHNSW *>(index);
-    auto flat = hnsw ? dynamic_cast<const faiss::IndexFlat *>(hnsw->storage) : nullptr;
+    thread_local hnsw::workplace place;
+    const faiss::IndexFlat *flat = nullptr;
+    auto whole = plain_hnsw(index, &flat);
 
-    if (!flat || hnsw->metric_type != faiss::METRIC_L2 || hnsw->hnsw.entry_point < 0 || k < 1)
+    if (!whole || whole->hnsw.entry_point < 0 || k < 1)
         return false;
     size_t most = static_cast<size_t>(k);
     size_t breadth = std::max(static_cast<size_t>(how.breadth), most);
-    place.begin(static_cast<size_t>(index->ntotal));
     if (how.codes)
-        walk_run(hnsw->hnsw, by_codes{how}, breadth, most, accept, self, place);
+        walk_run(whole->hnsw, hnsw::by_codes{how.query, how.codes, how.stride}, breadth, most,
+                 accept, self, place);
     else
-        walk_run(hnsw->hnsw, by_vectors{flat->get_xb(), query, static_cast<size_t>(index->d)},
-                 breadth, most, accept, self, place);
-    std::sort_heap(place.found.begin(), place.found.end(), nearer);
+        walk_run(whole->hnsw,
+                 hnsw::by_vectors{flat->get_xb(), query, static_cast<size_t>(index->d)}, breadth,
+                 most, accept, self, place);
+    std::sort_heap(place.found.begin(), place.found.end(), hnsw::nearer);
     for (size_t i = 0; i < most; i++) {
         bool there = i < place.found.size();
         labels[i] = there ? place.found[i].slot : -1;
@@ -381,7 +190,34 @@ extern "C" int faiss_shim_search(const FaissIndex *index, const float *query, in
 
 extern "C" int faiss_shim_add(FaissIndex *index, int64_t count, const float *vectors)
 {
-    return guarded([&] { cpp(index)->add(count, vectors); });
+    return guarded([&] {
+        const faiss::IndexFlat *flat;
+        auto whole = const_cast<faiss::IndexHNSW *>(plain_hnsw(cpp(index), &flat));
+        (whole ? whole->storage : cpp(index))->add(count, vectors);
+    });
+}
+
+extern "C" int faiss_shim_reserve(FaissIndex *index, int64_t count)
+{
+    return guarded([&] {
+        const faiss::IndexFlat *flat;
+        if (plain_hnsw(cpp(index), &flat))
+            const_cast<faiss::IndexFlat *>(flat)->codes.reserve(static_cast<size_t>(count) *
+                                                                flat->code_size);
+    });
+}
+
+extern "C" int faiss_shim_link(FaissIndex *index, const faiss_shim_link_t *how, bool *stopped)
+{
+    *stopped = false;
+    return guarded([&] {
+        const faiss::IndexFlat *flat;
+        auto whole = const_cast<faiss::IndexHNSW *>(plain_hnsw(cpp(index), &flat));
+        if (!whole || flat->ntotal <= whole->ntotal)
+            return;
+        *stopped = !hnsw::link(whole->hnsw, static_cast<size_t>(flat->ntotal), *how);
+        whole->ntotal = flat->ntotal;
+    });
 }
 
 extern "C" const float *faiss_shim_vectors(const FaissIndex *index)

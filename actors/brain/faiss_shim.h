@@ -48,8 +48,23 @@ int faiss_shim_search(const FaissIndex *index, const float *query, int64_t k,
                       const faiss_shim_walk_t *walk, faiss_shim_accept_t accept, const void *self,
                       float *distances, int64_t *labels);
 
-/* Adds on one thread, whatever OMP_NUM_THREADS says. */
+/* Adds on one thread, whatever OMP_NUM_THREADS says. An HNSW index over plain vectors only takes
+ * them in: faiss_shim_link makes them part of its graph. faiss_shim_reserve says how many there
+ * will be. */
 int faiss_shim_add(FaissIndex *index, int64_t count, const float *vectors);
+int faiss_shim_reserve(FaissIndex *index, int64_t count);
+
+typedef struct faiss_shim_link {
+    const uint8_t *codes; /* of all vectors by slot; every vector has length 1 */
+    size_t stride;
+    uint32_t dims;
+    unsigned threads;               /* at least 1, which is the caller's */
+    bool (*stop)(const void *self); /* asked on the caller's thread; NULL: never */
+    const void *self;
+} faiss_shim_link_t;
+
+/* Links what was added; nothing for other kinds of index. *stopped: the index must be freed. */
+int faiss_shim_link(FaissIndex *index, const faiss_shim_link_t *how, bool *stopped);
 
 /* The vectors of a Flat or HNSW index, one after the other by slot; NULL when the index keeps them
  * in another shape. Valid until the index is changed or freed. */

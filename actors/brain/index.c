@@ -234,6 +234,8 @@ err_t index_new(index_t **index, const index_options_t *options)
         self->options.ef_construction = EF_CONSTRUCTION;
     if (self->options.nprobe <= 0)
         self->options.nprobe = NPROBE;
+    if (!self->options.build_threads)
+        self->options.build_threads = 1;
     self->tail = index_tail_new();
     *index = self;
     return err_ok();

@@ -36,12 +36,13 @@ typedef struct index_view index_view_t;
 typedef struct index_base index_base_t;
 
 typedef struct index_options {
-    uint32_t dims;       /* 1 to INDEX_DIMS_MAX */
-    uint32_t exact_max;  /* up to so many live vectors no FAISS index is built; 0: the default */
-    const char *factory; /* FAISS factory string of the base; NULL: "HNSW32" */
-    int ef_search;       /* 0: the default */
-    int ef_construction; /* 0: the default */
-    int nprobe;          /* for IVF factories; 0: the default */
+    uint32_t dims;          /* 1 to INDEX_DIMS_MAX */
+    uint32_t exact_max;     /* up to so many live vectors no FAISS index is built; 0: the default */
+    const char *factory;    /* FAISS factory string of the base; NULL: "HNSW32" */
+    int ef_search;          /* 0: the default */
+    int ef_construction;    /* 0: the default */
+    int nprobe;             /* for IVF factories; 0: the default */
+    unsigned build_threads; /* that link an HNSW graph; 0: 1 */
     const char *model; /* who made the vectors; at most 95 bytes; a snapshot of another is stale */
 } index_options_t;
 

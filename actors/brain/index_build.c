@@ -10,6 +10,7 @@
 typedef struct build {
     const index_view_t *view;
     index_base_t *base;
+    bool links; /* FAISS only takes the vectors in; linked when all are there */
     float *batch;
     size_t batched;
     bool (*stop)(const void *self);
@@ -29,10 +30,13 @@ static err_t build_flush(build_t *build)
 static err_t build_put(build_t *build, uint64_t id, const float *vector)
 {
     uint32_t dims = build->view->options.dims;
+    index_base_t *base = build->base;
 
     if (!vector)
         return err_of(ERR_INTERNAL, "FAISS could not return a vector");
-    build->base->ids[build->base->count++] = id;
+    if (base->codes)
+        codes_put(base->codes + base->count * codes_stride(dims), vector, dims);
+    base->ids[base->count++] = id;
     memcpy(build->batch + build->batched++ * dims, vector, sizeof(float) * dims);
     return build->batched == BUILD_BATCH ? build_flush(build) : err_ok();
 }
@@ -98,6 +102,8 @@ static err_t build_start(build_t *build)
             faiss_shim_give_vectors(build->base->faiss, (int64_t)old->count, old->vectors))
             return err_of(ERR_INTERNAL, "FAISS could not take the vectors of the snapshot");
         memcpy(build->base->ids, old->ids, old->count * sizeof *old->ids);
+        if (build->base->codes)
+            memcpy(build->base->codes, old->codes, old->count * codes_stride(options->dims));
         build->base->count = old->count;
         return err_ok();
     }
@@ -112,6 +118,22 @@ static err_t build_start(build_t *build)
             return err;
     }
     return build_from_base(build);
+}
+
+static err_t build_link(const build_t *build)
+{
+    uint32_t dims = build->view->options.dims;
+    faiss_shim_link_t how = {.codes = build->base->codes,
+                             .stride = codes_stride(dims),
+                             .dims = dims,
+                             .threads = build->view->options.build_threads,
+                             .stop = build->stop,
+                             .self = build->self};
+    bool stopped;
+
+    if (faiss_shim_link(build->base->faiss, &how, &stopped))
+        return err_of(ERR_INTERNAL, "FAISS failed to link vectors");
+    return stopped ? err_of(ERR_CANCELLED, "the build of the index was stopped") : err_ok();
 }
 
 /* What had died before in a cloned base stays dead in it. */
@@ -167,11 +189,21 @@ err_t index_build(const index_view_t *view, bool (*stop)(const void *self), cons
     *base = NULL;
     if (!most)
         return err_of(ERR_STATE, "there are no vectors to build an index of");
-    build_t build = {.view = view, .base = index_base_new(most), .stop = stop, .self = self};
+    build_t build = {.view = view,
+                     .base = index_base_new(most),
+                     .links = index_factory_is(view->factory, "HNSW"),
+                     .stop = stop,
+                     .self = self};
     build.batch = index_grab(sizeof(float) * view->options.dims * BUILD_BATCH);
+    if (build.links)
+        build.base->codes = index_codes_new(view->options.dims, most);
     err_t err = build_start(&build);
+    if (!err_is(err) && faiss_shim_reserve(build.base->faiss, (int64_t)most))
+        err = err_of(ERR_INTERNAL, "FAISS could not make room for the vectors");
     if (!err_is(err))
         err = build_from_tail(&build);
+    if (!err_is(err) && build.links)
+        err = build_link(&build);
     if (!err_is(err))
         err = index_base_finish(build.base, view->options.dims);
     free(build.batch);

@@ -12,6 +12,7 @@
 #include "bus/digest.h"
 
 #define INDEX_FILE "vectors.index"
+#define UNUSED_SNAPSHOT "its vectors are read from the store, because its snapshot is of no use"
 
 enum { COMPANY_BYTES = 65, SAVE_MIN = 2000, BUILD_NICE = 5 };
 
@@ -118,6 +119,12 @@ static bool path_of(const indexes_t *self, const char *company, char *path, size
     return snprintf(path, size, "%s/%s/" INDEX_FILE, self->dir, company) < (int)size;
 }
 
+static void warn(const indexes_t *self, const shelf_t *shelf, const char *what, err_t err)
+{
+    if (self->options.warn && err_is(err))
+        self->options.warn(shelf->company, what, err);
+}
+
 /* Not worth the disk when little is new, or when reading the store is as quick. The file is written
  * from a view, without any lock. */
 static void save(indexes_t *self, shelf_t *shelf, bool rebuilt)
@@ -130,11 +137,14 @@ static void save(indexes_t *self, shelf_t *shelf, bool rebuilt)
     size_t changed = live > shelf->saved ? live - shelf->saved : shelf->saved - live;
     uint64_t seen = shelf->seen;
     bool worth = live >= SAVE_MIN && (rebuilt || changed * 20 >= live);
-    if (worth)
-        shelf->saved = live;
     pthread_mutex_unlock(&shelf->writer);
     if (worth && path_of(self, shelf->company, path, sizeof path)) {
-        (void)index_save(view, path, seen); /* a failure leaves the one before, which is extended */
+        err_t err = index_save(view, path, seen); /* a failure leaves the one before */
+        warn(self, shelf, "the snapshot of its vectors was not written", err);
+        pthread_mutex_lock(&shelf->writer);
+        if (!err_is(err))
+            shelf->saved = live;
+        pthread_mutex_unlock(&shelf->writer);
         pthread_mutex_lock(&self->lock);
         if (shelf->forgotten)
             unlink(path);
@@ -312,6 +322,7 @@ static err_t new_index(const indexes_t *self, const vectors_of_t *of, index_t **
                                .exact_max = self->options.exact_max,
                                .factory = self->factory,
                                .ef_search = self->options.ef_search,
+                               .build_threads = self->options.build_threads,
                                .model = made_by};
     err_t err = index_new(index, &options);
 
@@ -329,11 +340,17 @@ static err_t load(indexes_t *self, shelf_t *shelf, reading_t *reading)
 
     if (err_is(err))
         return err;
-    if (path_of(self, shelf->company, path, sizeof path) &&
-        !err_is(index_load(index, path, &generation)))
-        shelf->saved = index_stats(index).live;
+    if (path_of(self, shelf->company, path, sizeof path)) {
+        err = index_load(index, path, &generation);
+        if (!err_is(err))
+            shelf->saved = index_stats(index).live;
+        else if (err.code != ERR_NOT_FOUND)
+            warn(self, shelf, UNUSED_SNAPSHOT, err);
+    }
     err = fill(index, reading);
     if (err.code == ERR_STATE) {
+        warn(self, shelf, UNUSED_SNAPSHOT, err);
+        shelf->saved = 0;
         index_destroy(&index);
         err = new_index(self, reading->of, &index);
         if (!err_is(err))

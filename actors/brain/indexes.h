@@ -22,7 +22,10 @@ typedef struct indexes_options {
     const char *factory; /* copied */
     uint32_t exact_max;
     int ef_search;
+    unsigned build_threads;
     size_t open_limit;
+    /* A snapshot could not be used or written, and why; any thread; NULL: nobody wants to know. */
+    void (*warn)(const char *company, const char *what, err_t err);
 } indexes_options_t;
 
 /* What the vectors of a company are, by its store. */
