@@ -696,7 +696,9 @@ START_TEST(approvals)
     has(&h, run, "why", "Release v1?");
     const char *this = arena_printf(h.arena, "{'id':'%s'}", id);
     bad(&h, "step_complete", this, ERR_STATE, "approve or reject");
-    run = good(&h, "approve", arena_printf(h.arena, "{'id':'%s','note':'fine'}", id));
+    const char *other = arena_printf(h.arena, "{'id':'%s','step':'2'}", id);
+    bad(&h, "approve", other, ERR_STATE, "waits at step 1");
+    run = good(&h, "approve", arena_printf(h.arena, "{'id':'%s','step':'1','note':'fine'}", id));
     is(&h, run, "state", "ready");
     is(&h, run, "steps.0.result.note", "fine");
     bad(&h, "approve", this, ERR_STATE, "waits for nobody");

@@ -46,28 +46,33 @@
     COMPANY_ROW(F)
 #define run_retry_from_REPLY(F) RUN_VIEW_ROWS(F)
 
+#define STEP_MEANT_ROW(F)                                                                          \
+    F(STR, step, opt(), 1, 80, "Name or number of the step, to be sure it is the one meant.")
+
 #define approve_ARGS(F)                                                                            \
     RUN_ID_ROW(F)                                                                                  \
+    STEP_MEANT_ROW(F)                                                                              \
     F(STR, note, opt(), 0, 4096, "Remark; kept with the run.")                                     \
     COMPANY_ROW(F)
 #define approve_REPLY(F) RUN_VIEW_ROWS(F)
 
 #define reject_ARGS(F)                                                                             \
     RUN_ID_ROW(F)                                                                                  \
+    STEP_MEANT_ROW(F)                                                                              \
     F(STR, why, must, 1, 4096, "Reason; the run fails with it.")                                   \
     COMPANY_ROW(F)
 #define reject_REPLY(F) RUN_VIEW_ROWS(F)
 
 #define step_complete_ARGS(F)                                                                      \
     RUN_ID_ROW(F)                                                                                  \
-    F(STR, step, opt(), 1, 80, "Name or number of the step, to be sure it is the one meant.")      \
+    STEP_MEANT_ROW(F)                                                                              \
     F(JSON, result, opt(), 0, 0, "What came of it; later steps refer to its fields.")              \
     COMPANY_ROW(F)
 #define step_complete_REPLY(F) RUN_VIEW_ROWS(F)
 
 #define step_fail_ARGS(F)                                                                          \
     RUN_ID_ROW(F)                                                                                  \
-    F(STR, step, opt(), 1, 80, "Name or number of the step, to be sure it is the one meant.")      \
+    STEP_MEANT_ROW(F)                                                                              \
     F(STR, error, must, 1, 4096, "Why it cannot be done; the run fails with it.")                  \
     COMPANY_ROW(F)
 #define step_fail_REPLY(F) RUN_VIEW_ROWS(F)
@@ -413,10 +418,11 @@ static err_t load_waiting(agent_t *self, call_t *call, const char *id, const cha
     return step_load(run, (size_t)run->row.at, row);
 }
 
-static err_t load_approval(agent_t *self, call_t *call, const char *id, run_t *run)
+static err_t load_approval(agent_t *self, call_t *call, const char *id, const char *text,
+                           run_t *run)
 {
     step_row_t row;
-    err_t err = load_waiting(self, call, id, NULL, run, &row);
+    err_t err = load_waiting(self, call, id, text, run, &row);
     if (err_is(err))
         return err;
     const sop_step_t *step = &run->sop->steps[run->row.at];
@@ -449,7 +455,7 @@ static err_t approve(agent_t *self, call_t *call, const approve_args_t *args,
                      approve_reply_t *reply)
 {
     run_t run;
-    err_t err = load_approval(self, call, args->id, &run);
+    err_t err = load_approval(self, call, args->id, args->step, &run);
     if (!err_is(err))
         err = run_settle_step(&run, true, approval(call, args->note), NULL);
     return err_is(err) ? err : answer_anew(self, call, args->id, reply);
@@ -458,7 +464,7 @@ static err_t approve(agent_t *self, call_t *call, const approve_args_t *args,
 static err_t reject(agent_t *self, call_t *call, const reject_args_t *args, reject_reply_t *reply)
 {
     run_t run;
-    err_t err = load_approval(self, call, args->id, &run);
+    err_t err = load_approval(self, call, args->id, args->step, &run);
     if (!err_is(err))
         err = run_settle_step(
             &run, false, (bytes_t){0},

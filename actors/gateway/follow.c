@@ -119,8 +119,10 @@ static err_t answer(pending_t *pending, call_t *call, const peer_answer_t *got)
 
 /* ---- What the run asks ---- */
 
-static bool can_elicit(const pending_t *pending)
+static bool can_elicit(const pending_t *pending, bytes_t step)
 {
+    if (step.size && pending->undecided == sampling_number(step))
+        return false;
     return pending->message.modern
                ? !pending->task && mcp_declares(&pending->message, "elicitation", NULL)
                : ask_can(pending->exchange, "elicitation/create");
@@ -128,7 +130,8 @@ static bool can_elicit(const pending_t *pending)
 
 static bool can_ask(const pending_t *pending, bytes_t run)
 {
-    return sampling_fits(pending, run_task_waiting(run)) || can_elicit(pending);
+    bytes_t step = run_task_waiting(run);
+    return sampling_fits(pending, step) || can_elicit(pending, step);
 }
 
 static err_t on_told(void *state, call_t *call, void *unused, const peer_answer_t *got, void *ctx)
@@ -140,6 +143,18 @@ static err_t on_told(void *state, call_t *call, void *unused, const peer_answer_
     return wait_on(state, call, ctx);
 }
 
+/* What was said decides nothing: whom to ask next. What a person only said wrong is asked again. */
+static void on_no_answer(pending_t *pending, bytes_t step)
+{
+    bytes_t said = run_task_reply(pending, step);
+    if (!said.size) /* nothing, or an answer to a question of before */
+        return;
+    if (pending->sampling || sampling_answered(pending, step)) /* a person may know better */
+        pending->unsampled = sampling_number(step);
+    else if (!mp_equals(mp_member(said, "action"), "accept"))
+        pending->undecided = sampling_number(step);
+}
+
 static err_t on_asked(void *state, call_t *call, void *unused, const peer_answer_t *got, void *ctx)
 {
     pending_t *pending = ctx;
@@ -148,8 +163,7 @@ static err_t on_asked(void *state, call_t *call, void *unused, const peer_answer
     if (err_is(got->err))
         return pending_fail(pending, call, got->err);
     if (!run_task_answer(pending, got->body, pending->run, &request)) {
-        if (pending->sampling || sampling_answered(pending)) /* a person may know better */
-            pending->unsampled = sampling_number(run_task_waiting(got->body));
+        on_no_answer(pending, run_task_waiting(got->body));
         return wait_on(state, call, pending);
     }
     pending->responses = (bytes_t){0};

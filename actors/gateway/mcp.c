@@ -268,6 +268,23 @@ static mcp_refusal_t check_mirrors(arena_t *arena, const mcp_message_t *message,
     return name ? mirror(arena, message, headers, "Mcp-Name", name) : refusal;
 }
 
+/* What a client brings back when it was asked for input. */
+static mcp_refusal_t check_answers(const mcp_message_t *message)
+{
+    bytes_t field;
+    mp_type_t type;
+    if (mp_get(message->params, "inputResponses", &field) && mp_type_of(field, &type) &&
+        type != MP_MAP && type != MP_NIL)
+        return mcp_refuse(message, 400, MCP_PARAMS,
+                          "params.inputResponses must be an object: what was answered, by the keys "
+                          "of inputRequests");
+    if (mp_get(message->params, "requestState", &field) && mp_type_of(field, &type) &&
+        type != MP_STR && type != MP_NIL)
+        return mcp_refuse(message, 400, MCP_PARAMS,
+                          "params.requestState must be the text that came with inputRequests");
+    return fine;
+}
+
 static mcp_refusal_t read_modern(arena_t *arena, bytes_t meta, bytes_t version,
                                  const mcp_headers_t *headers, mcp_message_t *out)
 {
@@ -283,7 +300,9 @@ static mcp_refusal_t read_modern(arena_t *arena, bytes_t meta, bytes_t version,
     if (strcmp(text, MCP_MODERN) != 0)
         return unsupported(arena, out, text);
     mcp_refusal_t refusal = check_meta(arena, out, meta);
-    return refusal.status ? refusal : check_mirrors(arena, out, headers);
+    if (!refusal.status)
+        refusal = check_mirrors(arena, out, headers);
+    return refusal.status ? refusal : check_answers(out);
 }
 
 static mcp_refusal_t read_legacy(arena_t *arena, const mcp_headers_t *headers, mcp_message_t *out)

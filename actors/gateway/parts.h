@@ -225,6 +225,7 @@ typedef struct pending {
     bool called_off, owns_run; /* leaving calls it off */
     bool sampling;             /* its model was asked */
     int64_t unsampled;         /* the step that the client's model did not do; 0: none */
+    int64_t undecided;         /* the step whose question the client's user closed; 0: none */
     int alone;
 } pending_t;
 
@@ -396,7 +397,11 @@ bool run_task_over(arena_t *arena, bytes_t run);
 bool run_task_asks(arena_t *arena, bytes_t run);
 /* The step that somebody has to say something about; size 0: none. */
 bytes_t run_task_waiting(bytes_t run);
-/* {"step":{method, params}} as JSON; `task`: the sealed id, or NULL. */
+/* The key of what is asked about this step, and what pending->responses says to it; size 0:
+ * nothing. */
+const char *run_task_key(arena_t *arena, bytes_t step);
+bytes_t run_task_reply(const pending_t *pending, bytes_t step);
+/* {key:{method, params}} as JSON; `task`: the sealed id, or NULL. */
 const char *run_task_question(arena_t *arena, bytes_t run, const char *task);
 /* Members of a task of the extension, behind others; of version 2025-11-25; and of what
  * tasks/result answers. `first`: it has only just begun. */
@@ -408,6 +413,8 @@ void run_task_put_result(arena_t *arena, bytes_t run, const char *text, const ch
                          buf_t *out);
 /* The call that says pending->responses to the step that waits. False: nothing to say. */
 bool run_task_answer(const pending_t *pending, bytes_t run, const char *id, peer_call_t *out);
+/* What is wrong with what a person's client said to this step; NULL: nothing. */
+const char *run_task_wrong(const pending_t *pending, bytes_t step);
 
 /* ---- sampling.c: prose done by the client's model ---- */
 
@@ -417,8 +424,8 @@ bool sampling_fits(const pending_t *pending, bytes_t step);
 bool sampling_fits_task(const pending_t *pending, bytes_t step);
 /* As run_task_question. */
 const char *sampling_question(const pending_t *pending, bytes_t run, bytes_t step);
-/* Is pending->responses the answer of a model? */
-bool sampling_answered(const pending_t *pending);
+/* Is what pending->responses says to this step the answer of a model? */
+bool sampling_answered(const pending_t *pending, bytes_t step);
 /* The call that says it to the step. False: it completes nothing. */
 bool sampling_answer(const pending_t *pending, bytes_t step, const char *id, peer_call_t *out);
 int64_t sampling_number(bytes_t step); /* its place, from 1 */

@@ -4,6 +4,7 @@
 
 #include <string.h>
 
+#include "actors/gateway/args.h"
 #include "proto/json.h"
 #include "proto/mp.h"
 
@@ -122,6 +123,22 @@ static bool is_approval(bytes_t step)
     return step.size && mp_equals(mp_member(step, "kind"), "approve");
 }
 
+/* No two questions of a run have the same: a repeated answer must not answer the next one. */
+const char *run_task_key(arena_t *arena, bytes_t step)
+{
+    int64_t number = 0, started = 0;
+    mp_int(mp_member(step, "number"), &number);
+    if (mp_member(step, "started_ms").size)
+        mp_int(mp_member(step, "started_ms"), &started);
+    return arena_printf(arena, "step_%lld_%llx", (long long)number, (unsigned long long)started);
+}
+
+bytes_t run_task_reply(const pending_t *pending, bytes_t step)
+{
+    return step.size ? mp_member(pending->responses, run_task_key(pending->exchange->arena, step))
+                     : (bytes_t){0};
+}
+
 const char *run_task_question(arena_t *arena, bytes_t run, const char *task)
 {
     bytes_t step = run_task_waiting(run);
@@ -129,7 +146,8 @@ const char *run_task_question(arena_t *arena, bytes_t run, const char *task)
                *title = mp_member_text(arena, step, "title");
     buf_t out;
     buf_open(&out, arena);
-    buf_puts(&out, "{\"step\":{\"method\":\"elicitation/create\",\"params\":{");
+    buf_printf(&out, "{\"%s\":{\"method\":\"elicitation/create\",\"params\":{",
+               run_task_key(arena, step));
     if (task) {
         buf_puts(&out, "\"_meta\":{\"" MCP_RELATED_TASK "\":{");
         mcp_put_text(&out, "taskId", task);
@@ -234,35 +252,67 @@ void run_task_put_result(arena_t *arena, bytes_t run, const char *text, const ch
 
 /* ---- What the client says to it ---- */
 
+/* Which step is said as well: the run may go on before this arrives. */
+static peer_call_t say_to_step(const pending_t *pending, bytes_t step, const char *id,
+                               const char *method, const char *name, const char *value)
+{
+    arena_t *arena = pending->exchange->arena;
+    buf_t pairs;
+    uint32_t count = 0;
+    buf_open(&pairs, arena);
+    args_put_text(&pairs, &count, "id", id);
+    args_put_text(&pairs, &count, "step",
+                  arena_printf(arena, "%lld", (long long)sampling_number(step)));
+    args_put_text(&pairs, &count, name, value);
+    args_put_text(&pairs, &count, "company", pending->company);
+    return pending_request(pending, "agent", method, args_map(arena, &pairs, count));
+}
+
+const char *run_task_wrong(const pending_t *pending, bytes_t step)
+{
+    arena_t *arena = pending->exchange->arena;
+    bytes_t answer = run_task_reply(pending, step), content = mp_member(answer, "content");
+    bool accepted = mp_equals(mp_member(answer, "action"), "accept"), flag;
+    if (!answer.size || sampling_answered(pending, step))
+        return NULL;
+    if (!accepted && !mp_equals(mp_member(answer, "action"), "decline") &&
+        !mp_equals(mp_member(answer, "action"), "cancel"))
+        return "action must be accept, decline or cancel";
+    if (accepted && is_approval(step) &&
+        (!mp_member(content, "approve").size || !mp_bool(mp_member(content, "approve"), &flag)))
+        return "content.approve must be true or false";
+    if (accepted && !is_approval(step) && !mp_member_text(arena, content, "result"))
+        return "content.result must be the text of what came of the step";
+    return NULL;
+}
+
+/* Only who accepts or declines has decided: one who closed the question, or could not be asked, has
+ * not, and the run goes on waiting. */
 bool run_task_answer(const pending_t *pending, bytes_t run, const char *id, peer_call_t *out)
 {
     arena_t *arena = pending->exchange->arena;
-    bytes_t answer = mp_member(pending->responses, "step"), content = mp_member(answer, "content");
-    bytes_t step = run_task_waiting(run);
+    bytes_t step = run_task_waiting(run), answer = run_task_reply(pending, step);
+    bytes_t content = mp_member(answer, "content");
     bool accepted = mp_equals(mp_member(answer, "action"), "accept");
-    const char *note = mp_member_text(arena, content, "note"),
-               *result = mp_member_text(arena, content, "result");
-    if (!answer.size || !step.size)
+    bool declined = mp_equals(mp_member(answer, "action"), "decline");
+    const char *note = mp_member_text(arena, content, "note");
+    if (!answer.size)
         return false;
-    bool model = pending->sampling || sampling_answered(pending) ||
+    bool model = pending->sampling || sampling_answered(pending, step) ||
                  (sampling_fits_task(pending, step) && !mp_member(answer, "action").size);
     if (model)
         return sampling_answer(pending, step, id, out);
-    if (is_approval(step) && accepted && mp_member_true(content, "approve")) {
-        *out = pending_request(pending, "agent", "approve",
-                               pending_args(pending, "id", id, "note", note));
-        return true;
-    }
-    if (is_approval(step)) {
-        *out = pending_request(
-            pending, "agent", "reject",
-            pending_args(pending, "id", id, "why", note && *note ? note : "declined"));
-        return true;
-    }
-    if (accepted && !result)
+    if ((!accepted && !declined) || run_task_wrong(pending, step))
         return false;
-    bytes_t args = pending_args(pending, "id", id, accepted ? "result" : "error",
-                                accepted ? result : "declined by the client");
-    *out = pending_request(pending, "agent", accepted ? "step_complete" : "step_fail", args);
+    if (is_approval(step)) {
+        bool fine = accepted && mp_member_true(content, "approve");
+        const char *why = note && *note ? note : "declined";
+        *out = say_to_step(pending, step, id, fine ? "approve" : "reject", fine ? "note" : "why",
+                           fine ? note : why);
+        return true;
+    }
+    *out = say_to_step(
+        pending, step, id, accepted ? "step_complete" : "step_fail", accepted ? "result" : "error",
+        accepted ? mp_member_text(arena, content, "result") : "declined by the client");
     return true;
 }

@@ -109,8 +109,10 @@ const char *sampling_question(const pending_t *pending, bytes_t run, bytes_t ste
     bool tools = with_tools(pending);
     buf_t out;
     buf_open(&out, arena);
-    buf_puts(&out, "{\"step\":{\"method\":\"sampling/createMessage\",\"params\":{\"messages\":[{"
-                   "\"role\":\"user\",\"content\":{\"type\":\"text\",");
+    buf_printf(&out,
+               "{\"%s\":{\"method\":\"sampling/createMessage\",\"params\":{\"messages\":[{"
+               "\"role\":\"user\",\"content\":{\"type\":\"text\",",
+               run_task_key(arena, step));
     mcp_put_text(&out, "text", prompt(pending, run, step, tools));
     buf_puts(&out, "}}],");
     mcp_put_text(&out, "systemPrompt",
@@ -192,7 +194,7 @@ static const char *speaker(const pending_t *pending, bytes_t answer)
 bool sampling_answer(const pending_t *pending, bytes_t step, const char *id, peer_call_t *out)
 {
     arena_t *arena = pending->exchange->arena;
-    bytes_t answer = mp_member(pending->responses, "step");
+    bytes_t answer = run_task_reply(pending, step);
     bool failed;
     buf_t pairs;
     uint32_t count = 0;
@@ -219,8 +221,8 @@ bool sampling_answer(const pending_t *pending, bytes_t step, const char *id, pee
     return true;
 }
 
-bool sampling_answered(const pending_t *pending)
+bool sampling_answered(const pending_t *pending, bytes_t step)
 {
-    bytes_t answer = mp_member(pending->responses, "step");
+    bytes_t answer = run_task_reply(pending, step);
     return answer.size && mp_member(answer, "role").size;
 }

@@ -221,7 +221,14 @@ static err_t on_run(void *state, call_t *call, void *unused, const peer_answer_t
     if (!strcmp(pending->message.method, "tasks/cancel"))
         return cancel_run(pending, call, run);
     if (!run_task_answer(pending, run, pending->run, &request)) {
-        if (!sampling_answered(pending))
+        bytes_t step = run_task_waiting(run);
+        const char *wrong = run_task_wrong(pending, step);
+        if (wrong)
+            return pending_refuse(pending, call,
+                                  mcp_refuse(&pending->message, 200, MCP_PARAMS,
+                                             arena_printf(arena, "params.inputResponses.%s: %s",
+                                                          run_task_key(arena, step), wrong)));
+        if (!sampling_answered(pending, step))
             return answer_empty(pending, call);
         return pending_refuse(
             pending, call,

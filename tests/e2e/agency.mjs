@@ -115,5 +115,9 @@ export async function askUntil(ask, enough, ms = 20000) {
   }
 }
 
+// The only question of what waits for input, and an answer to it.
+export const asked = (inputRequests) => Object.values(inputRequests)[0];
+export const answerTo = (inputRequests, answer) => ({ [Object.keys(inputRequests)[0]]: answer });
+
 export const pidOf = async (agency, name) =>
   Number(await readFile(join(agency.data, 'run', `${name}.pid`), 'utf8'));

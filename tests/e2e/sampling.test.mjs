@@ -4,7 +4,7 @@ import assert from 'node:assert/strict';
 import { Client } from '@modelcontextprotocol/sdk/client/index.js';
 import { StreamableHTTPClientTransport } from '@modelcontextprotocol/sdk/client/streamableHttp.js';
 import { CreateMessageRequestSchema, ElicitRequestSchema } from '@modelcontextprotocol/sdk/types.js';
-import { startAgency, modern, legacyCall } from './agency.mjs';
+import { startAgency, modern, legacyCall, answerTo, asked as question } from './agency.mjs';
 
 let agency;
 before(async () => {
@@ -90,8 +90,8 @@ test('the same in the modern era, as input_required and as a task', async () => 
   const params = { name: 'sop_execute', arguments: { name: 'one', input: {} } };
   const asked = (await modern(agency.url(), 'tools/call', params, capabilities())).json.result;
   assert.equal(asked.resultType, 'input_required');
-  assert.equal(asked.inputRequests.step.method, 'sampling/createMessage');
-  const again = (answer, requestState = asked.requestState) => modern(agency.url(), 'tools/call', { ...params, requestState, inputResponses: { step: answer } }, capabilities());
+  assert.equal(question(asked.inputRequests).method, 'sampling/createMessage');
+  const again = (answer, requestState = asked.requestState) => modern(agency.url(), 'tools/call', { ...params, requestState, inputResponses: answerTo(asked.inputRequests, answer) }, capabilities());
   const cut = (await again(say('Sev', { stopReason: 'maxTokens' }))).json.result;
   assert.equal(cut.structuredContent.state, 'input_required');
   const fine = (await again(say('Seven'))).json.result;
@@ -103,11 +103,11 @@ test('the same in the modern era, as input_required and as a task', async () => 
   const task = (method, more = {}) => modern(agency.url(), method, { taskId, ...more }, { ...tasks, headers: { 'mcp-name': taskId } });
   let state;
   do state = (await task('tasks/get')).json.result; while (state.status === 'working');
-  assert.equal(state.inputRequests.step.method, 'sampling/createMessage', JSON.stringify(state));
-  const refused = await task('tasks/update', { inputResponses: { step: say('CANNOT: no') } });
+  assert.equal(question(state.inputRequests).method, 'sampling/createMessage', JSON.stringify(state));
+  const refused = await task('tasks/update', { inputResponses: answerTo(state.inputRequests, say('CANNOT: no')) });
   assert.match(refused.json.error.message, /completes no step/);
   assert.equal((await task('tasks/get')).json.result.status, 'input_required');
-  assert.equal((await task('tasks/update', { inputResponses: { step: say('Eight') } })).json.result.resultType, 'complete');
+  assert.equal((await task('tasks/update', { inputResponses: answerTo(state.inputRequests, say('Eight')) })).json.result.resultType, 'complete');
   do state = (await task('tasks/get')).json.result; while (state.status !== 'completed');
   assert.equal(state.result.structuredContent.steps[0].result, 'Eight');
 });

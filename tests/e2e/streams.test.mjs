@@ -5,7 +5,7 @@ import { Client as OldClient } from '@modelcontextprotocol/sdk/client/index.js';
 import { StreamableHTTPClientTransport as OldTransport } from '@modelcontextprotocol/sdk/client/streamableHttp.js';
 import { SSEClientTransport } from '@modelcontextprotocol/sdk/client/sse.js';
 import { ElicitRequestSchema, ResourceUpdatedNotificationSchema, PromptListChangedNotificationSchema, LoggingMessageNotificationSchema } from '@modelcontextprotocol/sdk/types.js';
-import { startAgency, post, modern, legacyCall } from './agency.mjs';
+import { startAgency, post, modern, legacyCall, asked, answerTo } from './agency.mjs';
 import { readFile, readdir } from 'node:fs/promises';
 import net from 'node:net';
 import { startFixture } from './fixture.mjs';
@@ -108,12 +108,12 @@ test('a run is a task that outlives the agent and the gateway', async (t) => {
   const again = await startAgency({ data: alone.data, offset: alone.offset });
   try {
     const waiting = await until(async () => (await task('tasks/get')).json.result, (got) => got?.status === 'input_required', 60000);
-    assert.match(waiting.inputRequests.step.params.message, /Ask|Shall it go out/);
+    assert.match(asked(waiting.inputRequests).params.message, /Ask|Shall it go out/);
     const foreign = await modern(again.url(), 'tasks/get', { taskId }, { headers: { 'mcp-name': taskId } });
     assert.equal(foreign.json.error.code, -32021);
     const forged = await task('tasks/get', {}, `${taskId.slice(0, -1)}${taskId.endsWith('A') ? 'B' : 'A'}`);
     assert.equal(forged.json.error.code, -32602);
-    const ack = await task('tasks/update', { inputResponses: { step: { action: 'accept', content: { approve: true } } } });
+    const ack = await task('tasks/update', { inputResponses: answerTo(waiting.inputRequests, { action: 'accept', content: { approve: true } }) });
     assert.equal(ack.json.result.resultType, 'complete', ack.text);
     const done = await until(async () => (await task('tasks/get')).json.result, (got) => got.status === 'completed');
     assert.ok(!done.result.isError, JSON.stringify(done));

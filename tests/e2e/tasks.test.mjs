@@ -7,7 +7,7 @@ import { join } from 'node:path';
 import { Client } from '@modelcontextprotocol/sdk/client/index.js';
 import { StreamableHTTPClientTransport } from '@modelcontextprotocol/sdk/client/streamableHttp.js';
 import { ElicitRequestSchema, CallToolResultSchema, TaskStatusNotificationSchema, LoggingMessageNotificationSchema } from '@modelcontextprotocol/sdk/types.js';
-import { startAgency, post, modern, legacyCall } from './agency.mjs';
+import { startAgency, post, modern, legacyCall, asked, answerTo } from './agency.mjs';
 
 const info = { name: 'test', version: '1' };
 let agency;
@@ -187,8 +187,8 @@ test('in the modern era a question is input_required, and its state belongs to t
   const first = await call('asking');
   assert.equal(first.json.result.resultType, 'input_required', first.text);
   const { requestState, inputRequests } = first.json.result;
-  assert.match(inputRequests.step.params.message, /Shall it go out/);
-  const answers = { step: { action: 'accept', content: { approve: true } } };
+  assert.match(asked(inputRequests).params.message, /Shall it go out/);
+  const answers = answerTo(inputRequests, { action: 'accept', content: { approve: true } });
   const other = await call('quick', { requestState, inputResponses: answers });
   assert.equal(other.status, 400);
   const again = await call('asking', { requestState }); // no answer: it asks again
@@ -201,6 +201,65 @@ test('in the modern era a question is input_required, and its state belongs to t
   assert.equal(after.result.structuredContent.tasks[0].id, before.result.structuredContent.tasks[0].id);
   const done = await call('asking', { requestState, inputResponses: answers });
   assert.equal(done.json.result.structuredContent.state, 'completed', done.text);
+});
+
+// Requests are repeated when an answer is lost on the way: what was said to one question must not
+// answer the next, and who closed a question has not decided.
+test('an answer counts for its own question only', async () => {
+  const ask = (number, text) => `${number}. **Ask ${number}**\n\n   \`\`\`approve\n   ${text}\n   \`\`\`\n`;
+  await write('twice', `# Twice\n\n${ask(1, 'First?')}${ask(2, 'Second?')}`);
+  const capabilities = (more = {}) => ({ more: { 'io.modelcontextprotocol/clientCapabilities': { elicitation: {}, ...more } } });
+  const params = { name: 'sop_execute', arguments: { name: 'twice' } };
+  const call = async (more = {}) => (await modern(agency.url(), 'tools/call', { ...params, ...more }, capabilities())).json.result;
+  const yes = { action: 'accept', content: { approve: true } };
+  const { requestState, inputRequests } = await call();
+  const say = (answer) => call({ requestState, inputResponses: answerTo(inputRequests, answer) });
+  const unclear = await say({ action: 'accept', content: { approve: 'yes' } });
+  assert.equal(unclear.resultType, 'input_required', 'what is no answer is asked again');
+  for (const open of [{ action: 'cancel' }, { action: 'maybe' }, {}]) {
+    const closed = await say(open);
+    assert.equal(closed.structuredContent?.state, 'input_required', JSON.stringify(closed));
+  }
+  for (let i = 0; i < 2; i++) {
+    const second = await say(yes);
+    assert.match(asked(second.inputRequests ?? {})?.params.message, /Second\?/, `time ${i + 1}: ${JSON.stringify(second)}`);
+    assert.notDeepEqual(Object.keys(second.inputRequests), Object.keys(inputRequests));
+  }
+
+  const tasks = capabilities({ extensions: { 'io.modelcontextprotocol/tasks': {} } });
+  const { taskId } = (await modern(agency.url(), 'tools/call', params, tasks)).json.result;
+  const task = async (method, more = {}) => (await modern(agency.url(), method, { taskId, ...more }, { ...tasks, headers: { 'mcp-name': taskId } })).json;
+  const waiting = async (text) => {
+    for (;;) {
+      const { result } = await task('tasks/get');
+      if (result.status !== 'working' && text.test(asked(result.inputRequests ?? {})?.params.message)) return result.inputRequests;
+      assert.ok(['working', 'input_required'].includes(result.status), JSON.stringify(result));
+    }
+  };
+  const first = await waiting(/First\?/);
+  const wrong = await task('tasks/update', { inputResponses: answerTo(first, { action: 'accept', content: {} }) });
+  assert.match(wrong.error.message, /content\.approve must be true or false/);
+  for (let i = 0; i < 2; i++) {
+    assert.ok((await task('tasks/update', { inputResponses: answerTo(first, yes) })).result);
+    await waiting(/Second\?/);
+  }
+  assert.match((await task('tasks/update', { inputResponses: 7 })).error.message, /inputResponses/);
+  await task('tasks/update', { inputResponses: answerTo(await waiting(/Second\?/), { action: 'decline' }) });
+  let state;
+  do state = (await task('tasks/get')).result; while (state.status !== 'completed');
+  assert.match(state.result.content[0].text, /rejected/);
+});
+
+test('a legacy client whose user closes the question leaves the run as it is', async () => {
+  for (const answer of [() => ({ action: 'cancel' }), () => { throw new Error('no window to ask in'); }]) {
+    const client = await connect(agency.url(), { elicitation: {} });
+    let times = 0;
+    client.setRequestHandler(ElicitRequestSchema, () => { times++; return answer(); });
+    const result = await client.callTool({ name: 'sop_execute', arguments: { name: 'asking' } });
+    assert.equal(result.structuredContent.state, 'input_required', JSON.stringify(result));
+    assert.equal(times, 1);
+    await client.close();
+  }
 });
 
 test('a task outlives the death of the agent, its gateway and the worker', async (t) => {

@@ -26,8 +26,8 @@ function question(run, step) {
   const id = run.id, label = `${run.title || run.sop}, ${step.title}`, at = `${id}-${step.number}`;
   if (step.kind === 'approve' && step.state === 'waiting')
     return choice(at, label, { yes: 'Approve', no: 'Reject', reason: 'Remark, or why not',
-      onYes: (button, form) => act(button, 'approve', { id, ...(form.elements.why.value.trim() ? { note: form.elements.why.value.trim() } : {}) }, `Approved: ${label}.`, toast),
-      onNo: (button, why) => act(button, 'reject', { id, why }, `Rejected: ${label}.`, toast) });
+      onYes: (button, form) => act(button, 'approve', { id, step: step.name, ...(form.elements.why.value.trim() ? { note: form.elements.why.value.trim() } : {}) }, `Approved: ${label}.`, toast),
+      onNo: (button, why) => act(button, 'reject', { id, step: step.name, why }, `Rejected: ${label}.`, toast) });
   const unknown = step.state === 'unknown';
   return choice(at, label, { yes: unknown ? 'It happened' : 'Done', no: unknown ? 'Give up' : 'It failed', reason: unknown ? 'If you give up: why' : 'If it failed: why',
     third: unknown && has('run_retry_from') ? h('button', { type: 'button', 'aria-label': `Do it again: ${label}`, onclick: (event) => act(event.currentTarget, 'run_retry_from', { id, step: step.name }, `Once more: ${label}.`, toast) }, 'It did not: do it again') : null,
