@@ -27,9 +27,10 @@ static store_table_t *all_tables(const actor_def_t *def, arena_t *arena, int *ow
     *own = 0;
     while (def->tables[*own].name)
         (*own)++;
-    store_table_t *tables = ARENA_ARRAY(arena, store_table_t, (size_t)*own + 3);
+    store_table_t *tables = ARENA_ARRAY(arena, store_table_t, (size_t)*own + 4);
     memcpy(tables, def->tables, (size_t)*own * sizeof(store_table_t));
     memcpy(tables + *own, inside_outcome_tables, sizeof(inside_outcome_tables));
+    tables[*own + 2] = inside_audit_table; /* audit_read looks there as well */
     return tables;
 }
 
@@ -62,6 +63,7 @@ static err_t open_store(actor_t *actor, const actor_options_t *options, arena_t 
     actor->tables = all_tables(actor->def, actor->arena, &own);
     actor->outcomes_table = own;
     actor->keys_table = own + 1;
+    actor->audit_table = own + 2;
     store_pool_options_t store = {
         .dir = arena_printf(actor->arena, "%s/%s", actor->data_dir, actor->def->name),
         .tables = actor->tables,
@@ -221,6 +223,8 @@ err_t actor_open(const actor_def_t *def, actor_env_t *env, const actor_options_t
     if (!err_is(err))
         err = load_settings(actor, options, &limits_record, "limits", arena, &actor->limits);
     if (!err_is(err))
+        err = load_settings(actor, options, &audit_settings_record, "audit", arena, &actor->audit);
+    if (!err_is(err))
         err = open_store(actor, options, arena);
     if (!err_is(err)) {
         uint64_t life;
@@ -276,6 +280,7 @@ static void actor_free(actor_t **handle)
         inside_timer_drop(actor, actor->heap[0]);
     free(actor->heap);
     inside_peers_free(actor);
+    inside_audit_free(actor);
     while (actor->spare_count)
         arena_destroy(&actor->spares[--actor->spare_count]);
     arena_destroy(&actor->batch_arena);
@@ -293,8 +298,10 @@ void actor_close(actor_t **handle)
     end_all_calls(actor, true);
     if (actor->def->close)
         actor->def->close(actor->self);
-    if (actor->pool)
+    if (actor->pool) {
+        inside_audit_close(actor);
         store_pool_close(&actor->pool);
+    }
     actor_free(handle);
 }
 

@@ -50,7 +50,8 @@ enum {
     UNREMEMBERED = 512, /* WRITES whose outcome is not kept for retries: again is harmless */
     LONG = 1024,        /* may take minutes: clients that have tasks may begin it as one */
     SAYS_JSON = 2048,   /* to MCP's clients its text is the reply as JSON: they parse it */
-    SAYS_FIRST = 4096   /* the same of the reply's first member alone, as a bare list */
+    SAYS_FIRST = 4096,  /* the same of the reply's first member alone, as a bare list */
+    AUDITED = 8192      /* WRITES that is recorded in the audit log though it is no tool */
 };
 
 typedef err_t method_fn_t(void *self, call_t *call, const void *args, void *reply);

@@ -132,6 +132,7 @@ static void release_entry(entry_t *entry)
 {
     call_t *call = entry->call;
     entry->released = true;
+    inside_audit_release(entry);
     bool failed = err_is(entry->result) && entry->result.code != ERR_PARKED;
     if (!failed)
         for (output_t *output = entry->outputs; output; output = output->next)
@@ -241,6 +242,7 @@ static void commit_one(actor_t *actor, entry_t **batch, batch_txn_t *txn)
         fatal(actor, err);
         return;
     }
+    inside_audit_committed(actor, txn, !err_is(err));
     if (err.code == ERR_FULL)
         begin_again(actor, batch, txn);
     settle(*batch, txn, err);
@@ -328,7 +330,7 @@ static bool run_entries(actor_t *actor, entry_t *batch)
         if (entry->next && attends(actor))
             attend(actor, false);
     }
-    return true;
+    return inside_audit_write(actor);
 }
 
 /* Runs all entries; when one must be rolled back, or a map turns out too small, replays. */

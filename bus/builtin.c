@@ -83,13 +83,21 @@ RECORD(backup_store, backup_store_FIELDS)
 #define backup_ARGS(F) F(STR, dir, must, 1, 4096, "An existing empty directory, absolute.")
 #define backup_REPLY(F) F(LIST(backup_store), stores, must, 0, 0, "What was copied.")
 
+#define audit_ARGS(F)                                                                              \
+    F(COMPANY, company, opt(), 0, 0, "Whose log; absent: only says which companies there are.")    \
+    F(INT, from, opt(0), 0, 0, "Number of the first record wanted.")
+#define audit_REPLY(F)                                                                             \
+    F(STRS, companies, opt(), 0, 0, "Companies that have a store here.")                           \
+    F(LIST(audit_kept), rows, must, 0, 0, "As kept; none: the end.")
+
 #define BUILTIN_METHODS(M)                                                                         \
     M(void, describe, READS | ANY_COMPANY | PARKS, "What this actor can do.")                      \
     M(void, stats, READS | ANY_COMPANY | PARKS, "Counters of this actor.")                         \
     M(void, metrics, READS | ANY_COMPANY | PARKS, "What Prometheus reads.")                        \
     M(void, ping, READS | ANY_COMPANY | PARKS, "Is it there?")                                     \
     M(void, drain, ADMIN | ANY_COMPANY | PARKS, "Take no new work and finish what is under way.")  \
-    M(void, backup, ADMIN | READS | ANY_COMPANY | PARKS, "Copy the stores while they are in use.")
+    M(void, backup, ADMIN | READS | ANY_COMPANY | PARKS, "Copy the stores while they are in use.") \
+    M(void, audit, ADMIN | READS | ANY_COMPANY | PARKS, "A page of a company's audit log.")
 BUILTIN_METHODS(METHOD_DECLARE_)
 
 const method_t inside_builtins[] = {BUILTIN_METHODS(METHOD_ROW_){.name = NULL}};
@@ -328,4 +336,35 @@ static err_t backup(void *self, call_t *call, const backup_args_t *args, backup_
         return err;
     reply->stores.items = ARENA_ARRAY(call->arena, backup_store_t, copying->companies.count + 1);
     return copy_next(call, reply, copying);
+}
+
+/* ---- The audit log ---- */
+
+static err_t which_logs(call_t *call, strs_t *out)
+{
+    strs_t all;
+    err_t err = call_companies(call, &all);
+    if (err_is(err))
+        return err;
+    const char **mine = ARENA_ARRAY(call->arena, const char *, all.count + 1);
+    size_t count = 0;
+    for (size_t i = 0; i < all.count; i++)
+        if (call_may(call, all.items[i]))
+            mine[count++] = all.items[i];
+    *out = (strs_t){mine, count};
+    return err;
+}
+
+static err_t audit(void *self, call_t *call, const audit_args_t *args, audit_reply_t *reply)
+{
+    const actor_t *actor = call->actor;
+    (void)self;
+    if (!actor->pool)
+        return err_make(call->arena, ERR_ARGUMENT, "%s keeps nothing", actor->def->name);
+    if (!args->company) {
+        reply->has_companies = true;
+        return which_logs(call, &reply->companies);
+    }
+    return audit_read(actor->def, actor->pool, args->company, args->from, call->arena,
+                      &reply->rows);
 }

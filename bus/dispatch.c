@@ -128,7 +128,7 @@ static err_t remembered(call_t *call, bool *found)
         return err_ok();
     if (err_is(err))
         return err;
-    *found = true;
+    *found = call->repeated = true;
     call->actor->duplicates++;
     output_t *output = inside_output(call, OUTPUT_REPLY);
     output->topic = arena_strdup(call->arena, text);
@@ -273,6 +273,14 @@ static void roll_back(call_t *call, err_t err)
     }
 }
 
+static bool has_written(const call_t *call)
+{
+    for (const touch_t *touch = call->touches; touch; touch = touch->next)
+        if (store_writes(touch->txn) != touch->writes)
+            return true;
+    return false;
+}
+
 static err_t close_touches(call_t *call, err_t err)
 {
     if (err_is(err) && err.code != ERR_PARKED) {
@@ -318,8 +326,10 @@ void inside_run_entry(entry_t *entry)
     err_t err = run_function(entry);
     if (!err_is(err))
         err = finish_call(call, entry);
+    bool wrote = has_written(call);
     err = close_touches(call, err);
     entry->result = err;
+    inside_audit(entry, err, wrote);
     take_outputs(call, entry);
     entry->ended = err.code != ERR_PARKED;
     if (err.code == ERR_PARKED && call->state == CALL_RUNNING)

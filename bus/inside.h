@@ -9,13 +9,14 @@
  *   timers.c     timers
  *   peer.c       calls to peers, and peers that are lost
  *   outcome.c    first outcomes of calls
+ *   audit.c      who changed what (bus/audit.h)
  *   builtin.c    methods that every actor has
  * Everything here belongs to the actor's thread, except a call that a
  * reader thread is serving: until actor_on_read that call belongs to the reader. */
 #ifndef BUS_INSIDE_H
 #define BUS_INSIDE_H
 
-#include "bus/actor.h"
+#include "bus/audit.h"
 
 typedef struct entry entry_t;
 typedef struct output output_t;
@@ -48,6 +49,8 @@ struct call {
     call_state_t state;
     bool internal;
     bool cancelled; /* while a reader thread had it */
+    bool repeated;  /* answered with its first outcome */
+    bool audited;   /* that it began is recorded */
     /* From outside: */
     route_t route;
     header_t header;
@@ -120,6 +123,9 @@ struct entry {
     touch_t *touches;
     bool ended; /* the call ends with this entry */
     bool released;
+    bytes_t audit;             /* its record; empty: none */
+    const char *audit_company; /* whose, while no transaction has it; else NULL */
+    entry_t *audit_next;
 };
 
 typedef enum output_kind {
@@ -222,7 +228,12 @@ struct batch_txn {
     store_txn_t *txn;      /* write transaction, or NULL */
     store_txn_t *snapshot; /* or NULL */
     bool started;          /* its commit runs on a thread of its own */
+    entry_t *audited, *audited_last;
+    int audited_count;
+    const char *audit_head; /* to be logged after the commit; or NULL */
 };
+
+typedef struct audit_note audit_note_t;
 
 typedef struct method_stats {
     uint64_t calls, errors;
@@ -240,9 +251,14 @@ struct actor {
     const char *instance, *data_dir, *default_company, *from;
     store_pool_t *pool;
     store_table_t *tables;
-    int outcomes_table, keys_table;
+    int outcomes_table, keys_table, audit_table;
     uint64_t epoch;
     limits_t limits;
+    audit_settings_t audit;
+    audit_note_t *notes, **notes_end; /* records that wait for a commit */
+    int note_count;
+    bool notes_armed;
+    uint64_t unrecorded;
 
     entry_t *queue, **queue_end;
     int queued;
@@ -336,7 +352,21 @@ err_t inside_outcome_keep(call_t *call, store_txn_t *txn, bytes_t body);
 err_t inside_outcome_find(call_t *call, store_txn_t *txn, const char **text, bytes_t *body);
 void inside_outcome_trim(actor_t *actor);
 
-/* builtin.c: <name>.describe .stats .metrics .ping .drain */
+/* audit.c */
+extern const store_table_t inside_audit_table;
+/* The entry has run: its record, if it gets one. `wrote`: into a store. */
+void inside_audit(entry_t *entry, err_t err, bool wrote);
+/* After the last entry of a batch: what was recorded, into its transactions. False: the batch must
+ * begin again (wants_growth, wants_care). */
+bool inside_audit_write(actor_t *actor);
+void inside_audit_committed(actor_t *actor, const batch_txn_t *of, bool fine);
+/* With each entry that is released. */
+void inside_audit_release(entry_t *entry);
+/* Writes what still waits; then frees it. */
+void inside_audit_close(actor_t *actor);
+void inside_audit_free(actor_t *actor);
+
+/* builtin.c: <name>.describe .stats .metrics .ping .drain .backup .audit */
 extern const method_t inside_builtins[];
 int inside_builtin_count(void);
 

@@ -68,6 +68,8 @@ static void put_store(metrics_t *out, const actor_t *actor)
             (double)actor->commits);
     put_one(out, actor, "agency_store_commit_seconds", METRIC_COUNTER,
             "Time spent in commits with their syncs.", (double)actor->commit_us / 1e6);
+    put_one(out, actor, "agency_audit_unrecorded", METRIC_COUNTER,
+            "Calls that should be in the audit log and are not.", (double)actor->unrecorded);
     put_one(out, actor, "agency_store_environments_open", METRIC_GAUGE,
             "Companies whose store is open.", store_pool_open_count(actor->pool));
 }

@@ -487,6 +487,36 @@ static void judge_repetitions(judge_t *judge)
     ck_assert_msg(runs <= calls[3], "%d runs by %d calls", runs, calls[3]);
 }
 
+/* What `agency audit …` prints; its exit code must be 0. */
+static const char *ask_audit(crash_t *crash, const char *words)
+{
+    char block[65536];
+    buf_t out;
+    buf_open(&out, crash->arena);
+    FILE *pipe = popen(
+        arena_printf(crash->arena, "%s audit %s --data %s 2>&1", AGENCY_BINARY, words, crash->data),
+        "r");
+    ck_assert_ptr_nonnull(pipe);
+    for (size_t got; (got = fread(block, 1, sizeof(block), pipe)) > 0;)
+        buf_put(&out, block, got);
+    int status = pclose(pipe);
+    ck_assert_msg(!status, "audit %s: %#x: %.2000s", words, (unsigned)status, out.data);
+    return out.data;
+}
+
+/* Every task that was acknowledged is in the audit log of the running house. */
+static void judge_audit(crash_t *crash)
+{
+    const char *list = ask_audit(crash, "list agent tool=task_submit outcome=ok limit=100000");
+    int count = 0;
+    for (int i = 0; i < CLIENTS; i += KINDS)
+        for (const ack_t *ack = crash->writers[i].acks; ack; ack = ack->next, count++)
+            ck_assert_msg(strstr(list, arena_printf(crash->arena, ": %s\n", ack->id)) != NULL,
+                          "task %s is not in the audit log", ack->id);
+    ck_assert_int_gt(count, 0);
+    ask_audit(crash, "verify");
+}
+
 static void judge_all(crash_t *crash)
 {
     judge_t judge = {.crash = crash, .arena = arena_new()};
@@ -587,6 +617,7 @@ START_TEST(no_crash_loses_or_repeats)
     for (int i = 0; i < CLIENTS; i++)
         pthread_join(crash.writers[i].thread, NULL);
     int inside = count_deaths(&crash) - (crash.kills - crash.supervisor_kills);
+    judge_audit(&crash);
     judge_all(&crash);
     printf("crash: %d kills right after an effect, and %d deaths inside commits\n", crash.aimed,
            inside > 0 ? inside : 0);
@@ -597,6 +628,7 @@ START_TEST(no_crash_loses_or_repeats)
         ck_assert_int_gt(inside, 0);
 #endif
     stop_agency(&crash);
+    ck_assert(strstr(ask_audit(&crash, "verify"), "agent/default: ok, records 1 to "));
     scratch_remove(crash.data);
     arena_destroy(&crash.arena);
 }

@@ -82,7 +82,7 @@
       "Run a procedure durably; waits for the end, or answers with the id of the run.")            \
     M(agent_t, run_get, TOOL | READS, "A run: every step with state, attempt, input, result.")     \
     M(agent_t, run_wait, READS | PARKS, "The same, when it has ended or waits for somebody.")      \
-    M(agent_t, tool_run, WRITES | OPEN_WORLD,                                                      \
+    M(agent_t, tool_run, WRITES | OPEN_WORLD | AUDITED,                                            \
       "Call one tool durably: a run of one step, for gateways whose clients have tasks.")          \
     M(agent_t, run_retry_from, TOOL | WRITES | OPEN_WORLD,                                         \
       "Go on with a run that failed or waits, from a step that is done again.")                    \

@@ -104,6 +104,8 @@ const cli_command_t cli_commands[] = {
      NULL, 1},
     {"store", "WORD …", "backup DIR, restore DIR [--force]; stat, check [PILLAR] when it is down.",
      cli_store, NULL, 2},
+    {"audit", "WORD …", "list, verify: who changed what, and whether the logs are whole.",
+     cli_audit, NULL, CLI_ANY},
     {"import", "DIR", "Bring over an .agent folder of the earlier system; --dry-run only looks.",
      cli_import, NULL, 1},
     {"keygen", "DIR", "Make a pair of keys for connections between machines.", make_keys, NULL, 1},
@@ -375,7 +377,7 @@ err_t cli_check_settings(cli_t *cli)
     size_t count = 0;
     while (cli->house->actors[count].def)
         count++;
-    const char **names = ARENA_ARRAY(cli->arena, const char *, 2 * count + 4);
+    const char **names = ARENA_ARRAY(cli->arena, const char *, 2 * count + 5);
     size_t at = 0;
     for (size_t i = 0; i < count; i++) {
         const cli_actor_t *actor = &cli->house->actors[i];
@@ -385,6 +387,7 @@ err_t cli_check_settings(cli_t *cli)
     }
     names[at++] = cli->house->gateway->name;
     names[at++] = "limits";
+    names[at++] = "audit";
     names[at++] = "bus";
     err_t err = settings_check_given(cli->sets, names, cli->arena);
     return err_is(err) ? err : settings_check_file(cli->data_dir, names, cli->arena);

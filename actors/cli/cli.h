@@ -70,6 +70,7 @@ int cli_call(cli_t *cli);
 int cli_tools(cli_t *cli);
 int cli_bus(cli_t *cli);
 int cli_store(cli_t *cli);
+int cli_audit(cli_t *cli);
 int cli_drain(cli_t *cli);
 int cli_import(cli_t *cli);
 /* store backup DIR, store restore DIR. */

@@ -155,6 +155,7 @@ static void offer_plain(cli_t *cli)
 {
     static const char *const shells[] = {"bash", "zsh", "fish", NULL},
                              *const views[] = {"tap", "lat", NULL},
+                             *const logs[] = {"list", "verify", NULL},
                              *const cares[] = {"backup", "restore", "stat", "check", NULL};
     bool first = !cli->count;
     if (!strcmp(cli->command, "help") && first)
@@ -165,7 +166,10 @@ static void offer_plain(cli_t *cli)
         offer_all(asked, views);
     else if (!strcmp(cli->command, "store") && first)
         offer_all(asked, cares);
-    else if ((!strcmp(cli->command, "bus") && cli->count == 1) ||
+    else if (!strcmp(cli->command, "audit") && first)
+        offer_all(asked, logs);
+    else if (((!strcmp(cli->command, "bus") || !strcmp(cli->command, "audit")) &&
+              cli->count == 1) ||
              ((!strcmp(cli->command, "run") || !strcmp(cli->command, "drain")) && first))
         offer_pillars(cli);
 }

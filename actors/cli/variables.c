@@ -76,7 +76,8 @@ strs_t cli_stray_variables(cli_t *cli)
         const char *name = arena_strndup(cli->arena, *at, strcspn(*at, "="));
         const char *rest = name + PREFIX;
         if (strncmp(name, "AGENCY_", PREFIX) != 0 || !strncmp(rest, "BUS_", 4) ||
-            !strncmp(rest, "LIMITS_", 7) || is_of_a_service(rest) || is_among(&names, rest))
+            !strncmp(rest, "LIMITS_", 7) || !strncmp(rest, "AUDIT_", 6) || is_of_a_service(rest) ||
+            is_among(&names, rest))
             continue;
         const char *near = record_nearest(rest, names.items);
         if (near)
