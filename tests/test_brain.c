@@ -1162,8 +1162,14 @@ START_TEST(export_and_import_move_a_company)
              "{'lines': '{\\\"id\\\": \\\"whole\\\", \\\"timestamp\\\": 5, \\\"request\\\": "
              "\\\"kept\\\"}\\nrubbish\\n{\\\"id\\\": \\\"half\\\", \\\"tim'}");
     is(&house, reply.body, "imported", "1");
+    is(&house, reply.body, "refused", "2");
     is(&house, reply.body, "faults.0.line", "2");
     is(&house, reply.body, "faults.1.line", "3");
+    reply = good(&house, "brain_import",
+                 "{'lines': '{\\\"id\\\": \\\"flat\\\", \\\"timestamp\\\": 5, \\\"metadata\\\": "
+                 "\\\"x\\\"}'}");
+    is(&house, reply.body, "imported", "0");
+    is(&house, reply.body, "faults.0.what", "\"metadata must be an object\"");
     bad(&house, "brain_export", "{'cursor': 'zz'}", ERR_ARGUMENT, "cursor");
     sound(&house);
     close_house(&house);

@@ -50,7 +50,8 @@ RECORD_ENUM(brain_action, brain_action_VALUES)
     COMPANY_ROW(F)
 #define brain_import_REPLY(F)                                                                      \
     F(INT, imported, must, 0, 0, "Lines that were taken.")                                         \
-    F(LIST(import_fault), faults, must, 0, 0, "Lines that could not be read, the first 100.")
+    F(INT, refused, must, 0, 0, "Lines that were not, for what is wrong with them.")               \
+    F(LIST(import_fault), faults, must, 0, 0, "What is wrong, of the first 100 of them.")
 #define brain_forget_ARGS(F)                                                                       \
     F(STR, type, opt(), 1, 128, "Memories of this kind.")                                          \
     F(TIME, since, opt(), 0, 0, "That happened at or after this time.")                            \
@@ -281,8 +282,8 @@ static err_t brain_export(brain_t *self, call_t *call, const brain_export_args_t
 static err_t brain_import(brain_t *self, call_t *call, const brain_import_args_t *args,
                           brain_import_reply_t *reply)
 {
-    err_t err =
-        transfer_in(self, call, call_company(call), args->lines, &reply->imported, &reply->faults);
+    err_t err = transfer_in(self, call, call_company(call), args->lines, &reply->imported,
+                            &reply->refused, &reply->faults);
 
     if (!err_is(err))
         brain_build_if_wanted(self, call);

@@ -186,6 +186,9 @@ err_t transfer_read_line(arena_t *arena, const char *text, size_t size, transfer
     err = record_decode(&episode_record, rest, arena, "field", &out->episode);
     if (!err_is(err) && !*out->episode.id)
         return err_of(ERR_ARGUMENT, "a memory needs an id");
+    if (!err_is(err) && out->episode.metadata.size &&
+        (!mp_type_of(out->episode.metadata, &type) || type != MP_MAP))
+        return err_of(ERR_ARGUMENT, "metadata must be an object");
     return err;
 }
 
@@ -246,7 +249,7 @@ static void add_fault(arena_t *arena, import_fault_list_t *faults, int64_t line,
 }
 
 err_t transfer_in(brain_t *self, call_t *call, const char *company, const char *lines,
-                  int64_t *imported, import_fault_list_t *faults)
+                  int64_t *imported, int64_t *refused, import_fault_list_t *faults)
 {
     arena_t *arena = call_arena(call);
     int64_t number = 0;
@@ -256,19 +259,15 @@ err_t transfer_in(brain_t *self, call_t *call, const char *company, const char *
         transfer_line_t in;
         number++;
         if (strspn(at, " \t\r") < size) {
-            err_t err = transfer_read_line(arena, at, size, &in);
-            if (err_is(err)) {
-                add_fault(arena, faults, number, err);
-            } else {
-                err = put_imported(self, call, company, &in);
-                if (err.code == ERR_ARGUMENT)
-                    add_fault(arena, faults, number, err);
-                else if (err_is(err))
-                    return err_make(arena, err.code, "line %lld: %s", (long long)number,
-                                    err_what(err));
-                else
-                    (*imported)++;
-            }
+            err_t bad = transfer_read_line(arena, at, size, &in);
+            err_t err = err_is(bad) ? err_ok() : put_imported(self, call, company, &in);
+            if (err.code == ERR_ARGUMENT)
+                bad = err;
+            else if (err_is(err))
+                return err_make(arena, err.code, "line %lld: %s", (long long)number, err_what(err));
+            *(err_is(bad) ? refused : imported) += 1;
+            if (err_is(bad))
+                add_fault(arena, faults, number, bad);
         }
         at += size + (at[size] == '\n');
     }

@@ -20,7 +20,7 @@ extern const record_t import_fault_record;
 /* Takes lines as transfer_out gives them; what is there under an id is replaced. A line that cannot
  * be read is skipped and reported. Other errors (FULL, QUOTA) end it with nothing imported. */
 err_t transfer_in(brain_t *self, call_t *call, const char *company, const char *lines,
-                  int64_t *imported, import_fault_list_t *faults);
+                  int64_t *imported, int64_t *refused, import_fault_list_t *faults);
 
 /* A line as it comes in, in the arena. */
 typedef struct transfer_line {

@@ -12,7 +12,8 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-enum { PAGE_LINES = 500, PAGE_BYTES = 1 << 20, CURSOR = 1300, COMPANY = 80 };
+/* PAGE_BYTES and one line more fit into a call of brain_import. */
+enum { PAGE_LINES = 500, PAGE_BYTES = 1 << 20, LINE_MOST = 7 << 20, CURSOR = 1300, COMPANY = 80 };
 
 /* What FILE.progress says, one word a line. */
 typedef struct mark {
@@ -157,60 +158,108 @@ static err_t export_all(transfer_t *self)
 
 /* ---- in ---- */
 
-/* The next lines: PAGE_LINES, or PAGE_BYTES if one line is not longer. NULL at the end. */
-static char *read_page(transfer_t *self, FILE *file, int64_t *lines)
-{
-    buf_t out;
-    char *line = NULL;
-    size_t room = 0;
-    ssize_t size = 0;
+/* Lines on their way in. */
+typedef struct lines {
+    buf_t text;    /* NUL-terminated */
+    int64_t count; /* of lines */
+    int64_t bytes; /* of the file; not those of the text where a line is left out */
+} lines_t;
 
-    *lines = 0;
-    buf_open(&out, self->page);
-    while (*lines < PAGE_LINES && out.size < PAGE_BYTES &&
-           (size = getline(&line, &room, file)) > 0) {
-        buf_put(&out, line, (size_t)size);
-        if (memchr(line, 0, (size_t)size)) /* would end the text: make it bad JSON instead */
-            for (size_t i = out.size - (size_t)size; i < out.size; i++)
-                out.data[i] = out.data[i] ? out.data[i] : '\x01';
-        ++*lines;
+/* Of the line that begins at `from`; NULL: it may travel as text. */
+static const char *unfit(const lines_t *page, size_t from)
+{
+    const char *line = page->text.data + from;
+    size_t size = page->text.size - from;
+
+    if (size > LINE_MOST)
+        return "it is longer than 7340032 bytes";
+    if (memchr(line, 0, size))
+        return "it has a NUL byte";
+    return mp_utf8(line, size) ? NULL : "it is not valid UTF-8";
+}
+
+/* One more line, of which at most LINE_MOST + 1 bytes are kept; false at the end of the file. */
+static bool read_line(FILE *file, lines_t *page)
+{
+    size_t from = page->text.size;
+    char some[4096];
+    size_t size = 0;
+    int c = 0;
+
+    while (c != '\n' && (c = getc_unlocked(file)) != EOF) {
+        page->bytes++;
+        some[size++] = (char)c;
+        if (size < sizeof some && c != '\n')
+            continue;
+        if (page->text.size - from <= LINE_MOST)
+            buf_put(&page->text, some, size);
+        size = 0;
     }
-    free(line);
-    return *lines ? out.data : NULL;
+    if (size)
+        buf_put(&page->text, some, size);
+    return page->text.size > from;
+}
+
+/* The next lines: PAGE_LINES, or PAGE_BYTES if one line is not longer; none at the end. A line that
+ * cannot even be sent is named here and leaves an empty one, so that the others keep their numbers.
+ */
+static void read_page(transfer_t *self, FILE *file, lines_t *page)
+{
+    *page = (lines_t){0};
+    buf_open(&page->text, self->page);
+    while (page->count < PAGE_LINES && page->text.size < PAGE_BYTES) {
+        size_t from = page->text.size;
+        if (!read_line(file, page))
+            break;
+        const char *what = unfit(page, from);
+        page->count++;
+        if (!what)
+            continue;
+        self->faults++;
+        fprintf(stderr, "%s: line %" PRId64 ": %s\n", self->path, self->at.lines + page->count,
+                what);
+        page->text.size = from;
+        buf_puts(&page->text, "\n");
+    }
 }
 
 /* Line numbers of the call become those of the file. */
-static void tell_faults(transfer_t *self, bytes_t body)
+static void tell_faults(transfer_t *self, bytes_t body, int64_t count)
 {
     bytes_t faults, one, what;
+    int64_t refused = count_of(body, "refused"), told = 0;
 
+    self->faults += refused;
     if (!mp_get(body, "faults", &faults))
         return;
-    for (uint32_t i = 0; mp_at(faults, i, &one); i++, self->faults++)
+    for (uint32_t i = 0; mp_at(faults, i, &one); i++, told++)
         fprintf(stderr, "%s: line %" PRId64 ": %s\n", self->path,
                 self->at.lines + count_of(one, "line"),
                 mp_get(one, "what", &what) ? mp_text(self->page, what) : "?");
+    if (refused > told)
+        fprintf(stderr, "%s: and %" PRId64 " more up to line %" PRId64 "\n", self->path,
+                refused - told, self->at.lines + count);
 }
 
-static err_t import_page(transfer_t *self, const char *lines, int64_t count, int64_t *taken)
+static err_t import_page(transfer_t *self, const lines_t *page, int64_t *taken)
 {
     buf_t args;
 
     buf_open(&args, self->page);
     mp_put_map(&args, 1);
     mp_put_str(&args, "lines");
-    mp_put_str(&args, lines);
+    mp_put_str(&args, page->text.data);
     client_reply_t reply = ask(self, "brain_import", &args);
     if (err_is(reply.err))
         return err_make(self->cli->arena, reply.err.code,
                         "%s: lines %" PRId64 " to %" PRId64 " were not taken, those before were: "
                         "%s. Run the same command again: it goes on there",
-                        self->path, self->at.lines + 1, self->at.lines + count,
+                        self->path, self->at.lines + 1, self->at.lines + page->count,
                         err_what(reply.err));
-    tell_faults(self, reply.body);
+    tell_faults(self, reply.body, page->count);
     *taken += count_of(reply.body, "imported");
-    self->at.lines += count;
-    self->at.bytes += (int64_t)strlen(lines);
+    self->at.lines += page->count;
+    self->at.bytes += page->bytes;
     return write_mark(self);
 }
 
@@ -218,8 +267,7 @@ static err_t import_all(transfer_t *self, int64_t *taken)
 {
     struct stat info;
     FILE *file = fopen(self->path, "r");
-    int64_t count;
-    char *lines;
+    lines_t page;
     err_t err = err_ok();
 
     if (!file || fstat(fileno(file), &info)) {
@@ -235,8 +283,8 @@ static err_t import_all(transfer_t *self, int64_t *taken)
         fprintf(stderr, "%s: going on after line %" PRId64 "\n", self->path, self->at.lines);
     if (fseeko(file, (off_t)self->at.bytes, SEEK_SET))
         err = broken(self, self->path, "cannot be read");
-    while (!err_is(err) && (lines = read_page(self, file, &count)) != NULL) {
-        err = import_page(self, lines, count, taken);
+    while (!err_is(err) && (read_page(self, file, &page), page.count)) {
+        err = import_page(self, &page, taken);
         if (err_is(err) && err.what)
             err.what = arena_strdup(self->cli->arena, err.what);
         arena_reset(self->page);
