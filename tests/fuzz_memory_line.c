@@ -34,7 +34,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     if (!err_is(err) && line.kind == 0 && text[first] &&
         !err_is(
             json_to_msgpack(arena, text + first + 1, strlen(text + first + 1), NULL, &filter)) &&
-        !err_is(filter_check(filter, arena))) {
+        !err_is(filter_read(filter, arena, &filter))) {
         buf_t bytes;
         buf_open(&bytes, arena);
         record_encode(&episode_record, &line.episode, &bytes);

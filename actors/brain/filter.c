@@ -3,6 +3,7 @@
 #include <string.h>
 
 #include "proto/mp.h"
+#include "proto/record.h"
 
 enum { NAMES_MAX = 64, NAME_LARGEST = 256 };
 
@@ -13,6 +14,8 @@ static const char *const condition_names[CONDITIONS] = {"eq", "ne",  "gt", "gte"
 
 static const char *const own_names[] = {"author", "thread",   "taskId",    "type", "source_agency",
                                         "tokens", "duration", "timestamp", NULL};
+/* These too, where metadata does not use the name for something of its own. */
+static const char *const own_if_free[] = {"id", "stored_by", "related_episode_id", NULL};
 
 static condition_t condition_of(const char *text, size_t size)
 {
@@ -22,56 +25,122 @@ static condition_t condition_of(const char *text, size_t size)
     return CONDITIONS;
 }
 
-static err_t check_conditions(bytes_t map, const char *name, arena_t *arena)
+/* A text becomes ms since 1970, so that it compares with the memory's own time. */
+static err_t put_time(buf_t *out, bytes_t value, arena_t *arena)
+{
+    mp_type_t type;
+    int64_t ms;
+
+    if (!mp_type_of(value, &type) || type != MP_STR) {
+        mp_put_raw(out, value);
+        return err_ok();
+    }
+    const char *text = mp_text(arena, value);
+    if (!record_time(text, &ms))
+        return err_make(arena, ERR_ARGUMENT,
+                        "the filter for timestamp needs times: milliseconds since 1970, or text "
+                        "such as 2026-01-31T12:00:00Z, not '%.40s'",
+                        text);
+    mp_put_int(out, ms);
+    return err_ok();
+}
+
+static err_t put_times(buf_t *out, bytes_t value, arena_t *arena)
+{
+    mp_reader_t reader = mp_reader(value);
+    mp_value_t head;
+    bytes_t item;
+    err_t err = err_ok();
+
+    if (!mp_read(&reader, &head) || head.type != MP_ARRAY)
+        return put_time(out, value, arena);
+    mp_put_array(out, head.count);
+    for (uint32_t i = 0; i < head.count && !err_is(err) && mp_slice(&reader, &item); i++)
+        err = put_time(out, item, arena);
+    return err;
+}
+
+static err_t check_condition(condition_t condition, bytes_t value, const char *name, arena_t *arena)
+{
+    mp_type_t type;
+
+    if (condition == IN && (!mp_type_of(value, &type) || type != MP_ARRAY))
+        return err_make(arena, ERR_ARGUMENT, "the filter for %s: in needs a list", name);
+    if (condition == EXISTS && (!mp_type_of(value, &type) || type != MP_BOOL))
+        return err_make(arena, ERR_ARGUMENT, "the filter for %s: exists needs true or false", name);
+    return err_ok();
+}
+
+/* The conditions for one name, as put_entry; `map` is one. */
+static err_t put_conditions(buf_t *out, bytes_t map, const char *name, bool time, arena_t *arena)
 {
     mp_reader_t reader = mp_reader(map);
     mp_value_t head, key;
     bytes_t value;
-    mp_type_t type;
 
     if (!mp_read(&reader, &head) || head.count == 0)
         return err_make(arena, ERR_ARGUMENT, "the filter for %s has no condition", name);
+    mp_put_map(out, head.count);
     for (uint32_t i = 0; i < head.count; i++) {
         if (!mp_read(&reader, &key) || key.type != MP_STR || !mp_slice(&reader, &value))
             return err_of(ERR_ARGUMENT, "the filter cannot be read");
         condition_t condition = condition_of(key.text, key.size);
+        int shown = (int)(key.size < 40 ? key.size : 40);
         if (condition == CONDITIONS)
             return err_make(arena, ERR_ARGUMENT,
                             "the filter for %s has an unknown condition %.*s: use eq, ne, gt, gte, "
-                            "lt, lte, in or exists",
-                            name, (int)(key.size < 40 ? key.size : 40), key.text);
-        if (condition == IN && (!mp_type_of(value, &type) || type != MP_ARRAY))
-            return err_make(arena, ERR_ARGUMENT, "the filter for %s: in needs a list", name);
-        if (condition == EXISTS && (!mp_type_of(value, &type) || type != MP_BOOL))
-            return err_make(arena, ERR_ARGUMENT, "the filter for %s: exists needs true or false",
-                            name);
+                            "lt, lte, in or exists; what is inside an object is named %s.%.*s",
+                            name, shown, key.text, name, shown, key.text);
+        err_t err = check_condition(condition, value, name, arena);
+        mp_put_strn(out, key.text, key.size);
+        if (!err_is(err) && time && condition != EXISTS)
+            err = put_times(out, value, arena);
+        else
+            mp_put_raw(out, value);
+        if (err_is(err))
+            return err;
     }
     return err_ok();
 }
 
-err_t filter_check(bytes_t filter, arena_t *arena)
+static err_t put_entry(buf_t *out, const mp_value_t *key, bytes_t value, arena_t *arena)
+{
+    const char *name = arena_strndup(arena, key->text, key->size < 64 ? key->size : 64);
+    bool time = strcmp(name, "timestamp") == 0;
+    mp_type_t type;
+
+    mp_put_strn(out, key->text, key->size);
+    if (mp_type_of(value, &type) && type == MP_MAP)
+        return put_conditions(out, value, name, time, arena);
+    if (time)
+        return put_times(out, value, arena);
+    mp_put_raw(out, value);
+    return err_ok();
+}
+
+err_t filter_read(bytes_t filter, arena_t *arena, bytes_t *out)
 {
     mp_reader_t reader = mp_reader(filter);
     mp_value_t head, key;
     bytes_t value;
-    mp_type_t type;
+    buf_t read;
 
     if (!mp_read(&reader, &head) || head.type != MP_MAP)
         return err_of(ERR_ARGUMENT, "filter must be an object of names and values");
     if (head.count > NAMES_MAX)
         return err_of(ERR_ARGUMENT, "filter has more than 64 names");
+    buf_open(&read, arena);
+    mp_put_map(&read, head.count);
     for (uint32_t i = 0; i < head.count; i++) {
         if (!mp_read(&reader, &key) || key.type != MP_STR || !mp_slice(&reader, &value))
             return err_of(ERR_ARGUMENT, "the filter cannot be read");
         if (key.size > NAME_LARGEST)
             return err_of(ERR_ARGUMENT, "a name in the filter is longer than 256 bytes");
-        if (!mp_type_of(value, &type) || type != MP_MAP)
-            continue;
-        err_t err = check_conditions(
-            value, arena_strndup(arena, key.text, key.size < 64 ? key.size : 64), arena);
+        err_t err = put_entry(&read, &key, value, arena);
         if (err_is(err))
             return err;
     }
+    *out = buf_bytes(&read);
     return err_ok();
 }
 
@@ -176,16 +245,41 @@ static bool conditions_pass(bytes_t fact, bool there, bytes_t conditions)
     return true;
 }
 
+static bool is_one_of(const char *const *names, const char *name)
+{
+    while (*names && strcmp(*names, name) != 0)
+        names++;
+    return *names != NULL;
+}
+
+/* customer.plan: a name with a dot, or a name inside the object of another. */
+static bool find_inside(bytes_t map, const char *name, bytes_t *fact)
+{
+    char outer[NAME_LARGEST + 1];
+
+    while (!mp_get(map, name, fact)) {
+        size_t size = strcspn(name, ".");
+        if (!name[size])
+            return false;
+        memcpy(outer, name, size);
+        outer[size] = 0;
+        if (!mp_get(map, outer, &map))
+            return false;
+        name += size + 1;
+    }
+    return true;
+}
+
 static bool find_fact(bytes_t episode, const char *name, bytes_t *fact)
 {
     bytes_t metadata;
     mp_type_t type;
 
-    for (int i = 0; own_names[i]; i++)
-        if (strcmp(own_names[i], name) == 0)
-            return mp_get(episode, name, fact);
-    return mp_get(episode, "metadata", &metadata) && mp_get(metadata, name, fact) &&
-           mp_type_of(*fact, &type) && type != MP_NIL;
+    if (is_one_of(own_names, name))
+        return mp_get(episode, name, fact);
+    if (mp_get(episode, "metadata", &metadata) && find_inside(metadata, name, fact))
+        return mp_type_of(*fact, &type) && type != MP_NIL;
+    return is_one_of(own_if_free, name) && mp_get(episode, name, fact);
 }
 
 bool filter_passes(bytes_t filter, bytes_t episode)

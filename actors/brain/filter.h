@@ -2,7 +2,9 @@
  *
  * A filter is a map. Each entry must hold: a name, and either a value to equal, or a map of
  * conditions: eq ne gt gte lt lte in exists. Names are those of metadata; author, thread, taskId,
- * type, source_agency, tokens, duration and timestamp mean the memory's own.
+ * type, source_agency, tokens, duration and timestamp mean the memory's own; id, stored_by and
+ * related_episode_id as well, unless metadata has such a name. Times may be text. What is inside an
+ * object is named with a dot.
  *
  *     {"project": "apollo", "cost": {"gte": 10, "lt": 20}, "state": {"in": ["open", "held"]}}
  *
@@ -17,10 +19,11 @@
 #include "proto/arena.h"
 #include "proto/err.h"
 
-/* ERR_ARGUMENT names what is wrong: no map, unknown condition, more than 64 names. */
-err_t filter_check(bytes_t filter, arena_t *arena);
+/* The filter as filter_passes takes it, in the arena: its times are ms. ERR_ARGUMENT names what is
+ * wrong: no map, unknown condition, no time, more than 64 names. */
+err_t filter_read(bytes_t filter, arena_t *arena, bytes_t *out);
 
-/* Does a stored episode (a msgpack map) pass a filter that filter_check accepted? */
+/* Does a stored episode (a msgpack map) pass a filter of filter_read? */
 bool filter_passes(bytes_t filter, bytes_t episode);
 
 #endif

@@ -662,13 +662,14 @@ static err_t search_open(search_t *search, const char *company)
 err_t memory_find(brain_t *self, call_t *call, const char *company, const memory_query_t *query,
                   memory_list_t *out)
 {
-    search_t search = {.self = self, .call = call, .arena = call_arena(call), .query = query};
+    memory_query_t read = *query;
+    search_t search = {.self = self, .call = call, .arena = call_arena(call), .query = &read};
 
     *out = (memory_list_t){0};
     if (query->has_since && query->has_until && query->since >= query->until)
         return err_of(ERR_ARGUMENT, "since must be before until");
     if (query->filter.size) {
-        err_t bad = filter_check(query->filter, search.arena);
+        err_t bad = filter_read(query->filter, search.arena, &read.filter);
         if (err_is(bad))
             return bad;
     }

@@ -317,15 +317,20 @@ static err_t brain_forget(brain_t *self, call_t *call, const brain_forget_args_t
                           brain_forget_reply_t *reply)
 {
     forgetting_t *forgetting = ARENA_NEW(call_arena(call), forgetting_t);
-    bool narrowed = args->type || args->has_since || args->has_until || args->filter.size;
+    mp_reader_t reader = mp_reader(args->filter);
+    mp_value_t head;
+    bool facts = mp_read(&reader, &head) && (head.type != MP_MAP || head.count); /* {} says none */
+    bool narrowed = args->type || args->has_since || args->has_until || facts;
+    bytes_t filter = {0};
 
     if (narrowed == args->everything)
         return err_of(ERR_ARGUMENT, narrowed ? "everything leaves no room for other conditions"
-                                             : "say what to forget, or everything");
+                                             : "say what to forget by type, since, until or "
+                                               "filter, or everything=true");
     if (args->has_since && args->has_until && args->since >= args->until)
         return err_of(ERR_ARGUMENT, "since must be before until");
-    if (args->filter.size) {
-        err_t err = filter_check(args->filter, call_arena(call));
+    if (facts) {
+        err_t err = filter_read(args->filter, call_arena(call), &filter);
         if (err_is(err))
             return err;
     }
@@ -334,7 +339,7 @@ static err_t brain_forget(brain_t *self, call_t *call, const brain_forget_args_t
                                      .since = args->since,
                                      .has_until = args->has_until,
                                      .until = args->until,
-                                     .filter = args->filter,
+                                     .filter = filter,
                                      .everything = args->everything};
     return forget_on(self, call, reply, forgetting);
 }
