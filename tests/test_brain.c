@@ -452,8 +452,93 @@ START_TEST(answers_have_the_old_form_too)
     is(&house, rows, "0.artifacts", "[]");
     ck_assert_str_ne(get(&house, rows, "0._distance"), "");
     reply = good(&house, "brain_query", "{'query': 'ask'}");
-    ck_assert_str_eq(reply.text, "[Task: T]\nTimestamp: 2023-11-14T22:13:20.123Z\nRequest: ask\n"
-                                 "Solution: tell\nArtifacts: ");
+    const char *old = "[Task: T]\nTimestamp: 2023-11-14T22:13:20.123Z\nRequest: ask\n"
+                      "Solution: tell\nArtifacts: \nId: ";
+    ck_assert_msg(strncmp(reply.text, old, strlen(old)) == 0, "%s", reply.text);
+    close_house(&house);
+}
+END_TEST
+
+static void says(const client_reply_t *reply, const char *text)
+{
+    ck_assert_msg(strstr(reply->text, text) != NULL, "no \"%s\" in:\n%s", text, reply->text);
+}
+
+START_TEST(the_text_says_what_the_reply_says)
+{
+    house_t house;
+    open_house(&house);
+    good(&house, "brain_store",
+         "{'taskId': 'T', 'id': 'm1', 'type': 'chat', 'author': 'Ann\\nScore: 9', 'thread': "
+         "'budget', "
+         "'request': 'How much is the rent?', 'solution': '980 euros', 'artifacts': {'a': 1}, "
+         "'metadata': {'area': 'home'}, 'source_agency': 'north', 'timestamp': '2024-05-02'}");
+    client_reply_t reply =
+        good(&house, "brain_query", "{'query': 'rent in May 2024', 'explain': true}");
+    says(&reply, "[Task: T]\nTimestamp: 2024-05-02T00:00:00.000Z\nRequest: How much is the rent?\n"
+                 "Solution: 980 euros\nArtifacts: {\"a\":1}\nId: m1\nType: chat\n"
+                 "Author: Ann Score: 9\nThread: budget\nMetadata: {\"area\":\"home\"}\n"
+                 "Source agency: north\nCreated: 20");
+    says(&reply, "\nStored by: local\nScore: ");
+    says(&reply, ", place 1 by words, place 1 by likeness\nWhy: shares ");
+    says(&reply, "@2024-05");
+    says(&reply, "; likeness ");
+    reply = good(&house, "brain_query", "{'query': 'rent'}");
+    ck_assert_ptr_null(strstr(reply.text, "Why:"));
+    reply = good(&house, "brain_get", "{'id': 'm1'}");
+    says(&reply, "Timestamp: 2024-05-02T00:00:00.000Z\n");
+    ck_assert_ptr_null(strstr(reply.text, "\nScore: "));
+    good(&house, "brain_store", "{'taskId': 'U', 'request': 'b', 'solution': 'c'}");
+    reply = good(&house, "brain_list", "{'limit': 1}");
+    says(&reply, "[Task: U]");
+    says(&reply, arena_printf(house.arena, "cursor=%s",
+                              strtok((char *)get(&house, reply.body, "cursor"), "\"")));
+    bad(&house, "brain_list", "{'cursor': '-1'}", ERR_ARGUMENT, "cursor");
+    reply = good(&house, "brain_list", "{'company': 'nobody'}");
+    ck_assert_str_eq(reply.text, "There are no memories.");
+    close_house(&house);
+}
+END_TEST
+
+START_TEST(filters_look_into_objects_and_times)
+{
+    static const char *const yes[] = {"{'customer.plan': 'pro'}",
+                                      "{'customer': {'eq': {'plan': 'pro', 'seats': 3}}}",
+                                      "{'customer.seats': {'gt': 2}}",
+                                      "{'a.b': 1}",
+                                      "{'timestamp': {'gte': '2024-05-01', 'lt': "
+                                      "'2024-06-01'}}",
+                                      "{'timestamp': '2024-05-02T00:00:00Z'}",
+                                      "{'timestamp': {'in': ['2024-05-02', 7]}}",
+                                      "{'stored_by': 'local', 'id': 'm1'}"};
+    static const char *const no[] = {"{'customer.plan': 'free'}", "{'customer.plan.x': 1}",
+                                     "{'timestamp': {'gte': '2024-06-01'}}", "{'id': 'm2'}",
+                                     "{'stored_by': 'else'}"};
+    house_t house;
+    open_house(&house);
+    good(&house, "brain_store",
+         "{'taskId': 'T', 'id': 'm1', 'request': 'rent', 'solution': 'x', 'timestamp': "
+         "'2024-05-02', 'metadata': {'customer': {'plan': 'pro', 'seats': 3}, 'a.b': 1}}");
+    for (size_t i = 0; i < sizeof yes / sizeof *yes; i++) {
+        client_reply_t reply =
+            good(&house, "brain_query",
+                 arena_printf(house.arena, "{'query': 'rent', 'filter': %s}", yes[i]));
+        is(&house, reply.body, "memories.0.id", "\"m1\"");
+    }
+    for (size_t i = 0; i < sizeof no / sizeof *no; i++) {
+        client_reply_t reply =
+            good(&house, "brain_query",
+                 arena_printf(house.arena, "{'query': 'rent', 'filter': %s}", no[i]));
+        is(&house, reply.body, "memories", "[]");
+    }
+    bad(&house, "brain_query", "{'query': 'x', 'filter': {'timestamp': {'gt': 'soon'}}}",
+        ERR_ARGUMENT, "not 'soon'");
+    bad(&house, "brain_query", "{'query': 'x', 'filter': {'customer': {'plan': 'pro'}}}",
+        ERR_ARGUMENT, "customer.plan");
+    bad(&house, "brain_forget", "{'filter': {}}", ERR_ARGUMENT, "everything");
+    is(&house, good(&house, "brain_stat", "{}").body, "memories", "1");
+    is(&house, good(&house, "brain_forget", "{'filter': {'customer.plan': 'pro'}}").body, "deleted",
+       "1");
     close_house(&house);
 }
 END_TEST
@@ -753,8 +838,14 @@ START_TEST(the_graph_is_walked)
     is(&house, reply.body, "edges.2.to", "\"n12\"");
     ck_assert_str_eq(reply.text, "'n0' -[short]-> 'n10' -[even]-> 'n11' -[odd]-> 'n12'");
     is(&house, good(&house, "graph_path", "{'from': 'n12', 'to': 'n0'}").body, "found", "false");
-    is(&house, good(&house, "graph_path", "{'from': 'n0', 'to': 'n12', 'depth': 2}").body, "found",
-       "false");
+    reply = good(&house, "graph_path", "{'from': 'n0', 'to': 'n12', 'depth': 2}");
+    is(&house, reply.body, "found", "false");
+    says(&reply, "of at most 2 steps along the edges' directions");
+    reply = good(&house, "graph_path", "{'from': 'n0', 'to': 'n21'}");
+    is(&house, reply.body, "found", "false");
+    says(&reply, "No way from 'n0' to 'n21': there is no node 'n21'.");
+    reply = good(&house, "graph_path", "{'from': 'n20', 'to': 'n0', 'company': 'nobody'}");
+    says(&reply, "there is no node 'n20'.");
     reply = good(&house, "graph_neighbors", "{'id': 'n10'}");
     is(&house, reply.body, "nodes.2.id", "\"n9\"");
     is(&house, reply.body, "nodes.4", "");
@@ -909,6 +1000,7 @@ START_TEST(experience_is_counted_exactly)
     reply =
         good(&house, "recall_delegation_patterns", "{'task_type': 'deploy', 'query': 'went 20'}");
     is(&house, reply.body, "examples.0.taskId", "\"t20\"");
+    says(&reply, "\n\nNearest Experiences:\n\n[Task: t20]\n");
     const char *id = get(&house, reply.body, "examples.0.id");
     good(&house, "brain_delete_episode", arena_printf(house.arena, "{'id': %s}", id));
     is(&house, good(&house, "recall_delegation_patterns", "{'task_type': 'deploy'}").body, "runs",
@@ -918,6 +1010,15 @@ START_TEST(experience_is_counted_exactly)
             "{'task_type': 'deploy', 'until': '2001-01-01T00:00:00Z'}")
            .body,
        "runs", "0");
+    good(&house, "log_experience",
+         "{'taskId': 'x', 'task_type': 'slow', 'agent_used': 'abe', 'outcome': 'done', 'summary': "
+         "'', 'duration': 1234567}");
+    reply = good(&house, "recall_delegation_patterns", "{'task_type': 'slow'}");
+    says(&reply, "mean duration 1234567, p95 1234567");
+    bad(&house, "log_experience",
+        "{'taskId': 'x', 'task_type': 'slow', 'agent_used': 'abe', 'outcome': 'done', 'summary': "
+        "'', 'duration': -1}",
+        ERR_ARGUMENT, "duration");
     sound(&house);
     close_house(&house);
 }
@@ -1321,6 +1422,8 @@ int main(void)
     tcase_add_test(tcase, newer_comes_first_when_asked);
     tcase_add_test(tcase, the_same_text_is_kept_once_on_request);
     tcase_add_test(tcase, answers_have_the_old_form_too);
+    tcase_add_test(tcase, the_text_says_what_the_reply_says);
+    tcase_add_test(tcase, filters_look_into_objects_and_times);
     tcase_add_test(tcase, bad_input_is_refused_clearly);
     tcase_add_test(tcase, what_json_cannot_say_is_refused);
     tcase_add_test(tcase, every_tool_refuses_what_it_cannot_use);

@@ -11,6 +11,7 @@
 #include "actors/brain/fill.h"
 #include "actors/brain/memory.h"
 #include "actors/brain/quiet.h"
+#include "actors/brain/tell.h"
 #include "actors/brain/upkeep.h"
 #include "actors/brain/words.h"
 #include "bus/log.h"
@@ -39,7 +40,7 @@ RECORD_ENUM(query_format, query_format_VALUES)
     F(TIME, timestamp, opt(), 0, 0, "When it happened; absent: now.")                              \
     F(JSON, metadata, opt(), 0, 262144, "Facts to filter by, an object.")                          \
     F(INT, tokens, opt(), 0, TOKENS_MOST, "Tokens it took.")                                       \
-    F(REAL, duration, opt(), 0, 0, "How long it took.")                                            \
+    F(REAL, duration, opt(), 0, DURATION_MOST, "How long it took, in the unit of your choice.")    \
     F(STR, related_episode_id, opt(), 0, 256, "Another memory that this one refers to.")           \
     F(JSON, simulation_attempts, opt(), 0, 262144, "Tries in simulation, a list.")                 \
     F(BOOL, resolved_via_dreaming, opt(), 0, 0, "Solved in simulation.")                           \
@@ -63,8 +64,10 @@ RECORD_ENUM(query_format, query_format_VALUES)
     F(TIME, since, opt(), 0, 0, "Only what happened at or after this time.")                       \
     F(TIME, until, opt(), 0, 0, "Only what happened before this time.")                            \
     F(JSON, filter, opt(), 0, 65536,                                                               \
-      "Only memories with these facts: names of metadata (or author, thread, taskId, type) with "  \
-      "a value, or with conditions eq ne gt gte lt lte in exists.")                                \
+      "Only memories with these facts: names of metadata (a.b inside an object), or author, "      \
+      "thread, taskId, type, source_agency, stored_by, id, tokens, duration, timestamp; each "     \
+      "with a value, or with conditions eq ne gt gte lt lte in exists, as {\"cost\": {\"lt\": "    \
+      "9}}.")                                                                                      \
     F(REAL, recency_weight, opt(0), 0, 10,                                                         \
       "Above 0 newer memories come first; 1: new counts "                                          \
       "double.")                                                                                   \
@@ -260,111 +263,6 @@ static err_t brain_delete_episode(brain_t *self, call_t *call,
 
 /* ---- Finding ---- */
 
-static void put_list(buf_t *out, bytes_t list)
-{
-    mp_reader_t reader = mp_reader(list);
-    mp_value_t head, item;
-    bytes_t whole;
-
-    if (!list.size || !mp_read(&reader, &head))
-        return;
-    if (head.type == MP_STR)
-        buf_put(out, head.text, head.size);
-    for (uint32_t i = 0; head.type == MP_ARRAY && i < head.count; i++) {
-        if (!mp_slice(&reader, &whole))
-            return;
-        mp_reader_t inner = mp_reader(whole);
-        if (i)
-            buf_puts(out, ", ");
-        if (mp_read(&inner, &item) && item.type == MP_STR)
-            buf_put(out, item.text, item.size);
-        else
-            (void)json_from_msgpack(whole, JSON_COMPACT, out);
-    }
-}
-
-/* Texts may be long: printf would look at them twice. */
-static void put_line(buf_t *out, const char *name, const char *text, const char *end)
-{
-    buf_puts(out, name);
-    buf_puts(out, text ? text : "");
-    buf_puts(out, end);
-}
-
-static const char *as_blocks(arena_t *arena, const memory_list_t *memories)
-{
-    buf_t out;
-
-    if (!memories->count)
-        return "No relevant memories found.";
-    buf_open(&out, arena);
-    for (size_t i = 0; i < memories->count; i++) {
-        const memory_t *memory = &memories->items[i];
-        put_line(&out, i ? "\n\n---\n\n[Task: " : "[Task: ", memory->taskId, "]");
-        put_line(&out, "\nTimestamp: ", record_time_text(arena, memory->timestamp), "");
-        put_line(&out, "\nRequest: ", memory->request, "");
-        put_line(&out, "\nSolution: ", memory->solution, "\nArtifacts: ");
-        put_list(&out, memory->artifacts);
-    }
-    return out.data;
-}
-
-/* The rows that clients of the old system know, and everything we have besides. */
-#define old_row_FIELDS(F)                                                                          \
-    F(STR, userPrompt, must, 0, 0, "Old name of request.")                                         \
-    F(STR, agentResponse, must, 0, 0, "Old name of solution.")                                     \
-    F(REAL, _distance, opt(), 0, 0, "Old name of distance.")                                       \
-    memory_FIELDS(F)
-RECORD(old_row, old_row_FIELDS)
-#define old_rows_FIELDS(F) F(LIST(old_row), rows, must, 0, 0, "Rows.")
-RECORD(old_rows, old_rows_FIELDS)
-
-static old_row_t old_row_of(arena_t *arena, const memory_t *memory)
-{
-    buf_t bytes;
-    old_row_t row;
-
-    /* Both records have the rows of a memory: what one writes the other reads. */
-    buf_open(&bytes, arena);
-    record_encode(&memory_record, memory, &bytes);
-    buf_t all;
-    buf_open(&all, arena);
-    mp_reader_t reader = mp_reader(buf_bytes(&bytes));
-    mp_value_t head;
-    mp_read(&reader, &head);
-    mp_put_map(&all, head.count + 2);
-    buf_put(&all, reader.at, (size_t)(reader.end - reader.at));
-    mp_put_str(&all, "userPrompt");
-    mp_put_str(&all, memory->request ? memory->request : "");
-    mp_put_str(&all, "agentResponse");
-    mp_put_str(&all, memory->solution ? memory->solution : "");
-    memset(&row, 0, sizeof row);
-    if (err_is(record_decode(&old_row_record, buf_bytes(&all), arena, "row", &row)))
-        abort();
-    row._distance = memory->distance;
-    row.has__distance = memory->has_distance;
-    if (!row.artifacts.size)
-        row.artifacts = (bytes_t){(const uint8_t *)"\x90", 1};
-    return row;
-}
-
-static const char *as_json(arena_t *arena, const memory_list_t *memories)
-{
-    old_rows_t rows = {.rows = {ARENA_ARRAY(arena, old_row_t, memories->count + 1), 0}};
-    buf_t bytes, json;
-    bytes_t list;
-
-    for (size_t i = 0; i < memories->count; i++)
-        rows.rows.items[rows.rows.count++] = old_row_of(arena, &memories->items[i]);
-    buf_open(&bytes, arena);
-    record_encode(&old_rows_record, &rows, &bytes);
-    buf_open(&json, arena);
-    if (!mp_get(buf_bytes(&bytes), "rows", &list) ||
-        err_is(json_from_msgpack(list, JSON_PRETTY, &json)))
-        return "[]";
-    return json.data;
-}
-
 static memory_query_t query_of(const brain_query_args_t *args)
 {
     return (memory_query_t){.text = args->query,
@@ -398,8 +296,9 @@ static err_t answer_query(brain_t *self, call_t *call, const brain_query_args_t 
     err_t err = memory_find(self, call, call_company(call), &query, &reply->memories);
     if (err_is(err))
         return err;
-    const char *text = args->format == QUERY_JSON ? as_json(arena, &reply->memories)
-                                                  : as_blocks(arena, &reply->memories);
+    const char *text = args->format == QUERY_JSON ? tell_rows(arena, &reply->memories)
+                       : reply->memories.count    ? tell_blocks(arena, &reply->memories)
+                                                  : "No relevant memories found.";
     if (reply->words_only && args->format == QUERY_TEXT)
         text = arena_printf(arena, "%s\n\n(Found by words alone: %s.)", text, reply->words_only);
     call_say_text(call, text);
@@ -529,7 +428,10 @@ static err_t brain_get(brain_t *self, call_t *call, const brain_get_args_t *args
     memory_t *memory = ARENA_NEW(call_arena(call), memory_t);
 
     reply->memory = memory;
-    return memory_get(self, call, call_company(call), args->id, memory);
+    err_t err = memory_get(self, call, call_company(call), args->id, memory);
+    if (!err_is(err))
+        call_say_text(call, tell_blocks(call_arena(call), &(memory_list_t){memory, 1}));
+    return err;
 }
 
 static err_t brain_list(brain_t *self, call_t *call, const brain_list_args_t *args,
@@ -540,14 +442,22 @@ static err_t brain_list(brain_t *self, call_t *call, const brain_list_args_t *ar
 
     if (args->cursor) {
         cursor = strtoull(args->cursor, &end, 10);
-        if (*end || !cursor)
+        if (*end || !cursor || strspn(args->cursor, "0123456789") != strlen(args->cursor))
             return err_of(ERR_ARGUMENT, "cursor is not one that brain_list gave");
     }
     err_t err = memory_list(self, call, call_company(call), args->type, (size_t)args->limit,
                             &cursor, &reply->memories);
-    if (!err_is(err) && cursor)
+    if (err_is(err))
+        return err;
+    const char *text = reply->memories.count ? tell_blocks(call_arena(call), &reply->memories)
+                                             : "There are no memories.";
+    if (cursor) {
         reply->cursor = arena_printf(call_arena(call), "%" PRIu64, cursor);
-    return err;
+        text = arena_printf(call_arena(call), "%s\n\n(There are more: cursor=%s.)", text,
+                            reply->cursor);
+    }
+    call_say_text(call, text);
+    return err_ok();
 }
 
 /* ---- The actor ---- */

@@ -7,6 +7,7 @@
 #include "actors/brain/experience.h"
 #include "actors/brain/graph.h"
 #include "actors/brain/memory.h"
+#include "actors/brain/tell.h"
 #include "proto/json.h"
 #include "proto/mp.h"
 
@@ -69,7 +70,7 @@ RECORD_ENUM(graph_operation, graph_operation_VALUES)
     F(STR, summary, must, 0, 1048576, "What happened, for whoever meets the like again.")          \
     F(JSON, artifacts, opt(), 0, 262144, "Files or things that came of it, a list.")               \
     F(INT, tokens, opt(), 0, TOKENS_MOST, "Tokens it took.")                                       \
-    F(REAL, duration, opt(), 0, 0, "How long it took.")                                            \
+    F(REAL, duration, opt(), 0, DURATION_MOST, "How long it took, in the unit of your choice.")    \
     COMPANY_ROW(F)
 #define log_experience_REPLY(F) F(STR, id, must, 0, 0, "Id of the memory that tells of it.")
 
@@ -104,7 +105,8 @@ RECORD_ENUM(graph_operation, graph_operation_VALUES)
       "Add, change or delete a node or an edge of the graph of facts.")                            \
     M(brain_t, brain_query_graph, TOOL | READS | SAYS_JSON, "Find nodes and edges by text.")       \
     M(brain_t, graph_neighbors, TOOL | READS | SAYS_JSON, "What lies around a node of the graph.") \
-    M(brain_t, graph_path, TOOL | READS, "A shortest way between two nodes of the graph.")         \
+    M(brain_t, graph_path, TOOL | READS,                                                           \
+      "A shortest way between two nodes of the graph, along its edges' directions.")               \
     M(brain_t, log_experience, TOOL | WRITES, "Remember who did a task and how it ended.")         \
     M(brain_t, recall_delegation_patterns, TOOL | READS,                                           \
       "Who did this kind of task before, how well and at what cost.")                              \
@@ -123,8 +125,12 @@ static err_t update_node(brain_t *self, call_t *call, const brain_update_graph_a
     if (err_is(err))
         return err;
     if (args->operation == GRAPH_DELETE_NODE) {
-        call_say(call, "Node '%s' deleted.", node.id);
-        return graph_del_node(self, call, call_company(call), node.id);
+        err = graph_del_node(self, call, call_company(call), node.id);
+        call_say(call,
+                 err.code == ERR_NOT_FOUND ? "There is no node '%s' to delete."
+                                           : "Node '%s' deleted.",
+                 node.id);
+        return err;
     }
     call_say(call, "Node '%s' added/updated.", node.id);
     return graph_put_node(self, call, call_company(call), &node);
@@ -138,10 +144,13 @@ static err_t update_edge(brain_t *self, call_t *call, const brain_update_graph_a
     if (err_is(err))
         return err;
     bool del = args->operation == GRAPH_DELETE_EDGE;
-    call_say(call, "Edge '%s' -[%s]-> '%s' %s.", edge.from, edge.relation, edge.to,
-             del ? "deleted" : "added/updated");
-    return del ? graph_del_edge(self, call, call_company(call), edge.from, edge.relation, edge.to)
-               : graph_put_edge(self, call, call_company(call), &edge);
+    err = del ? graph_del_edge(self, call, call_company(call), edge.from, edge.relation, edge.to)
+              : graph_put_edge(self, call, call_company(call), &edge);
+    const char *done = !del                        ? "added/updated"
+                       : err.code == ERR_NOT_FOUND ? "was not there"
+                                                   : "deleted";
+    call_say(call, "Edge '%s' -[%s]-> '%s' %s.", edge.from, edge.relation, edge.to, done);
+    return err;
 }
 
 static err_t brain_update_graph(brain_t *self, call_t *call, const brain_update_graph_args_t *args,
@@ -223,6 +232,17 @@ static err_t graph_neighbors(brain_t *self, call_t *call, const graph_neighbors_
     return err;
 }
 
+static void say_no_way(buf_t *text, const graph_path_args_t *args, const graph_part_t *part)
+{
+    buf_printf(text, "No way from '%s' to '%s'", args->from, args->to);
+    if (part->missing)
+        buf_printf(text, ": there is no node '%s'.", part->missing);
+    else if (part->more)
+        buf_puts(text, " among the nodes that were reached; there are more.");
+    else
+        buf_printf(text, " of at most %" PRId64 " steps along the edges' directions.", args->depth);
+}
+
 static err_t graph_path(brain_t *self, call_t *call, const graph_path_args_t *args,
                         graph_path_reply_t *reply)
 {
@@ -237,7 +257,10 @@ static err_t graph_path(brain_t *self, call_t *call, const graph_path_args_t *ar
     reply->more = part.more;
     reply->found = part.edges.count > 0 || strcmp(args->from, args->to) == 0;
     buf_open(&text, call_arena(call));
-    buf_printf(&text, reply->found ? "'%s'" : "No way from '%s' to '%s'.", args->from, args->to);
+    if (reply->found)
+        buf_printf(&text, "'%s'", args->from);
+    else
+        say_no_way(&text, args, &part);
     for (size_t i = 0; i < part.edges.count; i++)
         buf_printf(&text, " -[%s]-> '%s'", part.edges.items[i].relation, part.edges.items[i].to);
     call_say_text(call, text.data);
@@ -308,7 +331,14 @@ static int percent(double part, double whole)
     return whole > 0 ? (int)floor(part * 100 / whole + 0.5) : 0;
 }
 
-static void say_patterns(call_t *call, const char *task_type, const patterns_t *patterns)
+/* Whole seconds and milliseconds stay whole numbers. */
+static void put_amount(buf_t *out, const char *name, double amount)
+{
+    buf_printf(out, fabs(amount) >= 1000 ? "%s%.0f" : "%s%.3g", name, amount);
+}
+
+static void say_patterns(call_t *call, const char *task_type, const patterns_t *patterns,
+                         const memory_list_t *examples)
 {
     buf_t out;
 
@@ -326,11 +356,16 @@ static void say_patterns(call_t *call, const char *task_type, const patterns_t *
         const agent_pattern_t *one = &patterns->agents.items[i];
         buf_printf(&out, "\n- %s: %d%% success (%" PRId64 "/%" PRId64 ")", one->agent,
                    percent((double)one->successes, (double)one->runs), one->successes, one->runs);
-        if (one->has_mean_duration)
-            buf_printf(&out, ", mean duration %.3g, p95 %.3g", one->mean_duration,
-                       one->p95_duration);
+        if (one->has_mean_duration) {
+            put_amount(&out, ", mean duration ", one->mean_duration);
+            put_amount(&out, ", p95 ", one->p95_duration);
+        }
         if (one->has_mean_tokens)
             buf_printf(&out, ", mean tokens %.0f", one->mean_tokens);
+    }
+    if (examples->count) {
+        buf_puts(&out, "\n\nNearest Experiences:\n\n");
+        buf_puts(&out, tell_blocks(call_arena(call), examples));
     }
     call_say_text(call, out.data);
 }
@@ -371,7 +406,7 @@ static err_t recall_delegation_patterns(brain_t *self, call_t *call,
     reply->runs = patterns.runs;
     reply->success_rate = patterns.runs ? (double)patterns.successes / (double)patterns.runs : 0;
     reply->agents = patterns.agents;
-    say_patterns(call, args->task_type, &patterns);
+    say_patterns(call, args->task_type, &patterns, &reply->examples);
     return err_ok();
 }
 

@@ -32,8 +32,9 @@ extern const record_t graph_edge_record;
 typedef struct graph_part {
     graph_node_list_t nodes;
     graph_edge_list_t edges;
-    bool more;          /* the limit was reached */
-    const char *cursor; /* where the next page begins; NULL: there is none */
+    bool more;           /* the limit was reached */
+    const char *cursor;  /* where the next page begins; NULL: there is none */
+    const char *missing; /* graph_way found none: neither a node nor an edge has this id */
 } graph_part_t;
 
 /* ERR_ARGUMENT (properties are no object), ERR_QUOTA, ERR_FULL. */

@@ -287,6 +287,24 @@ static err_t answer_way(walk_t *walk, graph_part_t *out)
     return err;
 }
 
+static bool on_any(walk_t *walk, const graph_edge_t *edge, void *ctx)
+{
+    (void)walk, (void)edge;
+    *(bool *)ctx = true;
+    return false;
+}
+
+/* A node, or what an edge names. */
+static bool is_known(walk_t *walk, const char *id)
+{
+    bytes_t value;
+    bool any = !err_is(store_get(walk->txn, TABLE_nodes, graph_text(id), &value));
+
+    for (int backwards = 0; backwards <= 1 && !any; backwards++)
+        (void)each_edge(walk, id, backwards, on_any, &any);
+    return any;
+}
+
 err_t graph_way(brain_t *self, call_t *call, const char *company, const char *from, const char *to,
                 int64_t depth, graph_part_t *out)
 {
@@ -296,6 +314,8 @@ err_t graph_way(brain_t *self, call_t *call, const char *company, const char *fr
 
     (void)self;
     *out = (graph_part_t){0};
+    if (err.code == ERR_NOT_FOUND) /* the company has nothing */
+        out->missing = from;
     if (err_is(err))
         return err.code == ERR_NOT_FOUND ? err_ok() : err;
     walk_open(&walk, VISITED_MAX);
@@ -310,5 +330,6 @@ err_t graph_way(brain_t *self, call_t *call, const char *company, const char *fr
     if (!err_is(err) && way.found)
         return answer_way(&walk, out);
     out->more = walk.count >= walk.limit;
+    out->missing = !is_known(&walk, from) ? from : !is_known(&walk, to) ? to : NULL;
     return err;
 }

@@ -18,6 +18,7 @@
 
 /* Of one task; a number that is larger is a mistake of the caller, not a bill. */
 #define TOKENS_MOST 1000000000000
+#define DURATION_MOST 1e15
 
 /* What is kept of an episode; also a line of an export. */
 #define EPISODE_ROWS(F)                                                                            \

@@ -31,7 +31,7 @@ test('the calls of the earlier system give what they gave', async () => {
     await call(agency, 'brain_store', { taskId: 't-2', request: 'Plant tulips', solution: 'In autumn.', artifacts: ['c.txt'] });
     const found = await call(agency, 'brain_query', { query: 'red build', limit: 1 });
     assert.match(found.content[0].text,
-      /^\[Task: it's-1\]\nTimestamp: \d{4}-\d\d-\d\dT.*Z\nRequest: Why is the build red\?\nSolution: A test slept\.\nArtifacts: a\.log, b\.log$/);
+      /^\[Task: it's-1\]\nTimestamp: \d{4}-\d\d-\d\dT.*Z\nRequest: Why is the build red\?\nSolution: A test slept\.\nArtifacts: a\.log, b\.log\nId: x' OR '1'='1\nCreated: /);
     const rows = JSON.parse((await call(agency, 'brain_query', { query: 'tulips', format: 'json', limit: 1 })).content[0].text);
     assert.equal(rows[0].userPrompt, 'Plant tulips');
     assert.deepEqual(rows[0].artifacts, ['c.txt']);
@@ -107,6 +107,16 @@ test('a memory moves by file, also when it is killed on the way', async () => {
     await writeFile(`${file}.progress`, stopped);
     const third = await agency.cli('brain', 'import', file, '--company', 'third', '-o', 'json');
     assert.equal(JSON.parse(third.stdout).lines, 2, third.stderr);
+
+    // A byte that is no UTF-8, a NUL byte and a line that is too long stop nothing but themselves.
+    await writeFile(file, Buffer.concat([Buffer.from(`${lines[0]}\n`), Buffer.from([0x22, 0xff, 0x22, 10, 0x7b, 0, 10]),
+      Buffer.from(`"${'y'.repeat(9 << 20)}"\n${lines[1]}\n${'rubbish\n'.repeat(150)}${lines[2]}`)]));
+    const odd = await agency.cli('brain', 'import', file, '--company', 'odd');
+    assert.equal(odd.code, 1);
+    assert.match(odd.stderr, /line 2: it is not valid UTF-8\n.*line 3: it has a NUL byte\n.*line 4: it is longer/);
+    assert.match(odd.stderr, /line 6: .*and 50 more up to line 156/s);
+    assert.match(odd.stdout, /3 lines taken/);
+    assert.equal(JSON.parse((await agency.cli('brain', 'stat', '--company', 'odd', '-o', 'json')).stdout).memories, 3);
 
     // A file that was cut off in the middle of a line.
     await writeFile(file, `${lines[0]}\nrubbish\n${lines[1]}\n${lines[2].slice(0, 30)}`);

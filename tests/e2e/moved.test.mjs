@@ -43,7 +43,7 @@ const calls = [
     resolved_via_dreaming: true, id: "it's", tokens: 5, duration: 6, dreaming_outcomes: '["y"]', type: 'note', related_episode_id: 'z',
     source_agency: 'q', forecast_horizon: 3, error_margin: 0.5, company: 'default' }, 'Memory stored successfully.'],
   ['brain_query', { query: 'tea', limit: 3 },
-    /^\[Task: t1\]\nTimestamp: \d{4}-.*Z\nRequest: make tea\nSolution: boil water\nArtifacts: a\.txt, b\.txt$/],
+    /^\[Task: t1\]\nTimestamp: \d{4}-.*Z\nRequest: make tea\nSolution: boil water\nArtifacts: a\.txt, b\.txt\nId: /],
   ['brain_query', { query: 'tea', format: 'json' }, (rows) => {
     assert.equal(rows.length, 1);
     has(rows[0], { id: 'string', taskId: 'string', timestamp: 'number', userPrompt: 'string', agentResponse: 'string', _distance: 'number' });
