@@ -506,8 +506,7 @@ START_TEST(filters_look_into_objects_and_times)
                                       "{'customer': {'eq': {'plan': 'pro', 'seats': 3}}}",
                                       "{'customer.seats': {'gt': 2}}",
                                       "{'a.b': 1}",
-                                      "{'timestamp': {'gte': '2024-05-01', 'lt': "
-                                      "'2024-06-01'}}",
+                                      "{'timestamp': {'gte': '2024-05-01', 'lt': '2024-06-01'}}",
                                       "{'timestamp': '2024-05-02T00:00:00Z'}",
                                       "{'timestamp': {'in': ['2024-05-02', 7]}}",
                                       "{'stored_by': 'local', 'id': 'm1'}"};
