@@ -1,6 +1,6 @@
 /* Values of headers as clients send them, one a line: Accept, Host, Origin, Authorization,
- * Last-Event-ID, traceparent, a value in the Base64 form of MCP, and Mcp-Param-X with its argument
- * (JSON). */
+ * Last-Event-ID, traceparent, a value in the Base64 form of MCP, Mcp-Param-X with its argument
+ * (JSON), and Content-Type. */
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
@@ -35,10 +35,10 @@ static void check_param(arena_t *arena, const char *header, const char *argument
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
-    enum { LINES = 9 };
+    enum { LINES = 10 };
     arena_t *arena = arena_new();
     char *text = arena_strndup(arena, (const char *)data, size), *state = NULL;
-    const char *line[LINES] = {"", "", "", "", "", "", "", "", ""};
+    const char *line[LINES] = {"", "", "", "", "", "", "", "", "", ""};
     size_t stream_size;
     int number;
     for (int i = 0; i < LINES; i++) {
@@ -67,6 +67,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     if (value && value != line[6] && !mp_utf8(value, strlen(value)))
         abort();
     check_param(arena, line[7], line[8]);
+    if (headers_is_json(line[9]) && strncasecmp(line[9], "application/json", 16) != 0)
+        abort();
     arena_destroy(&arena);
     return 0;
 }

@@ -71,6 +71,7 @@ RECORD(sop_outline, sop_outline_FIELDS)
     F(STR, name, must, 0, 0, "Name of the procedure.")                                             \
     F(STR, content, must, 0, 0, "The Markdown.")                                                   \
     F(STR, hash, must, 0, 0, "SHA-256 of the content.")                                            \
+    F(LIST(sop_parameter), inputs, opt(), 0, 0, "What it wants to be given.")                      \
     F(LIST(sop_version_ref), versions, must, 0, 0, "Versions in the store, newest first.")
 
 #define sop_diff_ARGS(F)                                                                           \
@@ -343,6 +344,10 @@ static err_t sop_get(agent_t *self, call_t *call, const sop_get_args_t *args,
     reply->content = version.content;
     reply->hash = version.hash;
     reply->versions = found.row.versions;
+    if (version.sop && version.sop->input_count) {
+        reply->inputs = parameters(call_arena(call), version.sop);
+        reply->has_inputs = true;
+    }
     call_say_text(call, version.content);
     return err_ok();
 }

@@ -10,8 +10,6 @@
 
 #define METADATA_ROOT "/.well-known/oauth-protected-resource"
 
-#define METADATA METADATA_ROOT "/mcp"
-
 static bool listed(const strs_t *list, const char *value)
 {
     for (size_t i = 0; i < list->count; i++)
@@ -80,30 +78,53 @@ bool access_check(const gateway_t *self, http_request_t *request)
 
 /* ---- Tokens ---- */
 
-/* RFC 6750 §3, RFC 9728 §5.1. */
-static void challenge(gateway_t *self, http_request_t *request, const char *error)
+/* The path of the URL that users type, such as /mcp: it may lie below another one at a proxy. */
+static const char *path_of(const char *url)
+{
+    const char *host = strstr(url, "://"), *path = host ? strchr(host + 3, '/') : NULL;
+    return path && path[1] ? path : "";
+}
+
+/* RFC 6750 §3, RFC 9728 §3.1 and §5.1. */
+static void challenge(gateway_t *self, http_request_t *request, const char *error,
+                      const char *scopes)
 {
     arena_t *arena = http_arena(request);
+    const char *what = error ? arena_printf(arena, "error=\"%s\"", error) : "";
     if (!self->jwt) {
-        http_set_header(request, "WWW-Authenticate", "Bearer");
+        http_set_header(request, "WWW-Authenticate",
+                        error ? arena_printf(arena, "Bearer %s", what) : "Bearer");
         return;
     }
-    const char *resource = self->settings->oauth_audience;
-    size_t origin = strcspn(resource, "/");
-    if (!strncmp(resource + origin, "//", 2))
-        origin += 2 + strcspn(resource + origin + 2, "/");
-    http_set_header(request, "WWW-Authenticate",
-                    arena_printf(arena,
-                                 "Bearer resource_metadata=\"%.*s" METADATA
-                                 "\", scope=\"agency:read agency:operate\"%s%s%s",
-                                 (int)origin, resource, error ? ", error=\"" : "",
-                                 error ? error : "", error ? "\"" : ""));
+    const char *resource = self->settings->oauth_audience, *host = strstr(resource, "://");
+    size_t origin = host ? (size_t)(host + 3 - resource) + strcspn(host + 3, "/") : 0;
+    http_set_header(
+        request, "WWW-Authenticate",
+        arena_printf(arena,
+                     "Bearer resource_metadata=\"%.*s" METADATA_ROOT "%s\", scope=\"%s\"%s%s",
+                     (int)origin, resource, path_of(resource), scopes, *what ? ", " : "", what));
+}
+
+mcp_refusal_t access_too_small(exchange_t *exchange, const mcp_message_t *message, role_t role)
+{
+    static const char *const scopes[] = {"agency:read", "agency:read agency:operate",
+                                         "agency:read agency:operate agency:admin"};
+    gateway_t *self = exchange->gateway;
+    const principal_t *who = &exchange->principal;
+    if (!self->jwt || who->digest || who->role >= role || !exchange->request)
+        return (mcp_refusal_t){0};
+    challenge(self, exchange->request, "insufficient_scope", scopes[role]);
+    return mcp_refuse(message, 403, MCP_LEGACY_TRANSPORT,
+                      arena_printf(exchange->arena,
+                                   "this needs a token with the scope %s: this one is for the role "
+                                   "%s",
+                                   strrchr(scopes[role], ' ') + 1, role_names[who->role]));
 }
 
 static const principal_t *refuse_token(gateway_t *self, http_request_t *request, int status,
                                        const char *error, const char *why)
 {
-    challenge(self, request, error);
+    challenge(self, request, error, "agency:read agency:operate");
     gateway_reply_error(request, status, MCP_LEGACY_TRANSPORT, why);
     return NULL;
 }
@@ -139,10 +160,19 @@ const principal_t *access_who(gateway_t *self, http_request_t *request)
 
 /* ---- What anybody may read ---- */
 
-/* Protected resource metadata, RFC 9728; at the root and below the endpoint's path. */
+/* Of the root, of the URL that users type, and of our own endpoints: clients differ in where they
+ * look, and a proxy may have taken the first part of the path away. */
+static bool is_resource(const gateway_t *self, const char *path)
+{
+    return !*path || !strcmp(path, path_of(self->settings->oauth_audience)) ||
+           !strcmp(path, "/mcp") || !strncmp(path, "/mcp/", 5) || !strcmp(path, "/sse");
+}
+
+/* Protected resource metadata, RFC 9728. */
 bool access_metadata(gateway_t *self, http_request_t *request, const char *path)
 {
-    if (!self->jwt || (strcmp(path, METADATA_ROOT) != 0 && strcmp(path, METADATA) != 0))
+    size_t root = strlen(METADATA_ROOT);
+    if (!self->jwt || strncmp(path, METADATA_ROOT, root) != 0 || !is_resource(self, path + root))
         return false;
     buf_t out;
     const gateway_settings_t *settings = self->settings;

@@ -12,6 +12,7 @@ typedef struct pillar {
     arena_t *arena;            /* NULL: never heard */
     const char **tools;        /* ends with NULL */
     bool *may_be_long;         /* of each */
+    role_t *roles;             /* of each: who may call it */
     const char **json_members; /* of each, as describe says; NULL: it has words of its own */
     const char *json;          /* its tools, with commas between; NULL: not listed */
     char digest[65];           /* of the description that it was made of */
@@ -142,6 +143,7 @@ bool catalogue_learn(catalogue_t *catalogue, const char *name, bytes_t descripti
     buf_open(&json, arena);
     const char **tools = ARENA_ARRAY(arena, const char *, head.count + 1);
     bool *may_be_long = ARENA_ARRAY(arena, bool, head.count + 1);
+    role_t *roles = ARENA_ARRAY(arena, role_t, head.count + 1);
     const char **json_members = ARENA_ARRAY(arena, const char *, head.count + 1);
     size_t count = 0;
     for (uint32_t i = 0; i < head.count && mp_slice(&reader, &row); i++) {
@@ -150,6 +152,9 @@ bool catalogue_learn(catalogue_t *catalogue, const char *name, bytes_t descripti
         if (count)
             buf_puts(&json, ",");
         may_be_long[count] = flag(row, "may_be_long");
+        roles[count] = flag(row, "admin")   ? ROLE_ADMIN
+                       : flag(row, "reads") ? ROLE_READER
+                                            : ROLE_OPERATOR;
         tools[count] = mp_text(arena, field);
         if (mp_get(row, "json", &field))
             json_members[count] = mp_text(arena, field);
@@ -164,6 +169,7 @@ bool catalogue_learn(catalogue_t *catalogue, const char *name, bytes_t descripti
     pillar->arena = arena;
     pillar->tools = tools;
     pillar->may_be_long = may_be_long;
+    pillar->roles = roles;
     pillar->json_members = json_members;
     pillar->json = json.data;
     catalogue->json = NULL;
@@ -291,6 +297,13 @@ bool catalogue_is_long(const catalogue_t *catalogue, const char *tool)
     size_t at;
     const pillar_t *pillar = pillar_with(catalogue, tool, &at);
     return pillar && pillar->may_be_long[at];
+}
+
+role_t catalogue_role(const catalogue_t *catalogue, const char *tool)
+{
+    size_t at;
+    const pillar_t *pillar = pillar_with(catalogue, tool, &at);
+    return pillar ? pillar->roles[at] : ROLE_READER;
 }
 
 bytes_t catalogue_json_part(const catalogue_t *catalogue, const char *tool, bytes_t reply)

@@ -6,6 +6,7 @@
 #include <stdbool.h>
 
 #include "proto/arena.h"
+#include "proto/frame.h"
 
 typedef struct catalogue catalogue_t;
 
@@ -33,6 +34,8 @@ const char *catalogue_json_of(catalogue_t *catalogue,
                               arena_t *arena);
 /* May the tool take minutes, as its row says? */
 bool catalogue_is_long(const catalogue_t *catalogue, const char *tool);
+/* The least role that may call it, as its row says; ROLE_READER of what is not made of rows. */
+role_t catalogue_role(const catalogue_t *catalogue, const char *tool);
 /* What of the reply is the tool's text, as JSON; size 0: the text is the tool's own words. */
 bytes_t catalogue_json_part(const catalogue_t *catalogue, const char *tool, bytes_t reply);
 /* The pillar is away for long: its tools are listed no more. True when there were some. */

@@ -122,7 +122,11 @@ static err_t begin_kept_complete(void *state, call_t *call, void *ctx)
     switch (kept_complete(pending, argument_of(pending, "name"), argument_of(pending, "value"),
                           pending->completion, &request)) {
     case KEPT_NOTHING:
-        return get_missing(pending, call);
+        return pending_refuse(
+            pending, call,
+            mcp_refuse(&pending->message, 200, MCP_PARAMS,
+                       "params.ref must name a template of resources/templates/list or a prompt, "
+                       "and params.argument.name one of its variables"));
     case KEPT_DONE:
         return put_completion(pending, call, pending->completion);
     default:

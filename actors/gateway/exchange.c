@@ -204,6 +204,19 @@ void exchange_error(exchange_t *exchange, int status, int code, const char *text
     exchange_let_go(exchange);
 }
 
+/* One message of a batch less. Notifications only: there is nothing to say. */
+static void batch_on(exchange_t *exchange)
+{
+    if (--exchange->waiting)
+        return;
+    if (exchange->answers.size == 1) {
+        exchange_accept(exchange);
+        return;
+    }
+    buf_puts(&exchange->answers, "]");
+    finish(exchange, 200, exchange->answers.data);
+}
+
 void exchange_answer(exchange_t *exchange, int status, const char *json)
 {
     if (!exchange->batch) {
@@ -212,10 +225,15 @@ void exchange_answer(exchange_t *exchange, int status, const char *json)
     }
     buf_puts(&exchange->answers, exchange->answers.size > 1 ? "," : "");
     buf_puts(&exchange->answers, json);
-    if (--exchange->waiting == 0) {
-        buf_puts(&exchange->answers, "]");
-        finish(exchange, 200, exchange->answers.data);
-    }
+    batch_on(exchange);
+}
+
+void exchange_no_answer(exchange_t *exchange)
+{
+    if (exchange->batch)
+        batch_on(exchange);
+    else
+        exchange_accept(exchange);
 }
 
 void exchange_refuse(exchange_t *exchange, const mcp_refusal_t *refusal)

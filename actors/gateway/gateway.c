@@ -27,10 +27,12 @@ static void on_delete(gateway_t *self, http_request_t *request, const principal_
 {
     session_claims_t claims;
     const char *id = http_header(request, "Mcp-Session-Id");
-    mcp_refusal_t refusal = {.status = 400,
-                             .code = MCP_LEGACY_TRANSPORT,
-                             .text = "the header Mcp-Session-Id must name the session to end"};
-    if (id)
+    mcp_refusal_t refusal = stream_no_legacy(request);
+    if (!refusal.status && !id)
+        refusal = (mcp_refusal_t){.status = 400,
+                                  .code = MCP_LEGACY_TRANSPORT,
+                                  .text = "the header Mcp-Session-Id must name the session to end"};
+    if (!refusal.status)
         refusal = session_read(self, http_arena(request), principal, id, &claims);
     if (refusal.status) {
         gateway_reply_error(request, refusal.status, refusal.code, refusal.text);
@@ -61,7 +63,8 @@ void gateway_on_request(gateway_t *self, http_request_t *request)
         return;
     }
     const char *only = toolset(self, path);
-    bool mcp = only || !strcmp(path, "/mcp"), old_door = !strcmp(path, "/messages");
+    bool mcp = only || !strcmp(path, "/mcp") || !strcmp(path, "/mcp/"),
+         old_door = !strcmp(path, "/messages");
     bool sse = !strcmp(path, "/sse");
     bool scale = !strcmp(path, "/api/v1/scale") && !strcmp(self->settings->pillar, "agent");
     if (access_metadata(self, request, path))

@@ -31,23 +31,31 @@ const char *get_next_pillar(const gateway_t *self, size_t *at)
 
 /* ---- Answers ---- */
 
+mcp_refusal_t get_no_resource(exchange_t *exchange, const mcp_message_t *message, const char *uri)
+{
+    arena_t *arena = exchange->arena;
+    mcp_refusal_t refusal =
+        mcp_refuse(message, 200, message->modern ? MCP_PARAMS : MCP_LEGACY_NO_RESOURCE,
+                   arena_printf(arena, "there is no resource '%.256s'", uri));
+    buf_t data;
+    buf_open(&data, arena);
+    buf_puts(&data, "{\"uri\":");
+    json_put_string(&data, uri, strlen(uri));
+    buf_puts(&data, "}");
+    refusal.data = data.data;
+    return refusal;
+}
+
 err_t get_missing(pending_t *pending, call_t *call)
 {
-    arena_t *arena = pending->exchange->arena;
-    mcp_refusal_t refusal =
+    if (!strcmp(pending->kind, "resource"))
+        return pending_refuse(pending, call,
+                              get_no_resource(pending->exchange, &pending->message, pending->tool));
+    return pending_refuse(
+        pending, call,
         mcp_refuse(&pending->message, 200, MCP_PARAMS,
-                   arena_printf(arena, "there is no %s '%.256s'", pending->kind, pending->tool));
-    if (!strcmp(pending->kind, "resource")) {
-        buf_t data;
-        buf_open(&data, arena);
-        buf_puts(&data, "{\"uri\":");
-        json_put_string(&data, pending->tool, strlen(pending->tool));
-        buf_puts(&data, "}");
-        refusal.data = data.data;
-        if (!pending->message.modern)
-            refusal.code = MCP_LEGACY_NO_RESOURCE;
-    }
-    return pending_refuse(pending, call, refusal);
+                   arena_printf(pending->exchange->arena, "there is no %s '%.256s'", pending->kind,
+                                pending->tool)));
 }
 
 static err_t lacks(pending_t *pending, call_t *call, bytes_t needs)
@@ -183,6 +191,10 @@ static err_t on_kept(void *state, call_t *call, void *unused, const peer_answer_
         return get_missing(pending, call);
     if (err_is(got->err))
         return pending_fail(pending, call, got->err);
+    const char *lacking = kept_prompt_lacks(pending, got->body);
+    if (lacking)
+        return pending_refuse(pending, call,
+                              mcp_refuse(&pending->message, 200, MCP_PARAMS, lacking));
     buf_t out;
     buf_open(&out, pending->exchange->arena);
     mcp_open_result(&out, &pending->message, AGENCY_VERSION);
@@ -224,6 +236,9 @@ mcp_refusal_t get_begin(exchange_t *exchange, const mcp_message_t *message, cons
                           strcmp(kind, "resource") ? "params.name must name what is wanted"
                                                    : "params.uri must name a resource");
     bytes_t arguments = mcp_param(message, "arguments");
+    mp_type_t type;
+    if (arguments.size && mp_type_of(arguments, &type) && type != MP_MAP)
+        return mcp_refuse(message, 200, MCP_PARAMS, "params.arguments must be an object");
     if (tool && message->modern && exchange->request) {
         mcp_headers_t headers = {get_header, exchange->request};
         mcp_refusal_t refusal = mcp_check_params(

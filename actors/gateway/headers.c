@@ -66,6 +66,26 @@ bool headers_accept_named(const char *accept, const char *type)
     return accept && best(accept, type) == 2;
 }
 
+/* JSON is UTF-8, and some say so (RFC 8259 §8.1). */
+bool headers_is_json(const char *type)
+{
+    static const char json[] = "application/json", charset[] = "charset=";
+    if (strncasecmp(type, json, sizeof(json) - 1) != 0)
+        return false;
+    const char *rest = type + sizeof(json) - 1;
+    rest += strspn(rest, " \t");
+    if (!*rest || *rest != ';')
+        return !*rest;
+    for (const char *at = rest; *at; at++)
+        if (!strncasecmp(at, charset, sizeof(charset) - 1)) {
+            at += sizeof(charset) - 1;
+            at += *at == '"';
+            return !strncasecmp(at, "utf-8", 5) || !strncasecmp(at, "utf8", 4) ||
+                   !strncasecmp(at, "us-ascii", 8);
+        }
+    return true;
+}
+
 /* ---- Host and Origin ---- */
 
 /* Bytes of the host; 0 when it is not host or host:port. */

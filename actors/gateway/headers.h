@@ -10,6 +10,8 @@
 bool headers_accept(const char *accept, const char *type);
 /* The same, but only where the type itself is named: no header and wildcards are no wish for it. */
 bool headers_accept_named(const char *accept, const char *type);
+/* Content-Type: application/json, of no other charset than UTF-8. */
+bool headers_is_json(const char *type);
 
 /* localhost, 127.0.0.1 or [::1], with or without a port. */
 bool headers_host_is_loopback(const char *host);

@@ -543,6 +543,8 @@ static enum MHD_Result on_access(void *ctx, struct MHD_Connection *connection, c
     http_server_t *server = ctx;
     http_request_t *request = *state;
     (void)version;
+    if (server->closing && (!request || !request->handed_over))
+        return MHD_NO; /* nobody is left to answer */
     if (!request) {
         *state = request_new(server, connection, method, url);
         reads(*state);
@@ -650,28 +652,6 @@ err_t http_server_open(const http_options_t *options, arena_t *arena, http_serve
     return err_ok();
 }
 
-void http_server_close(http_server_t **handle)
-{
-    http_server_t *server = *handle;
-    if (!server)
-        return;
-    server->closing = true;
-    for (http_request_t *request = server->requests, *next; request; request = next) {
-        next = request->next;
-        tell_gone(request);
-        if (request->suspended) { /* resume before stop, or the stop waits for ever */
-            request->ended = true;
-            make_ready(request);
-        }
-    }
-    resume_ready(server);
-    MHD_stop_daemon(server->daemon);
-    close(server->timer);
-    close(server->epoll);
-    free(server);
-    *handle = NULL;
-}
-
 int http_server_port(const http_server_t *server)
 {
     return server->port;
@@ -696,6 +676,26 @@ static void run_daemon(http_server_t *server)
             break;
     }
     server->running = false;
+}
+
+void http_server_close(http_server_t **handle)
+{
+    http_server_t *server = *handle;
+    if (!server)
+        return;
+    server->closing = true;
+    for (http_request_t *request = server->requests, *next; request; request = next) {
+        next = request->next;
+        tell_gone(request);
+        request->ended = true;
+        make_ready(request); /* none may be suspended at the stop, or it waits for ever */
+    }
+    run_daemon(server); /* streams have said their last word: it leaves before the stop */
+    MHD_stop_daemon(server->daemon);
+    close(server->timer);
+    close(server->epoll);
+    free(server);
+    *handle = NULL;
 }
 
 void http_server_on_readable(http_server_t *server)

@@ -196,6 +196,18 @@ static const kept_row_t *row_of(const gateway_t *self, const char *kind)
     return NULL;
 }
 
+/* What only a pillar with words of its own may know of is believed. */
+bool kept_is_one(const exchange_t *exchange, const char *text)
+{
+    size_t at = 0;
+    uri_t uri;
+    if (get_next_pillar(exchange->gateway, &at))
+        return true;
+    const kept_row_t *row =
+        uri_read(exchange->arena, text, &uri) ? row_of(exchange->gateway, uri.kind) : NULL;
+    return row && exchange_offers(exchange, row->pillar);
+}
+
 /* ---- Lists ---- */
 
 bool kept_lists(const exchange_t *exchange, const char *kind, size_t place)
@@ -372,6 +384,21 @@ bool kept_get_call(pending_t *pending, peer_call_t *out)
         pending_request(pending, row->pillar, row->get,
                         pending_args(pending, row->get_arg, row->get_arg ? id : NULL, NULL, NULL));
     return true;
+}
+
+const char *kept_prompt_lacks(const pending_t *pending, bytes_t body)
+{
+    arena_t *arena = pending->exchange->arena;
+    bytes_t inputs = mp_member(body, "inputs"), input;
+    if (strcmp(pending->kind, "prompt") != 0)
+        return NULL;
+    for (uint32_t i = 0; inputs.size && mp_at(inputs, i, &input); i++) {
+        const char *name = mp_member_text(arena, input, "name");
+        if (name && mp_member_true(input, "required") && !mp_member(pending->arguments, name).size)
+            return arena_printf(arena, "params.arguments must have '%.80s': '%.80s' wants it", name,
+                                pending->tool);
+    }
+    return NULL;
 }
 
 /* "contents":[…] */

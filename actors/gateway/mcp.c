@@ -7,10 +7,14 @@
 #include "proto/json.h"
 #include "proto/mp.h"
 
-#define META "io.modelcontextprotocol/"
+#define META MCP_META
 
 static const char *const legacy_versions[] = {"2025-11-25", "2025-06-18", "2025-03-26",
                                               "2024-11-05", NULL};
+
+const char mcp_versions_text[] =
+    "this protocol version is not supported: here " MCP_MODERN " is spoken, and after initialize "
+    "2025-11-25, 2025-06-18, 2025-03-26 and 2024-11-05";
 
 const char *mcp_legacy_version(const char *text)
 {
@@ -148,6 +152,14 @@ static mcp_refusal_t mirror(arena_t *arena, const mcp_message_t *message,
 
 /* ---- Reading a message ---- */
 
+/* Some languages write 1 as 1.0. */
+static bool is_whole(bytes_t value)
+{
+    double number;
+    return mp_real(value, &number) && number > -9.1e15 && number < 9.1e15 &&
+           number == (double)(int64_t)number;
+}
+
 static mcp_refusal_t read_shape(arena_t *arena, bytes_t value, mcp_message_t *out)
 {
     enum { ID, JSONRPC, METHOD, PARAMS, RESULT, ERROR, PARTS };
@@ -158,8 +170,8 @@ static mcp_refusal_t read_shape(arena_t *arena, bytes_t value, mcp_message_t *ou
     if (!mp_pick(value, names, PARTS, parts))
         return mcp_refuse(NULL, 400, MCP_INVALID, "a JSON-RPC message is an object");
     if (parts[ID].size) {
-        if (!mp_type_of(parts[ID], &type) ||
-            (type != MP_STR && type != MP_INT && type != MP_UINT && type != MP_REAL))
+        if (!mp_type_of(parts[ID], &type) || (type != MP_STR && type != MP_INT && type != MP_UINT &&
+                                              !(type == MP_REAL && is_whole(parts[ID]))))
             return mcp_refuse(NULL, 400, MCP_INVALID, "id must be a string or an integer");
         out->id = parts[ID];
     }
@@ -212,8 +224,7 @@ bool mcp_meta(const mcp_message_t *message, const char *name, bytes_t *out)
 static mcp_refusal_t unsupported(arena_t *arena, const mcp_message_t *message,
                                  const char *requested)
 {
-    mcp_refusal_t refusal =
-        mcp_refuse(message, 400, MCP_VERSION, "this protocol version is not supported");
+    mcp_refusal_t refusal = mcp_refuse(message, 400, MCP_VERSION, mcp_versions_text);
     buf_t data;
     buf_open(&data, arena);
     buf_puts(&data, "{\"supported\":[\"" MCP_MODERN "\"],\"requested\":");

@@ -15,6 +15,7 @@
 #include "proto/err.h"
 
 #define MCP_MODERN "2026-07-28"
+#define MCP_META "io.modelcontextprotocol/"
 #define MCP_TASKS "io.modelcontextprotocol/tasks"
 #define MCP_RELATED_TASK "io.modelcontextprotocol/related-task"
 
@@ -83,6 +84,8 @@ mcp_refusal_t mcp_read_call(arena_t *arena, const mcp_message_t *message, const 
 
 /* Is this a version of the legacy era? NULL: no. */
 const char *mcp_legacy_version(const char *text);
+/* That a version is not supported, and which are. */
+extern const char mcp_versions_text[];
 
 /* {"jsonrpc":"2.0","id":…,"error":…} */
 void mcp_put_refusal(buf_t *out, const mcp_refusal_t *refusal);

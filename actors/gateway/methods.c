@@ -129,6 +129,8 @@ static mcp_refusal_t subscribe(exchange_t *exchange, const mcp_message_t *messag
     if (!exchange->session.id)
         return bad_params(message, "a subscription needs a session: send the Mcp-Session-Id that "
                                    "initialize gave you");
+    if (on && !kept_is_one(exchange, uri))
+        return get_no_resource(exchange, message, uri);
     const char *why = session_subscribe(exchange, uri, on);
     if (why)
         return bad_params(message, why);
@@ -190,6 +192,9 @@ mcp_refusal_t methods_handle(exchange_t *exchange, const mcp_message_t *message)
 {
     const char *method = message->method;
     plain_fn_t *plain = plain_method(message);
+    if (plain == list_tools && mcp_param(message, "cursor").size)
+        return bad_params(message, "params.cursor is no nextCursor of this list: it has one page, "
+                                   "begin without one");
     if (plain) {
         exchange_answer(exchange, 200, plain(exchange, message));
         return (mcp_refusal_t){0};

@@ -262,6 +262,9 @@ const principal_t *access_who(gateway_t *self, http_request_t *request);
 /* RFC 9728. False: this is not such a path. */
 bool access_metadata(gateway_t *self, http_request_t *request, const char *path);
 void access_preflight(http_request_t *request);
+/* A token of an authorisation server whose scopes do not reach for this role is told which do
+ * (status 403). Else status 0: of others the pillar itself says what they may not. */
+mcp_refusal_t access_too_small(exchange_t *exchange, const mcp_message_t *message, role_t role);
 
 /* ---- exchange.c: one HTTP request with JSON-RPC in it ---- */
 
@@ -277,6 +280,8 @@ void exchange_answer(exchange_t *exchange, int status, const char *json);
 void exchange_refuse(exchange_t *exchange, const mcp_refusal_t *refusal);
 /* 202, nothing to say. */
 void exchange_accept(exchange_t *exchange);
+/* The message was no request: 202, or in a batch nothing. */
+void exchange_no_answer(exchange_t *exchange);
 /* An error that belongs to no message. */
 void exchange_error(exchange_t *exchange, int status, int code, const char *text);
 /* The request is answered: it may be gone the next moment. */
@@ -344,6 +349,7 @@ mcp_refusal_t get_begin(exchange_t *exchange, const mcp_message_t *message, cons
 /* Once more, with answers and state. */
 err_t get_again(void *self, call_t *call, void *reply, void *ctx);
 err_t get_missing(pending_t *pending, call_t *call);
+mcp_refusal_t get_no_resource(exchange_t *exchange, const mcp_message_t *message, const char *uri);
 /* The next pillar with words of its own, from `at` on; NULL: none. */
 const char *get_next_pillar(const gateway_t *self, size_t *at);
 /* Cursors of lists: which list, where in it, and the cursor of whoever keeps it. */
@@ -439,6 +445,11 @@ bool kept_lists(const exchange_t *exchange, const char *kind, size_t place);
 const char *kept_template(arena_t *arena, size_t place);
 /* The call that lists; false: there is none. */
 bool kept_list_call(pending_t *pending, size_t place, peer_call_t *out);
+/* Is this the address of something that is kept here and offered to this client? Whether there is
+ * such a thing only its pillar knows. */
+bool kept_is_one(const exchange_t *exchange, const char *uri);
+/* What the arguments of a prompt lack, with the answer of its tool; NULL: nothing. */
+const char *kept_prompt_lacks(const pending_t *pending, bytes_t body);
 void kept_put_items(const pending_t *pending, size_t place, bytes_t body, buf_t *out, bool *any);
 /* What is always there. */
 void kept_put_fixed(const pending_t *pending, size_t place, buf_t *out, bool *any);
@@ -511,6 +522,8 @@ const char *session_subscribe(exchange_t *exchange, const char *uri, bool on);
 
 /* GET /mcp and GET /sse. */
 void stream_get(gateway_t *self, http_request_t *request, const principal_t *principal, bool old);
+/* Why GET and DELETE are not for the version that the client names; status 0: they are. */
+mcp_refusal_t stream_no_legacy(http_request_t *request);
 mcp_refusal_t stream_listen(exchange_t *exchange, const mcp_message_t *message);
 void stream_gone(gateway_t *self, stream_t *stream);
 /* A message for the session's GET stream. False: there is none. */

@@ -2,7 +2,6 @@
 #include "actors/gateway/parts.h"
 
 #include <string.h>
-#include <strings.h>
 
 #include "actors/gateway/headers.h"
 #include "proto/json.h"
@@ -38,6 +37,12 @@ static void cancel_request(exchange_t *exchange, const mcp_message_t *message)
         }
 }
 
+/* Batches are of a version in which initialize is sent alone. */
+static bool may_not_be_in_batch(const exchange_t *exchange, const mcp_message_t *message)
+{
+    return exchange->batch && message->method && !strcmp(message->method, "initialize");
+}
+
 static void on_message(exchange_t *exchange, bytes_t value)
 {
     mcp_message_t message;
@@ -57,21 +62,17 @@ static void on_message(exchange_t *exchange, bytes_t value)
     if (!exchange->traceparent && (exchange->traceparent = mcp_traceparent(
                                        exchange->arena, mcp_trace_of(exchange->arena, &message))))
         http_log_who(exchange->request, NULL, exchange->traceparent);
-    if (refusal.status && exchange->batch)
-        refusal.status = 200;
+    if (!refusal.status && may_not_be_in_batch(exchange, &message))
+        refusal = mcp_refuse(&message, 200, MCP_INVALID, "initialize must be sent alone");
     if (!refusal.status && message.kind == MCP_REQUEST)
         refusal = methods_handle(exchange, &message);
-    else if (!refusal.status && !exchange->batch && message.kind == MCP_RESPONSE && message.modern)
-        refusal =
-            (mcp_refusal_t){.status = 400, .code = MCP_INVALID, .text = "no answer was asked for"};
     else if (!refusal.status) {
         if (message.kind == MCP_NOTIFICATION && !message.modern &&
             !strcmp(message.method, "notifications/cancelled"))
             cancel_request(exchange, &message);
         if (message.kind == MCP_RESPONSE)
             ask_on_response(exchange, &message, value);
-        if (!exchange->batch)
-            exchange_accept(exchange);
+        exchange_no_answer(exchange);
     }
     if (refusal.status)
         exchange_refuse(exchange, &refusal);
@@ -79,18 +80,28 @@ static void on_message(exchange_t *exchange, bytes_t value)
 
 /* ---- Batches ---- */
 
-static bool is_request(bytes_t value)
+/* The version that this client speaks; NULL: it did not say. */
+static const char *version_of(exchange_t *exchange, mcp_refusal_t *refusal)
 {
-    bytes_t field;
-    return mp_get(value, "method", &field) && mp_get(value, "id", &field);
+    const char *version = http_header(exchange->request, "MCP-Protocol-Version");
+    const char *session = http_header(exchange->request, "Mcp-Session-Id");
+    if (session && !exchange->session.id)
+        *refusal = session_read(exchange->gateway, exchange->arena, &exchange->principal, session,
+                                &exchange->session);
+    return version || exchange->old_door ? version : exchange->session.version;
 }
 
 static void on_batch(exchange_t *exchange, bytes_t list)
 {
-    const char *version = http_header(exchange->request, "MCP-Protocol-Version");
+    mcp_refusal_t refusal = {0};
+    const char *version = version_of(exchange, &refusal);
     bytes_t value;
     mp_reader_t reader = mp_reader(list);
     mp_value_t head;
+    if (refusal.status) {
+        exchange_error(exchange, refusal.status, refusal.code, refusal.text);
+        return;
+    }
     if (version && strcmp(version, "2025-03-26") != 0) {
         exchange_error(exchange, 400, MCP_INVALID,
                        "only protocol version 2025-03-26 has batches: send one message");
@@ -105,17 +116,11 @@ static void on_batch(exchange_t *exchange, bytes_t list)
         return;
     }
     exchange->batch = true;
-    for (uint32_t i = 0; i < head.count && mp_at(list, i, &value); i++)
-        exchange->waiting += is_request(value);
-    if (!exchange->waiting) {
-        exchange_accept(exchange);
-        return;
-    }
+    exchange->waiting = head.count;
     buf_open(&exchange->answers, exchange->arena);
     buf_puts(&exchange->answers, "[");
     for (uint32_t i = 0; i < head.count && mp_slice(&reader, &value); i++)
-        if (is_request(value))
-            on_message(exchange, value);
+        on_message(exchange, value);
 }
 
 /* ---- Bodies ---- */
@@ -213,9 +218,9 @@ void post_begin(gateway_t *self, http_request_t *request, const principal_t *pri
 {
     const char *type = http_header(request, "Content-Type");
     const char *accept = http_header(request, "Accept");
-    if (!type || strncasecmp(type, "application/json", 16) != 0) {
+    if (!type || !headers_is_json(type)) {
         gateway_reply_error(request, 415, MCP_LEGACY_TRANSPORT,
-                            "Content-Type must be application/json");
+                            "Content-Type must be application/json, in UTF-8");
         return;
     }
     const accepts_t *accepts = read_accept(self, accept);

@@ -30,7 +30,6 @@ struct stream {
     principal_t principal;    /* who opened it */
     const char *session;      /* NULL for STREAM_LISTEN */
     const char *subscription; /* of STREAM_LISTEN: the request id as JSON */
-    bytes_t id;
     bool tools, prompts, resources;
     subject_t *subjects;
     size_t subject_count;
@@ -451,10 +450,37 @@ static bool too_many(const gateway_t *self, mcp_refusal_t *refusal)
     return true;
 }
 
+mcp_refusal_t stream_no_legacy(http_request_t *request)
+{
+    const char *version = http_header(request, "MCP-Protocol-Version");
+    if (!version || mcp_legacy_version(version))
+        return (mcp_refusal_t){0};
+    bool modern = !strcmp(version, MCP_MODERN);
+    if (modern)
+        http_set_header(request, "Allow", "POST");
+    return (mcp_refusal_t){.status = modern ? 405 : 400,
+                           .code = MCP_LEGACY_TRANSPORT,
+                           .text = modern ? "version " MCP_MODERN " has neither sessions nor GET: "
+                                            "POST subscriptions/listen"
+                                          : mcp_versions_text};
+}
+
+/* Whatever it says of JSON: a stream is all that there is. */
+static mcp_refusal_t no_events(http_request_t *request)
+{
+    mcp_refusal_t refusal = stream_no_legacy(request);
+    if (!refusal.status && !headers_accept(http_header(request, "Accept"), "text/event-stream"))
+        refusal = (mcp_refusal_t){.status = 406,
+                                  .code = MCP_LEGACY_TRANSPORT,
+                                  .text = "GET answers with a stream: Accept must allow "
+                                          "text/event-stream"};
+    return refusal;
+}
+
 void stream_get(gateway_t *self, http_request_t *request, const principal_t *principal, bool old)
 {
-    mcp_refusal_t full;
-    if (too_many(self, &full)) {
+    mcp_refusal_t full = no_events(request);
+    if (full.status || too_many(self, &full)) {
         refuse_get(request, &full);
         return;
     }
@@ -493,6 +519,29 @@ void stream_get(gateway_t *self, http_request_t *request, const principal_t *pri
 
 /* ---- subscriptions/listen ---- */
 
+static const char *const filter_names[] = {"toolsListChanged", "promptsListChanged",
+                                           "resourcesListChanged"};
+
+/* NULL, or what is wrong with it. */
+static const char *filter_wrong(arena_t *arena, bytes_t filter)
+{
+    bytes_t field, item;
+    mp_type_t type;
+    if (!filter.size || !mp_type_of(filter, &type) || type != MP_MAP)
+        return "params.notifications must be an object that says what to send, e.g. "
+               "{\"toolsListChanged\":true}";
+    for (int i = 0; i < 3; i++)
+        if (mp_get(filter, filter_names[i], &field) && mp_type_of(field, &type) && type != MP_BOOL)
+            return arena_printf(arena, "params.notifications.%s must be true or false",
+                                filter_names[i]);
+    if (!mp_get(filter, "resourceSubscriptions", &field))
+        return NULL;
+    bool list = mp_type_of(field, &type) && type == MP_ARRAY;
+    for (uint32_t i = 0; list && mp_at(field, i, &item); i++)
+        list = mp_text(arena, item) != NULL;
+    return list ? NULL : "params.notifications.resourceSubscriptions must be a list of URIs";
+}
+
 static bool wants(bytes_t filter, const char *name)
 {
     bytes_t field;
@@ -504,10 +553,10 @@ static void read_filter(const exchange_t *exchange, stream_t *stream, bytes_t fi
 {
     bytes_t list, item;
     mp_value_t head;
-    stream->tools = wants(filter, "toolsListChanged");
-    stream->prompts = wants(filter, "promptsListChanged");
-    stream->resources = wants(filter, "resourcesListChanged");
-    if (!filter.size || !mp_get(filter, "resourceSubscriptions", &list))
+    stream->tools = wants(filter, filter_names[0]);
+    stream->prompts = wants(filter, filter_names[1]);
+    stream->resources = wants(filter, filter_names[2]);
+    if (!mp_get(filter, "resourceSubscriptions", &list))
         return;
     mp_reader_t reader = mp_reader(list);
     if (!mp_read(&reader, &head) || head.type != MP_ARRAY)
@@ -518,7 +567,7 @@ static void read_filter(const exchange_t *exchange, stream_t *stream, bytes_t fi
     stream->subjects = ARENA_ARRAY(stream->arena, subject_t, most + 1);
     for (uint32_t i = 0; i < most && mp_slice(&reader, &item); i++) {
         const char *uri = mp_text(stream->arena, item);
-        if (uri &&
+        if (uri && kept_is_one(exchange, uri) &&
             read_subject(exchange, stream->arena, uri, &stream->subjects[stream->subject_count]))
             stream->subject_count++; /* the others are not among what is acknowledged */
     }
@@ -526,8 +575,7 @@ static void read_filter(const exchange_t *exchange, stream_t *stream, bytes_t fi
 
 static void put_subscription(buf_t *out, const stream_t *stream)
 {
-    buf_printf(out, "\"_meta\":{\"io.modelcontextprotocol/subscriptionId\":%s}",
-               stream->subscription);
+    buf_printf(out, "\"_meta\":{\"" MCP_META "subscriptionId\":%s}", stream->subscription);
 }
 
 static void acknowledge(stream_t *stream)
@@ -539,15 +587,10 @@ static void acknowledge(stream_t *stream)
     put_subscription(&out, stream);
     buf_puts(&out, ",\"notifications\":{");
     const char *comma = "";
-    const struct {
-        const char *name;
-        bool on;
-    } rows[] = {{"toolsListChanged", stream->tools},
-                {"promptsListChanged", stream->prompts},
-                {"resourcesListChanged", stream->resources}};
+    const bool on[] = {stream->tools, stream->prompts, stream->resources};
     for (int i = 0; i < 3; i++)
-        if (rows[i].on) {
-            buf_printf(&out, "%s\"%s\":true", comma, rows[i].name);
+        if (on[i]) {
+            buf_printf(&out, "%s\"%s\":true", comma, filter_names[i]);
             comma = ",";
         }
     if (stream->subject_count) {
@@ -573,12 +616,11 @@ mcp_refusal_t stream_listen(exchange_t *exchange, const mcp_message_t *message)
                                .id = message->id,
                                .text = "subscriptions/listen answers with a stream: Accept must "
                                        "allow text/event-stream"};
-    if (!message->params.size || !mp_get(message->params, "notifications", &filter))
-        return (mcp_refusal_t){.status = 200,
-                               .code = MCP_PARAMS,
-                               .id = message->id,
-                               .text = "params.notifications must say what to send, e.g. "
-                                       "{\"toolsListChanged\":true}"};
+    if (message->params.size)
+        mp_get(message->params, "notifications", &filter);
+    const char *wrong = filter_wrong(exchange->arena, filter);
+    if (wrong)
+        return mcp_refuse(message, 200, MCP_PARAMS, wrong);
     mcp_refusal_t full;
     if (too_many(self, &full)) {
         full.id = message->id;
@@ -590,10 +632,7 @@ mcp_refusal_t stream_listen(exchange_t *exchange, const mcp_message_t *message)
     buf_t id;
     buf_open(&id, stream->arena);
     json_from_msgpack(message->id, JSON_COMPACT, &id);
-    bool text = id.size && *id.data == '"';
-    stream->subscription = text ? id.data : arena_printf(stream->arena, "\"%s\"", id.data);
-    stream->id =
-        (bytes_t){arena_copy(stream->arena, message->id.data, message->id.size), message->id.size};
+    stream->subscription = id.data;
     read_filter(exchange, stream, filter);
     acknowledge(stream);
     return (mcp_refusal_t){0};
@@ -834,15 +873,16 @@ static void drop_replay(gateway_t *self, replay_t **at)
 
 /* ---- Life ---- */
 
-/* subscriptions/listen ends with a result. */
+/* subscriptions/listen ends with a result, which names the subscription as well. */
 static void end_in_order(stream_t *stream)
 {
     if (stream->kind == STREAM_LISTEN) {
-        mcp_message_t message = {.modern = true, .id = stream->id};
         buf_t out;
         buf_open(&out, stream->arena);
-        mcp_open_result(&out, &message, AGENCY_VERSION);
-        mcp_close_result(&out);
+        buf_printf(&out, "{\"jsonrpc\":\"2.0\",\"id\":%s,\"result\":{\"resultType\":\"complete\",",
+                   stream->subscription);
+        put_subscription(&out, stream);
+        buf_puts(&out, "}}");
         send_message(stream, NULL, out.data);
     }
     stream_end(stream);

@@ -269,9 +269,16 @@ mcp_refusal_t tools_call(exchange_t *exchange, const mcp_message_t *message)
     if (!pillar || !exchange_offers(exchange, pillar))
         return no_tool(exchange, message, tool);
     exchange_names(exchange, tool, mp_member_text(exchange->arena, arguments, "company"));
+    refusal = access_too_small(exchange, message, catalogue_role(self->catalogue, tool));
+    if (refusal.status)
+        return refusal;
     if (rich)
         return get_begin(exchange, message, "tool");
+    mp_type_t type;
     bool task = wants_task(self, message, tool);
+    if (task && !message->modern &&
+        !(mp_type_of(mcp_param(message, "task"), &type) && type == MP_MAP))
+        return mcp_refuse(message, 200, MCP_PARAMS, "params.task must be an object, as {}");
     if (task && !run_task_fits(self, tool))
         return mcp_refuse(message, 200, MCP_NO_METHOD,
                           arena_printf(exchange->arena,

@@ -92,6 +92,93 @@ test('ids of sessions and events, cursors and states that nobody gave out', asyn
   }
 });
 
+const ping = (id) => ({ jsonrpc: '2.0', id, method: 'ping' });
+const initialize = (protocolVersion, id = 1) => ({ jsonrpc: '2.0', id, method: 'initialize', params: { protocolVersion, capabilities: {}, clientInfo: { name: 'x', version: '1' } } });
+const session = async (version) => (await post(agency.url(), initialize(version))).headers.get('mcp-session-id');
+
+test('batches are of 2025-03-26 only, and each message in them gets what it deserves', async () => {
+  const note = { jsonrpc: '2.0', method: 'notifications/initialized' }, answer = { jsonrpc: '2.0', id: 'nobody-asked', result: {} };
+  const mixed = await post(agency.url(), [ping(1), note, 7, answer, {}, ping(2), initialize('2025-03-26', 3), { jsonrpc: '1.0', method: 'x' }]);
+  assert.deepEqual(mixed.json.map((one) => [one.id, one.error?.code ?? 0]), [[1, 0], [null, -32600], [null, -32600], [2, 0], [3, -32600], [null, -32600]]);
+  const quiet = await post(agency.url(), [note, answer]);
+  assert.deepEqual([quiet.status, quiet.text], [202, '']);
+  for (const [version, status] of [['2025-03-26', 200], ['2025-06-18', 400], ['2025-11-25', 400], ['2024-11-05', 400]])
+    assert.equal((await post(agency.url(), [ping(1)], { 'mcp-session-id': await session(version) })).status, status, version);
+  assert.equal((await post(agency.url(), [ping(1)], { 'mcp-session-id': 'x' })).status, 404, 'so that the client begins again');
+
+  // A cancellation in a batch reaches the request that it names.
+  const id = await session('2025-03-26');
+  await post(agency.url(), { jsonrpc: '2.0', id: 1, method: 'tools/call', params: { name: 'sop_create', arguments: { name: 'batched', content: '# Batched\n\n1. **Work**\n\n   ```sh replay=safe\n   sleep 600\n   ```\n' } } });
+  const long = post(agency.url(), { jsonrpc: '2.0', id: 'long', method: 'tools/call', params: { name: 'sop_execute', arguments: { name: 'batched' } } }, { 'mcp-session-id': id });
+  const newest = async () => (await post(agency.url(), { jsonrpc: '2.0', id: 1, method: 'tools/call', params: { name: 'task_list', arguments: { kind: 'sop', limit: 1 } } })).json.result.structuredContent.tasks[0]?.state;
+  while (await newest() !== 'running');
+  await post(agency.url(), [{ jsonrpc: '2.0', method: 'notifications/cancelled', params: { requestId: 'long' } }], { 'mcp-session-id': id });
+  await long;
+  while (await newest() !== 'cancelled');
+});
+
+test('GET and DELETE are for the versions that have them, and GET for who takes a stream', async () => {
+  const id = await session('2025-11-25');
+  const status = async (method, headers) => {
+    const stop = new AbortController();
+    const answer = await fetch(agency.url(), { method, headers: { 'mcp-session-id': id, accept: 'text/event-stream', ...headers }, signal: stop.signal });
+    stop.abort();
+    return answer.status;
+  };
+  for (const method of ['GET', 'DELETE']) {
+    assert.equal(await status(method, { 'mcp-protocol-version': '2026-07-28' }), 405);
+    assert.equal(await status(method, { 'mcp-protocol-version': '1999-01-01' }), 400);
+  }
+  assert.equal(await status('GET', { accept: 'application/json' }), 406);
+  assert.equal(await status('GET', { accept: '*/*', 'mcp-protocol-version': '2025-11-25' }), 200);
+});
+
+test('what is nearly right says what to change', async () => {
+  const call = (method, params) => post(agency.url(), { jsonrpc: '2.0', id: 1, method, params }, { 'mcp-session-id': sessionId });
+  const sessionId = await session('2025-11-25');
+  const refused = async (method, params, code, words) => {
+    const { json, text } = await call(method, params);
+    assert.equal(json.error?.code, code, `${method} ${JSON.stringify(params)}: ${text}`);
+    assert.match(json.error.message, words);
+  };
+  await refused('tools/list', { cursor: 'x' }, -32602, /begin without one/);
+  await refused('resources/subscribe', { uri: 'file:///etc/passwd' }, -32002, /no resource/);
+  await refused('resources/subscribe', { uri: '' }, -32002, /no resource/);
+  assert.ok((await call('resources/subscribe', { uri: 'agency://memory/not-there-yet' })).json.result);
+  await refused('completion/complete', { ref: { type: 'ref/resource', uri: 'agency://sop/{id}{?company}' }, argument: { name: 'x', value: '' } }, -32602, /one of its variables/);
+  await call('tools/call', { name: 'sop_create', arguments: { name: 'greet', content: '---\ninputs: who\n---\n# Greet\n\n1. **Say**\n\n   ```sh\n   echo {{input.who}}\n   ```\n' } });
+  const prompts = (await call('prompts/list', {})).json.result.prompts;
+  assert.deepEqual(prompts.find((one) => one.name === 'greet')?.arguments, [{ name: 'who', required: true }], JSON.stringify(prompts));
+  await refused('prompts/get', { name: 'greet' }, -32602, /must have 'who'/);
+  await refused('prompts/get', { name: 'greet', arguments: ['Ann'] }, -32602, /must be an object/);
+  assert.match((await call('prompts/get', { name: 'greet', arguments: { who: 'Ann' } })).text, /who: Ann/);
+  await refused('tools/call', { name: 'sop_execute', arguments: { name: 'greet' }, task: 5 }, -32602, /params\.task/);
+  const version = await post(agency.url(), ping(1), { 'mcp-protocol-version': '2030-01-01' });
+  assert.deepEqual([version.status, version.json.error.code], [400, -32022]);
+  assert.match(version.json.error.message, /2026-07-28.*2025-11-25/);
+  assert.equal((await post(agency.url(), ping(1.5))).json.error.code, -32600);
+  assert.equal((await post(agency.url(), '{"jsonrpc":"2.0","id":1.0,"method":"ping"}')).status, 200, 'as some languages write 1');
+  assert.equal((await post(agency.url(3000, '/mcp/'), ping(1))).status, 200);
+  for (const [type, status] of [['application/json; charset="UTF-8"', 200], ['application/jsonx', 415], ['application/json; charset=utf-16', 415]])
+    assert.equal((await raw({ 'content-type': type })).status, status, type);
+});
+
+test('a filter of subscriptions/listen that makes no sense, and the id of a subscription', async () => {
+  for (const notifications of [undefined, 7, [], { toolsListChanged: 'yes' }, { resourceSubscriptions: 'agency://queue/now' }, { resourceSubscriptions: [7] }]) {
+    const answer = await modern(agency.url(), 'subscriptions/listen', { notifications }, { headers: { accept: 'application/json, text/event-stream' } });
+    assert.equal(answer.json?.error.code, -32602, JSON.stringify(notifications));
+  }
+  const own = await startAgency();
+  const stream = await fetch(own.url(), {
+    method: 'POST', headers: { 'content-type': 'application/json', accept: 'application/json, text/event-stream', 'mcp-protocol-version': '2026-07-28', 'mcp-method': 'subscriptions/listen' },
+    body: JSON.stringify({ jsonrpc: '2.0', id: 77, method: 'subscriptions/listen', params: { notifications: { toolsListChanged: true, resourceSubscriptions: ['agency://queue/now', 'file:///x'] }, _meta: { 'io.modelcontextprotocol/protocolVersion': '2026-07-28', 'io.modelcontextprotocol/clientCapabilities': {} } } }),
+  });
+  const [all] = await Promise.all([stream.text(), own.stop()]);
+  const [ack, end] = [...all.matchAll(/^data: (.*)$/gm)].map(([, json]) => JSON.parse(json));
+  assert.deepEqual(ack.params.notifications, { toolsListChanged: true, resourceSubscriptions: ['agency://queue/now'] }, 'only what will be told');
+  assert.deepEqual([ack.params._meta, end.id, end.result], [{ 'io.modelcontextprotocol/subscriptionId': 77 }, 77, { resultType: 'complete', _meta: { 'io.modelcontextprotocol/subscriptionId': 77 } }]);
+});
+
 test('a traceparent that is none is not passed on; settings that make no sense are refused', async () => {
   for (const traceparent of ['x', '00-00000000000000000000000000000000-00f067aa0ba902b7-01', `00-${'f'.repeat(32)}-${'0'.repeat(16)}-01`, 'a'.repeat(3000)])
     assert.equal((await raw({ traceparent })).status, 200);

@@ -49,8 +49,13 @@ test('who has a good token comes in, as the principal and for the companies it n
   assert.ok(!made.json.result.isError, made.text);
   const foreign = await call(token(), { kind: 'a', company: 'other' });
   assert.equal(foreign.json.result.isError, true);
+  // A reader does not write, and is told which scopes to come back with.
   const reader = await call(token({ scope: 'agency:read' }), { kind: 'a' });
-  assert.equal(reader.json.result.isError, true, 'a reader does not write');
+  assert.equal(reader.status, 403, reader.text);
+  assert.match(reader.headers.get('www-authenticate'), /scope="agency:read agency:operate", error="insufficient_scope"/);
+  const scale = await post(agency.url(), { jsonrpc: '2.0', id: 1, method: 'tools/call', params: { name: 'scale_agents', arguments: { count: 1 } } }, { authorization: `Bearer ${token()}` });
+  assert.match(scale.headers.get('www-authenticate') ?? '', /agency:admin", error="insufficient_scope"/, scale.text);
+  assert.match(scale.json.error.message, /agency:admin/);
 });
 
 test('everything else is refused', async () => {
@@ -91,7 +96,7 @@ test('clients are told where to get a token, and which scopes', async () => {
   assert.equal(answer.status, 401);
   const challenge = answer.headers.get('www-authenticate');
   assert.match(challenge, /^Bearer resource_metadata="https:\/\/agency\.example\/\.well-known\/oauth-protected-resource\/mcp", scope="agency:read agency:operate"$/);
-  for (const path of ['/.well-known/oauth-protected-resource', '/.well-known/oauth-protected-resource/mcp']) {
+  for (const path of ['', '/mcp', '/mcp/brain', '/sse'].map((resource) => `/.well-known/oauth-protected-resource${resource}`)) {
     const metadata = await (await fetch(agency.url(3000, path))).json();
     assert.equal(metadata.resource, audience);
     assert.deepEqual(metadata.authorization_servers, [issuer]);
@@ -100,6 +105,17 @@ test('clients are told where to get a token, and which scopes', async () => {
   assert.equal(small.status, 403);
   assert.match(small.headers.get('www-authenticate'), /error="insufficient_scope"/);
   assert.equal((await fetch(agency.url(3000, '/livez'))).status, 200, 'probes need no token');
+});
+
+test('an endpoint below a path of its proxy is found by that path', async (t) => {
+  const below = 'https://example.org/team/agency/mcp';
+  const own = await startAgency({ env: { AGENCY_GATEWAY_OAUTH_KEYS: keys, AGENCY_GATEWAY_OAUTH_ISSUER: issuer, AGENCY_GATEWAY_OAUTH_AUDIENCE: below } });
+  t.after(() => own.stop());
+  const answer = await post(own.url(), { jsonrpc: '2.0', id: 1, method: 'ping' });
+  const [, where] = /resource_metadata="([^"]*)"/.exec(answer.headers.get('www-authenticate'));
+  assert.equal(where, 'https://example.org/.well-known/oauth-protected-resource/team/agency/mcp');
+  const metadata = await (await fetch(own.url(3000, new URL(where).pathname))).json();
+  assert.equal(metadata.resource, below);
 });
 
 test('a key that is taken out of the file opens nothing any more', async () => {

@@ -251,11 +251,12 @@ test('an answer counts for its own question only', async () => {
 });
 
 test('a legacy client whose user closes the question leaves the run as it is', async () => {
+  await write('closing', '# Closing\n\n1. **Decide**\n\n   ```approve\n   Shall it go out?\n   ```\n');
   for (const answer of [() => ({ action: 'cancel' }), () => { throw new Error('no window to ask in'); }]) {
     const client = await connect(agency.url(), { elicitation: {} });
     let times = 0;
     client.setRequestHandler(ElicitRequestSchema, () => { times++; return answer(); });
-    const result = await client.callTool({ name: 'sop_execute', arguments: { name: 'asking' } });
+    const result = await client.callTool({ name: 'sop_execute', arguments: { name: 'closing' } });
     assert.equal(result.structuredContent.state, 'input_required', JSON.stringify(result));
     assert.equal(times, 1);
     await client.close();
