@@ -20,7 +20,8 @@ typedef enum meaning {
     NUMBER,
     ORDINAL, /* first, second, third, fourth: of quarters */
     UNIT,    /* one of the units below */
-    LAST,    /* the one before this */
+    LAST,    /* the one before this; by so many more: vorletzte */
+    GONE,    /* the same, and stands behind: la semana pasada */
     THIS,
     AGO,    /* stands behind: two days ago */
     BEFORE, /* stands before: vor zwei Tagen */
@@ -28,7 +29,7 @@ typedef enum meaning {
     LEAD,   /* what follows is likely a date */
 } meaning_t;
 
-enum { DAYS, WEEKS, MONTHS, QUARTERS, YEARS };
+enum { DAYS, WEEKS, MONTHS, QUARTERS, YEARS, WEEKENDS, NIGHTS };
 
 typedef struct say {
     const char *word; /* in small letters */
@@ -38,140 +39,406 @@ typedef struct say {
 
 /* Sorted by nothing: a few hundred are looked through once for each word of a question. */
 static const say_t says[] = {
-    {"january", MONTH, 1, false},     {"february", MONTH, 2, false},
-    {"march", MONTH, 3, true},        {"april", MONTH, 4, false},
-    {"may", MONTH, 5, true},          {"june", MONTH, 6, false},
-    {"july", MONTH, 7, false},        {"august", MONTH, 8, false},
-    {"september", MONTH, 9, false},   {"october", MONTH, 10, false},
-    {"november", MONTH, 11, false},   {"december", MONTH, 12, false},
-    {"jan", MONTH, 1, true},          {"feb", MONTH, 2, true},
-    {"mar", MONTH, 3, true},          {"apr", MONTH, 4, true},
-    {"jun", MONTH, 6, true},          {"jul", MONTH, 7, true},
-    {"aug", MONTH, 8, true},          {"sep", MONTH, 9, true},
-    {"sept", MONTH, 9, true},         {"oct", MONTH, 10, true},
-    {"nov", MONTH, 11, true},         {"dec", MONTH, 12, true},
-    {"januar", MONTH, 1, false},      {"jänner", MONTH, 1, false},
-    {"februar", MONTH, 2, false},     {"märz", MONTH, 3, false},
-    {"mai", MONTH, 5, true},          {"juni", MONTH, 6, false},
-    {"juli", MONTH, 7, false},        {"oktober", MONTH, 10, false},
-    {"dezember", MONTH, 12, false},   {"janvier", MONTH, 1, false},
-    {"février", MONTH, 2, false},     {"mars", MONTH, 3, true},
-    {"avril", MONTH, 4, false},       {"juin", MONTH, 6, false},
-    {"juillet", MONTH, 7, false},     {"août", MONTH, 8, false},
-    {"septembre", MONTH, 9, false},   {"octobre", MONTH, 10, false},
-    {"novembre", MONTH, 11, false},   {"décembre", MONTH, 12, false},
-    {"enero", MONTH, 1, false},       {"febrero", MONTH, 2, false},
-    {"marzo", MONTH, 3, false},       {"abril", MONTH, 4, false},
-    {"mayo", MONTH, 5, true},         {"junio", MONTH, 6, false},
-    {"julio", MONTH, 7, true},        {"agosto", MONTH, 8, false},
-    {"septiembre", MONTH, 9, false},  {"octubre", MONTH, 10, false},
-    {"noviembre", MONTH, 11, false},  {"diciembre", MONTH, 12, false},
-    {"gennaio", MONTH, 1, false},     {"febbraio", MONTH, 2, false},
-    {"aprile", MONTH, 4, false},      {"maggio", MONTH, 5, false},
-    {"giugno", MONTH, 6, false},      {"luglio", MONTH, 7, false},
-    {"settembre", MONTH, 9, false},   {"ottobre", MONTH, 10, false},
-    {"dicembre", MONTH, 12, false},   {"janeiro", MONTH, 1, false},
-    {"fevereiro", MONTH, 2, false},   {"março", MONTH, 3, false},
-    {"maio", MONTH, 5, false},        {"junho", MONTH, 6, false},
-    {"julho", MONTH, 7, false},       {"setembro", MONTH, 9, false},
-    {"outubro", MONTH, 10, false},    {"novembro", MONTH, 11, false},
-    {"dezembro", MONTH, 12, false},   {"januari", MONTH, 1, false},
-    {"februari", MONTH, 2, false},    {"maart", MONTH, 3, false},
-    {"mei", MONTH, 5, true},          {"augustus", MONTH, 8, false},
-    {"января", MONTH, 1, false},      {"февраля", MONTH, 2, false},
-    {"марта", MONTH, 3, false},       {"апреля", MONTH, 4, false},
-    {"мая", MONTH, 5, false},         {"июня", MONTH, 6, false},
-    {"июля", MONTH, 7, false},        {"августа", MONTH, 8, false},
-    {"сентября", MONTH, 9, false},    {"октября", MONTH, 10, false},
-    {"ноября", MONTH, 11, false},     {"декабря", MONTH, 12, false},
-    {"январе", MONTH, 1, false},      {"феврале", MONTH, 2, false},
-    {"марте", MONTH, 3, false},       {"апреле", MONTH, 4, false},
-    {"мае", MONTH, 5, false},         {"июне", MONTH, 6, false},
-    {"июле", MONTH, 7, false},        {"августе", MONTH, 8, false},
-    {"сентябре", MONTH, 9, false},    {"октябре", MONTH, 10, false},
-    {"ноябре", MONTH, 11, false},     {"декабре", MONTH, 12, false},
-    {"sunday", WEEKDAY, 0, false},    {"monday", WEEKDAY, 1, false},
-    {"tuesday", WEEKDAY, 2, false},   {"wednesday", WEEKDAY, 3, false},
-    {"thursday", WEEKDAY, 4, false},  {"friday", WEEKDAY, 5, false},
-    {"saturday", WEEKDAY, 6, false},  {"sonntag", WEEKDAY, 0, false},
-    {"montag", WEEKDAY, 1, false},    {"dienstag", WEEKDAY, 2, false},
-    {"mittwoch", WEEKDAY, 3, false},  {"donnerstag", WEEKDAY, 4, false},
-    {"freitag", WEEKDAY, 5, false},   {"samstag", WEEKDAY, 6, false},
-    {"sonnabend", WEEKDAY, 6, false}, {"dimanche", WEEKDAY, 0, false},
-    {"lundi", WEEKDAY, 1, false},     {"mardi", WEEKDAY, 2, false},
-    {"mercredi", WEEKDAY, 3, false},  {"jeudi", WEEKDAY, 4, false},
-    {"vendredi", WEEKDAY, 5, false},  {"samedi", WEEKDAY, 6, false},
-    {"domingo", WEEKDAY, 0, true},    {"lunes", WEEKDAY, 1, false},
-    {"martes", WEEKDAY, 2, false},    {"miércoles", WEEKDAY, 3, false},
-    {"jueves", WEEKDAY, 4, false},    {"viernes", WEEKDAY, 5, false},
-    {"sábado", WEEKDAY, 6, false},    {"one", NUMBER, 1, false},
-    {"a", NUMBER, 1, false},          {"an", NUMBER, 1, false},
-    {"two", NUMBER, 2, false},        {"couple", NUMBER, 2, false},
-    {"three", NUMBER, 3, false},      {"four", NUMBER, 4, false},
-    {"five", NUMBER, 5, false},       {"six", NUMBER, 6, false},
-    {"seven", NUMBER, 7, false},      {"eight", NUMBER, 8, false},
-    {"nine", NUMBER, 9, false},       {"ten", NUMBER, 10, false},
-    {"eleven", NUMBER, 11, false},    {"twelve", NUMBER, 12, false},
-    {"einem", NUMBER, 1, false},      {"einer", NUMBER, 1, false},
-    {"zwei", NUMBER, 2, false},       {"drei", NUMBER, 3, false},
-    {"vier", NUMBER, 4, false},       {"fünf", NUMBER, 5, false},
-    {"sechs", NUMBER, 6, false},      {"sieben", NUMBER, 7, false},
-    {"acht", NUMBER, 8, false},       {"neun", NUMBER, 9, false},
-    {"zehn", NUMBER, 10, false},      {"first", ORDINAL, 1, false},
-    {"second", ORDINAL, 2, false},    {"third", ORDINAL, 3, false},
-    {"fourth", ORDINAL, 4, false},    {"ersten", ORDINAL, 1, false},
-    {"zweiten", ORDINAL, 2, false},   {"dritten", ORDINAL, 3, false},
-    {"vierten", ORDINAL, 4, false},   {"erstes", ORDINAL, 1, false},
-    {"zweites", ORDINAL, 2, false},   {"drittes", ORDINAL, 3, false},
-    {"viertes", ORDINAL, 4, false},   {"day", UNIT, DAYS, false},
-    {"days", UNIT, DAYS, false},      {"week", UNIT, WEEKS, false},
-    {"weeks", UNIT, WEEKS, false},    {"month", UNIT, MONTHS, false},
-    {"months", UNIT, MONTHS, false},  {"quarter", UNIT, QUARTERS, false},
-    {"year", UNIT, YEARS, false},     {"years", UNIT, YEARS, false},
-    {"tag", UNIT, DAYS, false},       {"tage", UNIT, DAYS, false},
-    {"tagen", UNIT, DAYS, false},     {"woche", UNIT, WEEKS, false},
-    {"wochen", UNIT, WEEKS, false},   {"monat", UNIT, MONTHS, false},
-    {"monats", UNIT, MONTHS, false},  {"monate", UNIT, MONTHS, false},
-    {"monaten", UNIT, MONTHS, false}, {"quartal", UNIT, QUARTERS, false},
-    {"jahr", UNIT, YEARS, false},     {"jahres", UNIT, YEARS, false},
-    {"jahre", UNIT, YEARS, false},    {"jahren", UNIT, YEARS, false},
-    {"last", LAST, 0, false},         {"previous", LAST, 0, false},
-    {"past", LAST, 0, false},         {"letzte", LAST, 0, false},
-    {"letzten", LAST, 0, false},      {"letzter", LAST, 0, false},
-    {"letztes", LAST, 0, false},      {"vorige", LAST, 0, false},
-    {"vorigen", LAST, 0, false},      {"voriges", LAST, 0, false},
-    {"vergangene", LAST, 0, false},   {"vergangenen", LAST, 0, false},
-    {"vergangenes", LAST, 0, false},  {"this", THIS, 0, false},
-    {"diese", THIS, 0, false},        {"diesen", THIS, 0, false},
-    {"diesem", THIS, 0, false},       {"dieser", THIS, 0, false},
-    {"dieses", THIS, 0, false},       {"ago", AGO, 0, false},
-    {"vor", BEFORE, 0, false},        {"today", DAY, 0, false},
-    {"tonight", DAY, 0, false},       {"yesterday", DAY, 1, false},
-    {"heute", DAY, 0, false},         {"gestern", DAY, 1, false},
-    {"vorgestern", DAY, 2, false},    {"aujourd'hui", DAY, 0, false},
+    {"january", MONTH, 1, false},
+    {"february", MONTH, 2, false},
+    {"march", MONTH, 3, true},
+    {"april", MONTH, 4, false},
+    {"may", MONTH, 5, true},
+    {"june", MONTH, 6, false},
+    {"july", MONTH, 7, false},
+    {"august", MONTH, 8, false},
+    {"september", MONTH, 9, false},
+    {"october", MONTH, 10, false},
+    {"november", MONTH, 11, false},
+    {"december", MONTH, 12, false},
+    {"jan", MONTH, 1, true},
+    {"feb", MONTH, 2, true},
+    {"mar", MONTH, 3, true},
+    {"apr", MONTH, 4, true},
+    {"jun", MONTH, 6, true},
+    {"jul", MONTH, 7, true},
+    {"aug", MONTH, 8, true},
+    {"sep", MONTH, 9, true},
+    {"sept", MONTH, 9, true},
+    {"oct", MONTH, 10, true},
+    {"nov", MONTH, 11, true},
+    {"dec", MONTH, 12, true},
+    {"januar", MONTH, 1, false},
+    {"jänner", MONTH, 1, false},
+    {"februar", MONTH, 2, false},
+    {"märz", MONTH, 3, false},
+    {"mai", MONTH, 5, true},
+    {"juni", MONTH, 6, false},
+    {"juli", MONTH, 7, false},
+    {"oktober", MONTH, 10, false},
+    {"dezember", MONTH, 12, false},
+    {"janvier", MONTH, 1, false},
+    {"février", MONTH, 2, false},
+    {"mars", MONTH, 3, true},
+    {"avril", MONTH, 4, false},
+    {"juin", MONTH, 6, false},
+    {"juillet", MONTH, 7, false},
+    {"août", MONTH, 8, false},
+    {"septembre", MONTH, 9, false},
+    {"octobre", MONTH, 10, false},
+    {"novembre", MONTH, 11, false},
+    {"décembre", MONTH, 12, false},
+    {"enero", MONTH, 1, false},
+    {"febrero", MONTH, 2, false},
+    {"marzo", MONTH, 3, false},
+    {"abril", MONTH, 4, false},
+    {"mayo", MONTH, 5, true},
+    {"junio", MONTH, 6, false},
+    {"julio", MONTH, 7, true},
+    {"agosto", MONTH, 8, false},
+    {"septiembre", MONTH, 9, false},
+    {"octubre", MONTH, 10, false},
+    {"noviembre", MONTH, 11, false},
+    {"diciembre", MONTH, 12, false},
+    {"gennaio", MONTH, 1, false},
+    {"febbraio", MONTH, 2, false},
+    {"aprile", MONTH, 4, false},
+    {"maggio", MONTH, 5, false},
+    {"giugno", MONTH, 6, false},
+    {"luglio", MONTH, 7, false},
+    {"settembre", MONTH, 9, false},
+    {"ottobre", MONTH, 10, false},
+    {"dicembre", MONTH, 12, false},
+    {"janeiro", MONTH, 1, false},
+    {"fevereiro", MONTH, 2, false},
+    {"março", MONTH, 3, false},
+    {"maio", MONTH, 5, false},
+    {"junho", MONTH, 6, false},
+    {"julho", MONTH, 7, false},
+    {"setembro", MONTH, 9, false},
+    {"outubro", MONTH, 10, false},
+    {"novembro", MONTH, 11, false},
+    {"dezembro", MONTH, 12, false},
+    {"januari", MONTH, 1, false},
+    {"februari", MONTH, 2, false},
+    {"maart", MONTH, 3, false},
+    {"mei", MONTH, 5, true},
+    {"augustus", MONTH, 8, false},
+    {"января", MONTH, 1, false},
+    {"февраля", MONTH, 2, false},
+    {"марта", MONTH, 3, false},
+    {"апреля", MONTH, 4, false},
+    {"мая", MONTH, 5, false},
+    {"июня", MONTH, 6, false},
+    {"июля", MONTH, 7, false},
+    {"августа", MONTH, 8, false},
+    {"сентября", MONTH, 9, false},
+    {"октября", MONTH, 10, false},
+    {"ноября", MONTH, 11, false},
+    {"декабря", MONTH, 12, false},
+    {"январе", MONTH, 1, false},
+    {"феврале", MONTH, 2, false},
+    {"марте", MONTH, 3, false},
+    {"апреле", MONTH, 4, false},
+    {"мае", MONTH, 5, false},
+    {"июне", MONTH, 6, false},
+    {"июле", MONTH, 7, false},
+    {"августе", MONTH, 8, false},
+    {"сентябре", MONTH, 9, false},
+    {"октябре", MONTH, 10, false},
+    {"ноябре", MONTH, 11, false},
+    {"декабре", MONTH, 12, false},
+    {"sunday", WEEKDAY, 0, false},
+    {"monday", WEEKDAY, 1, false},
+    {"tuesday", WEEKDAY, 2, false},
+    {"wednesday", WEEKDAY, 3, false},
+    {"thursday", WEEKDAY, 4, false},
+    {"friday", WEEKDAY, 5, false},
+    {"saturday", WEEKDAY, 6, false},
+    {"sonntag", WEEKDAY, 0, false},
+    {"montag", WEEKDAY, 1, false},
+    {"dienstag", WEEKDAY, 2, false},
+    {"mittwoch", WEEKDAY, 3, false},
+    {"donnerstag", WEEKDAY, 4, false},
+    {"freitag", WEEKDAY, 5, false},
+    {"samstag", WEEKDAY, 6, false},
+    {"sonnabend", WEEKDAY, 6, false},
+    {"dimanche", WEEKDAY, 0, false},
+    {"lundi", WEEKDAY, 1, false},
+    {"mardi", WEEKDAY, 2, false},
+    {"mercredi", WEEKDAY, 3, false},
+    {"jeudi", WEEKDAY, 4, false},
+    {"vendredi", WEEKDAY, 5, false},
+    {"samedi", WEEKDAY, 6, false},
+    {"domingo", WEEKDAY, 0, true},
+    {"lunes", WEEKDAY, 1, false},
+    {"martes", WEEKDAY, 2, false},
+    {"miércoles", WEEKDAY, 3, false},
+    {"jueves", WEEKDAY, 4, false},
+    {"viernes", WEEKDAY, 5, false},
+    {"sábado", WEEKDAY, 6, false},
+    {"one", NUMBER, 1, false},
+    {"a", NUMBER, 1, false},
+    {"an", NUMBER, 1, false},
+    {"two", NUMBER, 2, false},
+    {"couple", NUMBER, 2, false},
+    {"three", NUMBER, 3, false},
+    {"four", NUMBER, 4, false},
+    {"five", NUMBER, 5, false},
+    {"six", NUMBER, 6, false},
+    {"seven", NUMBER, 7, false},
+    {"eight", NUMBER, 8, false},
+    {"nine", NUMBER, 9, false},
+    {"ten", NUMBER, 10, false},
+    {"eleven", NUMBER, 11, false},
+    {"twelve", NUMBER, 12, false},
+    {"einem", NUMBER, 1, false},
+    {"einer", NUMBER, 1, false},
+    {"zwei", NUMBER, 2, false},
+    {"drei", NUMBER, 3, false},
+    {"vier", NUMBER, 4, false},
+    {"fünf", NUMBER, 5, false},
+    {"sechs", NUMBER, 6, false},
+    {"sieben", NUMBER, 7, false},
+    {"acht", NUMBER, 8, false},
+    {"neun", NUMBER, 9, false},
+    {"zehn", NUMBER, 10, false},
+    {"first", ORDINAL, 1, false},
+    {"second", ORDINAL, 2, false},
+    {"third", ORDINAL, 3, false},
+    {"fourth", ORDINAL, 4, false},
+    {"ersten", ORDINAL, 1, false},
+    {"zweiten", ORDINAL, 2, false},
+    {"dritten", ORDINAL, 3, false},
+    {"vierten", ORDINAL, 4, false},
+    {"erstes", ORDINAL, 1, false},
+    {"zweites", ORDINAL, 2, false},
+    {"drittes", ORDINAL, 3, false},
+    {"viertes", ORDINAL, 4, false},
+    {"day", UNIT, DAYS, false},
+    {"days", UNIT, DAYS, false},
+    {"week", UNIT, WEEKS, false},
+    {"weeks", UNIT, WEEKS, false},
+    {"month", UNIT, MONTHS, false},
+    {"months", UNIT, MONTHS, false},
+    {"quarter", UNIT, QUARTERS, false},
+    {"year", UNIT, YEARS, false},
+    {"years", UNIT, YEARS, false},
+    {"tag", UNIT, DAYS, false},
+    {"tage", UNIT, DAYS, false},
+    {"tagen", UNIT, DAYS, false},
+    {"woche", UNIT, WEEKS, false},
+    {"wochen", UNIT, WEEKS, false},
+    {"monat", UNIT, MONTHS, false},
+    {"monats", UNIT, MONTHS, false},
+    {"monate", UNIT, MONTHS, false},
+    {"monaten", UNIT, MONTHS, false},
+    {"quartal", UNIT, QUARTERS, false},
+    {"jahr", UNIT, YEARS, false},
+    {"jahres", UNIT, YEARS, false},
+    {"jahre", UNIT, YEARS, false},
+    {"jahren", UNIT, YEARS, false},
+    {"last", LAST, 0, false},
+    {"previous", LAST, 0, false},
+    {"past", LAST, 0, false},
+    {"letzte", LAST, 0, false},
+    {"letzten", LAST, 0, false},
+    {"letzter", LAST, 0, false},
+    {"letztes", LAST, 0, false},
+    {"vorige", LAST, 0, false},
+    {"vorigen", LAST, 0, false},
+    {"voriges", LAST, 0, false},
+    {"vergangene", LAST, 0, false},
+    {"vergangenen", LAST, 0, false},
+    {"vergangenes", LAST, 0, false},
+    {"this", THIS, 0, false},
+    {"diese", THIS, 0, false},
+    {"diesen", THIS, 0, false},
+    {"diesem", THIS, 0, false},
+    {"dieser", THIS, 0, false},
+    {"dieses", THIS, 0, false},
+    {"ago", AGO, 0, false},
+    {"vor", BEFORE, 0, false},
+    {"today", DAY, 0, false},
+    {"tonight", DAY, 0, false},
+    {"yesterday", DAY, 1, false},
+    {"heute", DAY, 0, false},
+    {"gestern", DAY, 1, false},
+    {"vorgestern", DAY, 2, false},
+    {"aujourd'hui", DAY, 0, false},
     {"hier", DAY, 1, true}, /* German: here */
-    {"hoy", DAY, 0, false},           {"ayer", DAY, 1, false},
-    {"oggi", DAY, 0, false},          {"ieri", DAY, 1, false},
-    {"hoje", DAY, 0, false},          {"ontem", DAY, 1, false},
-    {"vandaag", DAY, 0, false},       {"gisteren", DAY, 1, false},
-    {"сегодня", DAY, 0, false},       {"вчера", DAY, 1, false},
-    {"in", LEAD, 0, false},           {"on", LEAD, 0, false},
-    {"since", LEAD, 0, false},        {"until", LEAD, 0, false},
-    {"during", LEAD, 0, false},       {"early", LEAD, 0, false},
-    {"late", LEAD, 0, false},         {"mid", LEAD, 0, false},
-    {"before", LEAD, 0, false},       {"after", LEAD, 0, false},
-    {"from", LEAD, 0, false},         {"of", LEAD, 0, false},
-    {"by", LEAD, 0, false},           {"between", LEAD, 0, false},
-    {"and", LEAD, 0, false},          {"next", LEAD, 0, false},
-    {"im", LEAD, 0, false},           {"am", LEAD, 0, false},
-    {"vom", LEAD, 0, false},          {"bis", LEAD, 0, false},
-    {"ab", LEAD, 0, false},           {"seit", LEAD, 0, false},
-    {"anfang", LEAD, 0, false},       {"mitte", LEAD, 0, false},
-    {"ende", LEAD, 0, false},         {"en", LEAD, 0, false},
-    {"de", LEAD, 0, false},           {"le", LEAD, 0, false},
-    {"depuis", LEAD, 0, false},       {"el", LEAD, 0, false},
-    {"em", LEAD, 0, false},           {"di", LEAD, 0, false},
+    {"hoy", DAY, 0, false},
+    {"ayer", DAY, 1, false},
+    {"oggi", DAY, 0, false},
+    {"ieri", DAY, 1, false},
+    {"hoje", DAY, 0, false},
+    {"ontem", DAY, 1, false},
+    {"vandaag", DAY, 0, false},
+    {"gisteren", DAY, 1, false},
+    {"сегодня", DAY, 0, false},
+    {"вчера", DAY, 1, false},
+    {"in", LEAD, 0, false},
+    {"on", LEAD, 0, false},
+    {"since", LEAD, 0, false},
+    {"until", LEAD, 0, false},
+    {"during", LEAD, 0, false},
+    {"early", LEAD, 0, false},
+    {"late", LEAD, 0, false},
+    {"mid", LEAD, 0, false},
+    {"before", LEAD, 0, false},
+    {"after", LEAD, 0, false},
+    {"from", LEAD, 0, false},
+    {"of", LEAD, 0, false},
+    {"by", LEAD, 0, false},
+    {"between", LEAD, 0, false},
+    {"and", LEAD, 0, false},
+    {"next", LEAD, 0, false},
+    {"im", LEAD, 0, false},
+    {"am", LEAD, 0, false},
+    {"vom", LEAD, 0, false},
+    {"bis", LEAD, 0, false},
+    {"ab", LEAD, 0, false},
+    {"seit", LEAD, 0, false},
+    {"anfang", LEAD, 0, false},
+    {"mitte", LEAD, 0, false},
+    {"ende", LEAD, 0, false},
+    {"en", LEAD, 0, false},
+    {"de", LEAD, 0, false},
+    {"le", LEAD, 0, false},
+    {"depuis", LEAD, 0, false},
+    {"el", LEAD, 0, false},
+    {"em", LEAD, 0, false},
+    {"di", LEAD, 0, false},
     {"op", LEAD, 0, false},
+    {"weekend", UNIT, WEEKENDS, true},
+    {"weekends", UNIT, WEEKENDS, true},
+    {"wochenende", UNIT, WEEKENDS, true},
+    {"night", UNIT, NIGHTS, true},
+    {"nacht", UNIT, NIGHTS, true},
+    {"morning", UNIT, DAYS, true},
+    {"afternoon", UNIT, DAYS, true},
+    {"evening", UNIT, DAYS, true},
+    {"morgen", UNIT, DAYS, true},
+    {"día", UNIT, DAYS, true},
+    {"días", UNIT, DAYS, true},
+    {"jour", UNIT, DAYS, true},
+    {"jours", UNIT, DAYS, true},
+    {"giorno", UNIT, DAYS, true},
+    {"giorni", UNIT, DAYS, true},
+    {"dia", UNIT, DAYS, true},
+    {"dias", UNIT, DAYS, true},
+    {"dag", UNIT, DAYS, true},
+    {"dagen", UNIT, DAYS, true},
+    {"день", UNIT, DAYS, true},
+    {"дня", UNIT, DAYS, true},
+    {"дней", UNIT, DAYS, true},
+    {"semana", UNIT, WEEKS, true},
+    {"semanas", UNIT, WEEKS, true},
+    {"semaine", UNIT, WEEKS, true},
+    {"semaines", UNIT, WEEKS, true},
+    {"settimana", UNIT, WEEKS, true},
+    {"settimane", UNIT, WEEKS, true},
+    {"weken", UNIT, WEEKS, true},
+    {"неделя", UNIT, WEEKS, true},
+    {"неделю", UNIT, WEEKS, true},
+    {"неделе", UNIT, WEEKS, true},
+    {"недели", UNIT, WEEKS, true},
+    {"недель", UNIT, WEEKS, true},
+    {"mes", UNIT, MONTHS, true},
+    {"meses", UNIT, MONTHS, true},
+    {"mois", UNIT, MONTHS, true},
+    {"mese", UNIT, MONTHS, true},
+    {"mesi", UNIT, MONTHS, true},
+    {"mês", UNIT, MONTHS, true},
+    {"maand", UNIT, MONTHS, true},
+    {"maanden", UNIT, MONTHS, true},
+    {"месяц", UNIT, MONTHS, true},
+    {"месяце", UNIT, MONTHS, true},
+    {"месяца", UNIT, MONTHS, true},
+    {"месяцев", UNIT, MONTHS, true},
+    {"l'anno", UNIT, YEARS, true},
+    {"l'année", UNIT, YEARS, true},
+    {"l'an", UNIT, YEARS, true},
+    {"año", UNIT, YEARS, true},
+    {"años", UNIT, YEARS, true},
+    {"ans", UNIT, YEARS, true},
+    {"année", UNIT, YEARS, true},
+    {"anno", UNIT, YEARS, true},
+    {"anni", UNIT, YEARS, true},
+    {"ano", UNIT, YEARS, true},
+    {"anos", UNIT, YEARS, true},
+    {"jaar", UNIT, YEARS, true},
+    {"год", UNIT, YEARS, true},
+    {"году", UNIT, YEARS, true},
+    {"года", UNIT, YEARS, true},
+    {"лет", UNIT, YEARS, true},
+    {"vorig", LAST, 0, true},
+    {"afgelopen", LAST, 0, true},
+    {"прошлый", LAST, 0, true},
+    {"прошлой", LAST, 0, true},
+    {"прошлую", LAST, 0, true},
+    {"прошлом", LAST, 0, true},
+    {"прошлого", LAST, 0, true},
+    {"vorletzte", LAST, 1, true},
+    {"vorletzten", LAST, 1, true},
+    {"vorletzter", LAST, 1, true},
+    {"vorletztes", LAST, 1, true},
+    {"pasado", GONE, 0, true},
+    {"pasada", GONE, 0, true},
+    {"dernier", GONE, 0, true},
+    {"dernière", GONE, 0, true},
+    {"scorso", GONE, 0, true},
+    {"scorsa", GONE, 0, true},
+    {"passado", GONE, 0, true},
+    {"passada", GONE, 0, true},
+    {"esta", THIS, 0, true},
+    {"este", THIS, 0, true},
+    {"cette", THIS, 0, true},
+    {"questa", THIS, 0, true},
+    {"questo", THIS, 0, true},
+    {"deze", THIS, 0, true},
+    {"этой", THIS, 0, true},
+    {"этом", THIS, 0, true},
+    {"эту", THIS, 0, true},
+    {"geleden", AGO, 0, true},
+    {"fa", AGO, 0, true},
+    {"atrás", AGO, 0, true},
+    {"назад", AGO, 0, true},
+    {"hace", BEFORE, 0, true},
+    {"há", BEFORE, 0, true},
+    {"y", BEFORE, 0, true},
+    {"anteayer", DAY, 2, false},
+    {"anteontem", DAY, 2, false},
+    {"eergisteren", DAY, 2, false},
+    {"позавчера", DAY, 2, false},
+    {"eine", NUMBER, 1, true},
+    {"un", NUMBER, 1, true},
+    {"una", NUMBER, 1, true},
+    {"une", NUMBER, 1, true},
+    {"uma", NUMBER, 1, true},
+    {"dos", NUMBER, 2, true},
+    {"deux", NUMBER, 2, true},
+    {"due", NUMBER, 2, true},
+    {"dois", NUMBER, 2, true},
+    {"duas", NUMBER, 2, true},
+    {"twee", NUMBER, 2, true},
+    {"два", NUMBER, 2, true},
+    {"две", NUMBER, 2, true},
+    {"tres", NUMBER, 3, true},
+    {"trois", NUMBER, 3, true},
+    {"tre", NUMBER, 3, true},
+    {"três", NUMBER, 3, true},
+    {"drie", NUMBER, 3, true},
+    {"три", NUMBER, 3, true},
+    {"cuatro", NUMBER, 4, true},
+    {"quatre", NUMBER, 4, true},
+    {"quattro", NUMBER, 4, true},
+    {"quatro", NUMBER, 4, true},
+    {"четыре", NUMBER, 4, true},
+    {"cinco", NUMBER, 5, true},
+    {"cinq", NUMBER, 5, true},
+    {"cinque", NUMBER, 5, true},
+    {"vijf", NUMBER, 5, true},
+    {"пять", NUMBER, 5, true},
+    {"seis", NUMBER, 6, true},
+    {"sei", NUMBER, 6, true},
+    {"zes", NUMBER, 6, true},
+    {"шесть", NUMBER, 6, true},
 };
 
 /* The same in scripts without spaces; found anywhere, with nothing around them. */
@@ -400,6 +667,12 @@ static void mean_unit(reading_t *in, int unit, int back)
     case QUARTERS:
         mean_quarter(in, tm.tm_year + 1900, tm.tm_mon / 3 + 1 - back);
         break;
+    case WEEKENDS:
+        mean_days(in, in->now_ms - ((tm.tm_wday + 6) % 7 - 5 + 7 * (int64_t)back) * DAY_MS, 2);
+        break;
+    case NIGHTS: /* of two days */
+        mean_days(in, in->now_ms - back * DAY_MS, 1 + (back > 0));
+        break;
     default:
         mean_year(in, tm.tm_year + 1900 - back);
     }
@@ -480,7 +753,19 @@ static size_t skip_of(const reading_t *in, size_t at)
                                                                                          : at;
 }
 
-/* May, May 2024, May 17, May 17th, 2024 */
+/* The year of "last year", letzten Jahres; 0: it is none. */
+static int relative_year(const reading_t *in, size_t at)
+{
+    const token_t *which = token_at(in, at), *what = token_at(in, at + 1);
+    struct tm tm;
+
+    if ((which->meaning != LAST && which->meaning != THIS) || what->meaning != UNIT ||
+        what->value != YEARS || !calendar(in->now_ms, &tm))
+        return 0;
+    return tm.tm_year + 1900 - (which->meaning == LAST) - which->value;
+}
+
+/* May, May 2024, May 17, May 17th, 2024, May last year */
 static size_t month_first(reading_t *in, size_t at, bool lead)
 {
     const token_t *month = token_at(in, at);
@@ -497,6 +782,9 @@ static size_t month_first(reading_t *in, size_t at, bool lead)
     if (is_year(token_at(in, after)) && near(token_at(in, after))) {
         year = token_at(in, after)->number;
         next = after + 1;
+    } else {
+        year = relative_year(in, next);
+        next += year ? 2 : 0;
     }
     if (month->doubtful && !day && !year && !lead && !(month->capital && at > 0))
         return 0;
@@ -587,15 +875,32 @@ static void mean_last_weekday(reading_t *in, int weekday)
         mean_days(in, in->now_ms - ((tm.tm_wday - weekday + 6) % 7 + 1) * DAY_MS, 1);
 }
 
-/* last week, diesen Monat, last Tuesday, last May */
+/* the day before yesterday, the week before last */
+static size_t before_that(reading_t *in, size_t at)
+{
+    const token_t *unit = token_at(in, at), *that = token_at(in, at + 2);
+
+    if (unit->meaning != UNIT || strcmp(token_at(in, at + 1)->word, "before") != 0)
+        return 0;
+    if (that->meaning == LAST)
+        mean_unit(in, unit->value, 2);
+    else if (that->meaning == DAY && unit->value == DAYS)
+        mean_unit(in, DAYS, that->value + 1);
+    else
+        return 0;
+    return 3;
+}
+
+/* last week, diesen Monat, last Tuesday, last May, la semana pasada */
 static size_t relative(reading_t *in, size_t at)
 {
-    const token_t *which = token_at(in, at), *what = token_at(in, at + 1);
+    bool gone = token_at(in, at + 1)->meaning == GONE;
+    const token_t *which = token_at(in, at + gone), *what = token_at(in, at + !gone);
     struct tm tm;
 
-    if ((which->meaning != LAST && which->meaning != THIS) || !calendar(in->now_ms, &tm))
+    if ((!gone && which->meaning != LAST && which->meaning != THIS) || !calendar(in->now_ms, &tm))
         return 0;
-    int back = which->meaning == LAST;
+    int back = which->meaning == THIS ? 0 : 1 + which->value;
     if (what->meaning == UNIT) {
         mean_unit(in, what->value, back);
     } else if (what->meaning == WEEKDAY && back) {
@@ -635,6 +940,7 @@ static size_t one_date(reading_t *in, size_t at)
     used = used ? used : day_first(in, at);
     used = used ? used : quarter(in, at);
     used = used ? used : ago(in, at);
+    used = used ? used : before_that(in, at);
     used = used ? used : relative(in, at);
     used = used ? used : month_first(in, at, lead);
     used = used ? used : one_word(in, at, lead);
@@ -658,6 +964,8 @@ static int number_before(const char *text, const char *end)
             at--;
         return end - at > 5 ? -1 : atoi(at);
     }
+    if (at - text >= 3 && (strncmp(at - 3, "两", 3) == 0 || strncmp(at - 3, "兩", 3) == 0))
+        return 2;
     for (bool found = true; found && count < 8 && at - text >= 3;) {
         found = false;
         for (int i = 0; i <= 10 && !found; i++)
@@ -675,7 +983,36 @@ static int number_before(const char *text, const char *end)
     return count ? value : -1;
 }
 
-/* 2024年5月17日 and parts of it. */
+/* 三天前, 两个月前, 2주 전 */
+static void read_glyph_ago(reading_t *in, const char *text)
+{
+    static const glyphs_t units[] = {
+        {"天前", DAYS, 0},     {"日前", DAYS, 0},      {"星期前", WEEKS, 0},  {"周前", WEEKS, 0},
+        {"週間前", WEEKS, 0},  {"个月前", MONTHS, 0},  {"個月前", MONTHS, 0}, {"か月前", MONTHS, 0},
+        {"ヶ月前", MONTHS, 0}, {"年前", YEARS, 0},     {"일 전", DAYS, 0},    {"주 전", WEEKS, 0},
+        {"달 전", MONTHS, 0},  {"개월 전", MONTHS, 0}, {"년 전", YEARS, 0},
+    };
+
+    for (size_t i = 0; i < sizeof units / sizeof units[0]; i++) {
+        const char *at = strstr(text, units[i].text);
+        int count = at ? number_before(text, at) : -1;
+        if (count > 0 && count < 100)
+            mean_ago(in, units[i].unit, count);
+    }
+}
+
+/* 去年 and the like say which year a month is of; 0: none does. */
+static int glyph_year(const reading_t *in, const char *text)
+{
+    struct tm tm;
+
+    for (size_t i = 0; i < sizeof glyphs / sizeof glyphs[0]; i++)
+        if (glyphs[i].unit == YEARS && strstr(text, glyphs[i].text) && calendar(in->now_ms, &tm))
+            return tm.tm_year + 1900 - glyphs[i].back;
+    return 0;
+}
+
+/* 2024年5月17日 and parts of it, 去年三月. */
 static void read_glyph_dates(reading_t *in, const char *text)
 {
     int year = 0, month = 0, day = 0;
@@ -688,7 +1025,7 @@ static void read_glyph_dates(reading_t *in, const char *text)
         bool begins = *at && (unit == 'y' || (unit == 'm' && month));
         if (!*at || begins) {
             if (month)
-                mean_date(in, year, month, day);
+                mean_date(in, year ? year : glyph_year(in, text), month, day);
             else if (year)
                 mean_year(in, year);
             if (!*at)
@@ -712,6 +1049,7 @@ static void read_glyphs(reading_t *in, const char *text)
     for (size_t i = 0; i < sizeof glyphs / sizeof glyphs[0]; i++)
         if (strstr(text, glyphs[i].text))
             mean_unit(in, glyphs[i].unit, glyphs[i].back);
+    read_glyph_ago(in, text);
     read_glyph_dates(in, text);
 }
 
@@ -782,11 +1120,10 @@ static bool says_when(const token_t *token)
     case MONTH:
     case WEEKDAY:
     case DAY:
-        return !token->doubtful;
     case UNIT:
     case LAST:
     case AGO:
-        return true;
+        return !token->doubtful;
     default:
         return is_year(token);
     }

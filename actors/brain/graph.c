@@ -228,9 +228,11 @@ static err_t check_quota(brain_t *self, call_t *call, const meta_counts_t *count
 {
     if (counts->nodes + counts->edges < (uint64_t)self->settings->nodes_max)
         return err_ok();
-    return err_make(call_arena(call), ERR_QUOTA,
-                    "the graph of this company is full (brain.nodes_max = %lld)",
-                    (long long)self->settings->nodes_max);
+    return err_make(
+        call_arena(call), ERR_QUOTA,
+        "the graph of this company is full (brain.nodes_max = %lld): delete nodes or edges, "
+        "or raise the setting",
+        (long long)self->settings->nodes_max);
 }
 
 err_t graph_put_node(brain_t *self, call_t *call, const char *company, const graph_node_t *node)

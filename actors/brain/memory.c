@@ -213,9 +213,11 @@ err_t memory_put(brain_t *self, call_t *call, const char *company, episode_t *ep
         return err;
     *replaced = !err_is(err);
     if (!*replaced && counts.memories >= (uint64_t)self->settings->memories_max)
-        return err_make(call_arena(call), ERR_QUOTA,
-                        "this company has its most memories (brain.memories_max = %lld)",
-                        (long long)self->settings->memories_max);
+        return err_make(
+            call_arena(call), ERR_QUOTA,
+            "this company has its most memories (brain.memories_max = %lld): let some go with "
+            "brain_forget or brain_configure keep_days, or raise the setting",
+            (long long)self->settings->memories_max);
     if (*replaced) {
         err = remove_number(call, company, txn, &config, &counts, number);
         if (err_is(err))
