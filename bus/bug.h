@@ -18,7 +18,8 @@
     B(STALE_READ_SNAPSHOT, "stale_read_snapshot", "A read sees what is not committed.")            \
     B(REPLAYED_DONE_STEP, "replayed_done_step", "A finished step runs again on resume.")           \
     B(FENCE_FORGETS_EPOCH, "fence_forgets_epoch", "Fences start again after a restart.")           \
-    B(SPENT_RETRY, "spent_retry", "A failed task is not tried again.")
+    B(SPENT_RETRY, "spent_retry", "A failed task is not tried again.")                             \
+    B(LOST_CHILD, "lost_child", "The end of a run does not wake the run that waits for it.")
 
 typedef enum bug {
 #define BUG_ENUM(id, name, doc) BUG_##id,

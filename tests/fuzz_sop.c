@@ -14,7 +14,9 @@ static values_t some_values(arena_t *arena, const char *text, size_t size)
     mp_put_map(&input, 1);
     mp_put_str(&input, "x");
     mp_put_strn(&input, text, size < 1000 ? size : 1000);
-    return (values_t){.input = buf_bytes(&input), .run_id = "run", .company = "acme"};
+    bytes_t *item = ARENA_NEW(arena, bytes_t);
+    *item = buf_bytes(&input);
+    return (values_t){.input = *item, .run_id = "run", .company = "acme", .item = item};
 }
 
 static void fill(arena_t *arena, const values_t *values, const sop_step_t *step)
@@ -22,13 +24,17 @@ static void fill(arena_t *arena, const values_t *values, const sop_step_t *step)
     value_script_t script;
     buf_t text, tree;
     buf_open(&text, arena);
-    buf_open(&tree, arena);
     values_text(arena, values, step->prose, strlen(step->prose), &text);
     values_script(arena, values, step->body, step->body_size, &script);
-    if (!step->args.size)
-        return;
-    err_t err = values_tree(arena, values, step->args, &tree);
-    if (!err_is(err) && err_is(mp_check(buf_bytes(&tree))))
+    const bytes_t templates[] = {step->args, step->list};
+    for (int i = 0; i < 2; i++) {
+        buf_open(&tree, arena);
+        err_t err = templates[i].size ? values_tree(arena, values, templates[i], &tree)
+                                      : err_of(ERR_NOT_FOUND, NULL);
+        if (!err_is(err) && err_is(mp_check(buf_bytes(&tree))))
+            abort();
+    }
+    if ((step->kind == SOP_EACH) != (step->list.size > 0) || sop_call_at(step) > step->body_size)
         abort();
 }
 
@@ -41,8 +47,7 @@ int LLVMFuzzerTestOneInput(const unsigned char *data, size_t size)
     const sop_problem_t *problems;
     size_t count;
     const char *text = (const char *)data;
-    sop_options_t options = {.any_kind = true};
-    err_t err = sop_parse(arena, text, size, &options, &sop, &problems, &count);
+    err_t err = sop_parse(arena, text, size, NULL, &sop, &problems, &count);
     if (err_is(err) != (sop == NULL) || (err_is(err) && !count))
         abort();
     values_t values = some_values(arena, text, size);

@@ -381,6 +381,10 @@ START_TEST(a_person_goes_back)
     begin(&h, 1);
     broken(&h, 1, "again no", false);
     good(&h, "run_retry_from", arena_printf(h.arena, retry, id, "1"));
+    /* Of its first end nothing is left: whoever waits for it waits. */
+    client_reply_t reply =
+        ask(&h, "run_wait", arena_printf(h.arena, "{'id':'%s','wait_ms':50}", id));
+    ck_assert_ptr_nonnull(strstr(reply.text, "is not finished"));
     lease(&h);
     bytes_t step = next(&h);
     is(&h, step, "name", "a");

@@ -372,15 +372,94 @@ START_TEST(tells_of_branches)
 }
 END_TEST
 
-START_TEST(tells_of_kinds_to_come)
+static const char *json_of(arena_t *arena, bytes_t value)
 {
-    static const char text[] = "# T\n1. a\n   ```each\n   {{input.list}}\n   ```\n";
-    bad(text, 3, "```each is not supported yet");
-    sop_options_t options = {.any_kind = true};
-    parsed_t p = parse_with(text, strlen(text), &options);
-    ck_assert(!err_is(p.err));
-    ck_assert_int_eq(p.sop->steps[0].kind, SOP_EACH);
+    buf_t out;
+    buf_open(&out, arena);
+    ck_assert(!err_is(json_from_msgpack(value, JSON_COMPACT, &out)));
+    return out.data;
+}
+
+START_TEST(reads_procedures_inside)
+{
+    parsed_t p = good("# T\n1. a\n   ```sop\n   count.md {\"folder\": \"{{input.f}}\", \"n\": 2}\n"
+                      "   ```\n2. b\n   ```sop name=again\n   count\n   folder: /x\n   ```\n"
+                      "3. c\n   ```sop\n   count {{steps.again.result}}\n   ```\n"
+                      "4. d\n   ```sop\n   count\n   ```\n");
+    ck_assert_int_eq(p.sop->steps[0].kind, SOP_SOP);
+    ck_assert_str_eq(p.sop->steps[0].procedure, "count");
+    ck_assert_str_eq(json_of(p.arena, p.sop->steps[0].args),
+                     "{\"folder\":\"{{input.f}}\",\"n\":2}");
+    ck_assert_str_eq(p.sop->steps[1].name, "again");
+    ck_assert_str_eq(json_of(p.arena, p.sop->steps[1].args), "{\"folder\":\"/x\"}");
+    ck_assert_str_eq(json_of(p.arena, p.sop->steps[2].args), "\"{{steps.again.result}}\"");
+    ck_assert_str_eq(json_of(p.arena, p.sop->steps[3].args), "{}");
     arena_destroy(&p.arena);
+}
+END_TEST
+
+START_TEST(tells_of_procedures_inside)
+{
+    bad("# T\n1. a\n   ```sop\n   ../x\n   ```\n", 4, "'../x' is no name of a procedure");
+    bad("# T\n1. a\n   ```sop\n   {}\n   ```\n", 4, "is no name of a procedure");
+    bad("# T\n1. a\n   ```sop\n\n   x\n   {\"a\": }\n   ```\n", 6, "no good JSON");
+    bad("# T\n1. a\n   ```sop\n   x y\n   ```\n", 4, "'y' is neither");
+    bad("# T\n1. a\n   ```sop retries=2\n   x\n   ```\n", 3, "takes no 'retries'");
+    bad("# T\n1. a\n   ```sop\n   x {{steps.b.result}}\n   ```\n", 4, "there is no step 'b'");
+    bad("# T\n1. a\n   ```sop\n   x {{item}}\n   ```\n", 4, "an item only in what an ```each");
+    bad("# T\n1. a\n   ```sop\n   ```\n", 3, "the ```sop block is empty");
+}
+END_TEST
+
+START_TEST(reads_each)
+{
+    parsed_t p =
+        good("# T\n1. a\n   ```each on_error=continue retries=1 timeout=5s\n   {{input.list}}\n"
+             "   tool: brain_store {\"id\": \"n-{{index}}\",\n   \"x\": \"{{item.x}}\"}\n   ```\n"
+             "2. b\n   ```each parallel=8\n   [\"de\", {\"y\": \"{{input.z}}\"},\n   3]\n\n"
+             "   sop: other {{item}}\n   ```\n"
+             "3. c\n   ```each\n   {{steps.step_2.result | lines}}\n   tool: notes/add\n   text: "
+             "{{item}}\n"
+             "   ```\n");
+    const sop_step_t *steps = p.sop->steps;
+    ck_assert_int_eq(steps[0].kind, SOP_EACH);
+    ck_assert_str_eq(json_of(p.arena, steps[0].list), "\"{{input.list}}\"");
+    ck_assert_str_eq(steps[0].tool, "brain_store");
+    ck_assert_ptr_null(steps[0].procedure);
+    ck_assert(steps[0].goes_on);
+    ck_assert_int_eq(steps[0].retries, 1);
+    ck_assert_str_eq(json_of(p.arena, steps[0].args),
+                     "{\"id\":\"n-{{index}}\",\"x\":\"{{item.x}}\"}");
+    ck_assert_str_eq(json_of(p.arena, steps[1].list), "[\"de\",{\"y\":\"{{input.z}}\"},3]");
+    ck_assert_str_eq(steps[1].procedure, "other");
+    ck_assert_ptr_null(steps[1].tool);
+    ck_assert_int_eq(steps[1].parallel, 8);
+    ck_assert(!steps[1].goes_on);
+    ck_assert_str_eq(json_of(p.arena, steps[1].args), "\"{{item}}\"");
+    ck_assert_str_eq(json_of(p.arena, steps[2].args), "{\"text\":\"{{item}}\"}");
+    arena_destroy(&p.arena);
+}
+END_TEST
+
+START_TEST(tells_of_each)
+{
+    bad("# T\n1. a\n   ```each\n   {{input.list}}\n   ```\n", 4, "needs a line `tool: NAME`");
+    bad("# T\n1. a\n   ```each\n   tool: x\n   ```\n", 4, "begins with its list");
+    bad("# T\n1. a\n   ```each\n   a, b\n   tool: x\n   ```\n", 4, "begins with its list");
+    bad("# T\n1. a\n   ```each\n   {{input.a}} {{input.b}}\n   tool: x\n   ```\n", 4,
+        "begins with its list");
+    bad("# T\n1. a\n   ```each\n   [1,\n   2\n   tool: x\n   ```\n", 4, "the list is no good JSON");
+    bad("# T\n1. a\n   ```each\n   {{item}}\n   tool: x\n   ```\n", 4, "an item only in what");
+    bad("# T\n1. a\n   ```each\n   [1]\n   tool: 7\n   ```\n", 5, "begins with the name");
+    bad("# T\n1. a\n   ```each\n   [1]\n\n   sop: a/b\n   ```\n", 6, "no name of a procedure");
+    bad("# T\n1. a\n   ```each\n   [1]\n   tool: x\n   y: {{itm}}\n   ```\n", 6, "{{itm}}: write");
+    bad("# T\n1. a\n   ```each parallel=2\n   [1]\n   tool: x\n   ```\n", 3, "no 'parallel'");
+    bad("# T\n1. a\n   ```each parallel=65\n   [1]\n   sop: x\n   ```\n", 3, "from 1 to 64");
+    bad("# T\n1. a\n   ```each replay=safe\n   [1]\n   sop: x\n   ```\n", 3, "takes no 'replay'");
+    bad("# T\n1. a\n   ```each on_error=maybe\n   [1]\n   tool: x\n   ```\n", 3,
+        "it is stop or continue");
+    bad("# T\n1. a\n   ```sh on_error=stop\n   true\n   ```\n", 3, "```sh takes no 'on_error'");
+    bad("# T\n1. {{item}}\n", 2, "an item only in what an ```each");
 }
 END_TEST
 
@@ -642,7 +721,10 @@ int main(void)
     tcase_add_test(tells_case, tells_of_attributes);
     tcase_add_test(tells_case, tells_of_fences);
     tcase_add_test(tells_case, warns_of_words);
-    tcase_add_test(tells_case, tells_of_kinds_to_come);
+    tcase_add_test(tells_case, reads_procedures_inside);
+    tcase_add_test(tells_case, tells_of_procedures_inside);
+    tcase_add_test(tells_case, reads_each);
+    tcase_add_test(tells_case, tells_of_each);
     tcase_add_test(tells_case, reads_branches);
     tcase_add_test(tells_case, tells_of_branches);
     tcase_add_test(tells_case, tells_of_bodies);

@@ -128,7 +128,7 @@ START_TEST(says_what_is_wrong)
     assert_part(text_of(&g, "{{input[99999999999999999999]}}"), "number from 0");
     assert_part(text_of(&g, "{{input[1}}"), "[ is not closed");
     assert_part(text_of(&g, "{{input[\"a}}"), "closing quote");
-    assert_part(text_of(&g, "{{input | upper}}"), "default(text), json and shell");
+    assert_part(text_of(&g, "{{input | upper}}"), "default(text), json, lines and shell");
     assert_part(text_of(&g, "{{input | default}}"), "default(text)");
     assert_part(text_of(&g, "{{input | default(a}}"), "not closed");
     assert_part(text_of(&g, "{{input | json|json|json|json|json}}"), "more than 4");

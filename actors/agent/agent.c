@@ -357,6 +357,8 @@ static const char *explain(agent_t *self, call_t *call, const task_t *task)
                             "%s works on it; its lease ends at %s unless it says it is "
                             "alive",
                             task->worker, record_time_text(arena, task->lease_until_ms));
+    case TASK_WAITING_CHILD:
+        return task->why ? task->why : "it waits for a run that it began";
     case TASK_INPUT_REQUIRED:
         return task->why ? task->why : "it waits for an answer";
     case TASK_COMPLETED:

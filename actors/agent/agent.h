@@ -50,6 +50,8 @@
       "A step whose error may pass is tried again so often, unless it says retries=.")             \
     F(INT, step_retry_ms, opt(1000), 1, 3600000, "Pause before the first of these; doubles.")      \
     F(INT, step_retry_limit_ms, opt(300000), 1, 86400000, "Longest such pause.")                   \
+    F(INT, sop_depth, opt(8), 1, 32, "How many runs of procedures may be inside each other.")      \
+    F(INT, each_items, opt(1000), 1, 10000, "Longest list of an ```each.")                         \
     F(INT, experience_ms, opt(1500), 1, 60000,                                                     \
       "How long a new run waits for what the brain remembers of such runs.")
 RECORD_STRUCT(agent_settings, agent_settings_FIELDS)

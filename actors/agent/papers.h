@@ -57,6 +57,11 @@ err_t papers_no_such(call_t *call, store_txn_t *txn, const char *name);
 /* The snapshot, or NULL when the company has nothing stored yet. */
 err_t papers_snapshot(call_t *call, store_txn_t **txn);
 
+/* What is wrong with the calls of other procedures in a good one: at most one problem a step, into
+ * `problems`; how many there are. sops_inside.c. */
+size_t sops_check_inside(call_t *call, store_txn_t *txn, const sops_version_t *version,
+                         sop_problem_t *problems);
+
 const char *papers_folder(call_t *call, paper_t paper);
 const char *papers_file(call_t *call, paper_t paper, const char *name);
 

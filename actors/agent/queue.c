@@ -43,6 +43,11 @@ const agent_settings_t *queue_settings(const tasks_t *tasks)
     return tasks->agent->settings;
 }
 
+agent_t *queue_agent(const tasks_t *tasks)
+{
+    return tasks->agent;
+}
+
 const char *queue_company(const queue_t *queue)
 {
     return queue->company;

@@ -43,6 +43,7 @@ void tasks_destroy(tasks_t **tasks);
 err_t tasks_open(tasks_t *tasks, call_t *call);
 
 const agent_settings_t *queue_settings(const tasks_t *tasks);
+agent_t *queue_agent(const tasks_t *tasks);
 const char *queue_company(const queue_t *queue);
 
 /* The company's queue, loaded from the store on first use. */

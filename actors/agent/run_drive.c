@@ -2,7 +2,6 @@
  */
 #include "actors/agent/run_drive.h"
 
-#include <inttypes.h>
 #include <string.h>
 
 #include "actors/agent/condition.h"
@@ -11,58 +10,42 @@
 
 /* ---- beginning a step --------------------------------------------------------------------- */
 
-/* NULL: within the budgets. */
-static const char *over_budget(run_t *run, const sop_step_t *step)
+static unsigned budgets_of(const sop_step_t *step)
 {
-    const sop_t *sop = run->sop;
-    const run_row_t *row = &run->row;
-    arena_t *arena = run->arena;
     bool calls = step->kind == SOP_TOOL || step->kind == SOP_SH;
-    if (sop->max_steps && row->started >= sop->max_steps)
-        return arena_printf(arena, "the budget max_steps: %" PRId64 " is used up", sop->max_steps);
-    if (sop->max_wall_ms && call_now_ms(run->call) - row->created_ms > sop->max_wall_ms)
-        return arena_printf(arena, "the budget max_wall of %" PRId64 " ms is used up",
-                            sop->max_wall_ms);
-    if (sop->max_calls && calls && row->calls >= sop->max_calls)
-        return arena_printf(arena, "the budget max_calls: %" PRId64 " is used up", sop->max_calls);
-    if (sop->max_tokens && step->kind == SOP_LLM && row->tokens >= sop->max_tokens)
-        return arena_printf(arena, "the budget max_tokens: %" PRId64 " is used up",
-                            sop->max_tokens);
-    return NULL;
+    return BUDGET_STEP | (calls ? BUDGET_CALL : 0) | (step->kind == SOP_LLM ? BUDGET_TOKENS : 0);
 }
 
-/* Our own tools remember keys; nobody knows what a script or a foreign tool does. */
-static const char *replay_of(const sop_step_t *step)
+const char *run_replay_of(const sop_step_t *step)
 {
     if (step->kind == SOP_LLM)
         return "safe";
     if (step->replay != SOP_REPLAY_UNSAID)
         return sop_replay_name(step->replay);
-    return step->kind == SOP_TOOL && !strchr(step->tool, '/') ? "keyed" : "manual";
+    return step->tool && !strchr(step->tool, '/') ? "keyed" : "manual";
 }
 
-/* The values do not fit the step; in a simulated run perhaps only because of an earlier refusal. */
-static bool misfit(const run_t *run, err_t err)
+bool run_misfit(const run_t *run, err_t err)
 {
     return err.code == ERR_NOT_FOUND || err.code == ERR_ARGUMENT || err.code == ERR_TOO_LARGE ||
            (err.code == ERR_STATE && run->row.simulate);
 }
 
-static err_t fail_misfit(run_t *run, size_t index, step_row_t *row, err_t problem,
-                         run_perform_t *reply)
+err_t run_fail_misfit(run_t *run, size_t index, step_row_t *row, err_t problem,
+                      run_perform_t *reply)
 {
     const sop_step_t *step = &run->sop->steps[index];
     if (problem.code != ERR_STATE)
         return run_step_failed(run, index, row, err_what(problem), reply);
-    bytes_t raw = step->kind == SOP_TOOL  ? step->args
+    bytes_t raw = step->args.size         ? step->args
                   : step->kind == SOP_LLM ? mp_str(run->arena, step->prose)
                                           : mp_str(run->arena, step->body);
     run->row.started++;
     return run_step_refused(run, index, row, raw, err_what(problem));
 }
 
-static void describe(run_t *run, size_t index, const step_row_t *row, const effect_row_t *effect,
-                     run_perform_t *reply)
+void run_describe(run_t *run, size_t index, const step_row_t *row, const effect_row_t *effect,
+                  run_perform_t *reply)
 {
     const sop_step_t *step = &run->sop->steps[index];
     reply->action = "perform";
@@ -80,8 +63,7 @@ static void describe(run_t *run, size_t index, const step_row_t *row, const effe
     reply->has_simulate = run->row.simulate;
 }
 
-/* From now on the lease is on disk. */
-static err_t journal(run_t *run)
+err_t run_journal(run_t *run)
 {
     if (run->task.state != TASK_LEASED)
         return err_ok();
@@ -102,7 +84,7 @@ static err_t begin(run_t *run, size_t index, step_row_t *row, run_perform_t *rep
     run->row.started++;
     run->row.calls += step->kind != SOP_LLM;
     effect_row_t effect = {.state = EFFECT_INTENDED,
-                           .replay = run->row.simulate ? "safe" : replay_of(step),
+                           .replay = run->row.simulate ? "safe" : run_replay_of(step),
                            .effect_id = effect_name(run, index, row->attempt, 0),
                            .tool = step->tool ? step->tool : sop_kind_info(step->kind)->name,
                            .args_hash = digest_hex(run->arena, input),
@@ -113,8 +95,8 @@ static err_t begin(run_t *run, size_t index, step_row_t *row, run_perform_t *rep
     if (!err_is(err))
         err = run_save(run);
     if (!err_is(err))
-        err = journal(run);
-    describe(run, index, row, &effect, reply);
+        err = run_journal(run);
+    run_describe(run, index, row, &effect, reply);
     return err;
 }
 
@@ -142,8 +124,8 @@ static err_t begin_wait(run_t *run, size_t index, step_row_t *row, run_perform_t
         err = run_filled(run, &values, step->body, &text);
     if (!err_is(err))
         err = sop_wait(run->arena, text, call_now_ms(run->call), &row->until_ms);
-    if (misfit(run, err))
-        return fail_misfit(run, index, row, err, reply);
+    if (run_misfit(run, err))
+        return run_fail_misfit(run, index, row, err, reply);
     if (err_is(err))
         return err;
     row->state = STEP_WAITING;
@@ -195,8 +177,8 @@ static err_t take_branch(run_t *run, size_t index, step_row_t *row, run_perform_
     if (!err_is(err))
         err = condition_holds(run->arena, &values, step->condition, strlen(step->condition), &at,
                               &holds);
-    if (misfit(run, err))
-        return fail_misfit(run, index, row, err, reply);
+    if (run_misfit(run, err))
+        return run_fail_misfit(run, index, row, err, reply);
     if (err_is(err))
         return err;
     size_t to = holds ? step->then_at : step->else_at;
@@ -221,8 +203,8 @@ static err_t begin_question(run_t *run, size_t index, step_row_t *row, run_perfo
     err_t err = run_values(run, index, &values);
     if (!err_is(err))
         err = run_filled(run, &values, approve ? step->body : step->prose, &text);
-    if (misfit(run, err))
-        return fail_misfit(run, index, row, err, reply);
+    if (run_misfit(run, err))
+        return run_fail_misfit(run, index, row, err, reply);
     if (err_is(err))
         return err;
     row->started_ms = call_now_ms(run->call);
@@ -265,7 +247,7 @@ static bool by_model(const run_t *run)
 static err_t start(run_t *run, size_t index, step_row_t *row, run_perform_t *reply)
 {
     const sop_step_t *step = &run->sop->steps[index];
-    const char *budget = over_budget(run, step);
+    const char *budget = run_over_budget(run, budgets_of(step));
     if (budget)
         return run_step_failed(run, index, row, budget, reply);
     if (row->until_ms > call_now_ms(run->call))
@@ -274,12 +256,16 @@ static err_t start(run_t *run, size_t index, step_row_t *row, run_perform_t *rep
         return begin_wait(run, index, row, reply);
     if (step->kind == SOP_IF)
         return take_branch(run, index, row, reply);
+    if (step->kind == SOP_SOP)
+        return run_sop_begin(run, index, row, reply);
+    if (step->kind == SOP_EACH)
+        return run_each_begin(run, index, row, reply);
     if (step->kind == SOP_APPROVE || (step->kind == SOP_LLM && !by_model(run)))
         return begin_question(run, index, row, reply);
     err_t err = run_fill(run, index, reply);
-    if (misfit(run, err)) {
+    if (run_misfit(run, err)) {
         *reply = (run_perform_t){.action = NULL};
-        return fail_misfit(run, index, row, err, reply);
+        return run_fail_misfit(run, index, row, err, reply);
     }
     if (err_is(err))
         return err;
@@ -298,6 +284,8 @@ static err_t start(run_t *run, size_t index, step_row_t *row, run_perform_t *rep
 static err_t recover(run_t *run, size_t index, step_row_t *row, run_perform_t *reply)
 {
     effect_row_t effect;
+    if (run->sop->steps[index].kind == SOP_EACH)
+        return run_each_go_on(run, index, row, reply);
     err_t err = effect_load(run, index, row->attempt, 0, &effect);
     if (err_is(err))
         return err.code == ERR_NOT_FOUND ? err_of(ERR_CORRUPT, "a step without its effect") : err;
@@ -310,12 +298,12 @@ static err_t recover(run_t *run, size_t index, step_row_t *row, run_perform_t *r
         err =
             run_fill(run, index, reply); /* the same values again: earlier results do not change */
     if (!err_is(err))
-        err = journal(run);
-    describe(run, index, row, &effect, reply);
+        err = run_journal(run);
+    run_describe(run, index, row, &effect, reply);
     return err;
 }
 
-/* Somebody woke the run while it waited. */
+/* Somebody or something woke the run while it waited. */
 static err_t wake(run_t *run, size_t index, step_row_t *row, run_perform_t *reply)
 {
     const sop_step_t *step = &run->sop->steps[index];
@@ -323,6 +311,10 @@ static err_t wake(run_t *run, size_t index, step_row_t *row, run_perform_t *repl
         return run_sleep(run, index, row, row->why, reply);
     if (step->kind == SOP_WAIT)
         return run_step_completed(run, index, row, wait_result(run, row, false));
+    if (step->kind == SOP_SOP)
+        return run_sop_go_on(run, index, row, reply);
+    if (step->kind == SOP_EACH)
+        return run_each_go_on(run, index, row, reply);
     if (step->kind == SOP_LLM && run->agent->settings->llm)
         return start(run, index, row, reply); /* there is a model now */
     return run_ask(run, index, row, row->why, reply);
@@ -365,6 +357,23 @@ err_t run_advance(run_t *run, run_perform_t *reply)
     return run_completed(run, reply);
 }
 
+/* The attempts go on counting: what is done again has a new effect id. */
+static err_t again(run_t *run, size_t index, step_row_t *row)
+{
+    err_t err = run_stop_step(run, index, row, "its step is done again");
+    if (!err_is(err) && run_each_keeps(run, index, row))
+        return run_each_again(run, index, row);
+    *row = (step_row_t){.state = STEP_PENDING, .attempt = row->attempt};
+    return err_is(err) ? err : step_save(run, index, row);
+}
+
+/* All that it did is to be done again, and not only what is missing. */
+static err_t undo(run_t *run, size_t index, step_row_t *row)
+{
+    row->items = 0;
+    return again(run, index, row);
+}
+
 err_t run_reopen(run_t *run)
 {
     size_t index = (size_t)run->row.at;
@@ -376,10 +385,8 @@ err_t run_reopen(run_t *run)
     err_t err = step_load(run, index, &row);
     if (err_is(err))
         return err;
-    if (row.state == STEP_FAILED) {
-        row = (step_row_t){.state = STEP_PENDING, .attempt = row.attempt};
-        err = step_save(run, index, &row);
-    }
+    if (row.state == STEP_FAILED)
+        err = again(run, index, &row);
     return err_is(err) ? err : run_save(run);
 }
 
@@ -392,9 +399,7 @@ err_t run_rewind(run_t *run, size_t index)
             return err;
         if (row.state == STEP_PENDING && !row.attempt)
             continue;
-        /* The attempts go on counting: what is done again has a new effect id. */
-        row = (step_row_t){.state = STEP_PENDING, .attempt = row.attempt};
-        err = step_save(run, i, &row);
+        err = (i == index ? again : undo)(run, i, &row);
         if (!err_is(err))
             err = note_drop(run, i);
         if (err_is(err))
@@ -404,5 +409,9 @@ err_t run_rewind(run_t *run, size_t index)
     run->row.outcome = run->row.error = NULL;
     run->row.finished_ms = 0;
     err_t err = run_save(run);
-    return err_is(err) ? err : tasks_make_ready(run->agent->tasks, run->call, &run->task);
+    if (!err_is(err)) /* the end of a run that it waited for may have woken it */
+        err = tasks_get(run->agent->tasks, run->call, run->id, &run->task);
+    if (err_is(err) || run->task.state == TASK_READY)
+        return err;
+    return tasks_make_ready(run->agent->tasks, run->call, &run->task);
 }

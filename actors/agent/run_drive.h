@@ -4,7 +4,8 @@
  *   runs.c       the worker's methods: it asks what is next, says that it begins, and what came of
  * it run_drive.c  what comes next: a step to perform, something to wait for, or the end run_fill.c
  * what a step is given: its text with the values of earlier steps run_ends.c   how a step ends or
- * pauses, and what that means for the run and its task
+ * pauses, and what that means for the run and its task run_child.c  a procedure within a procedure
+ * run_each.c   the same for each item of a list
  *
  * Functions with a `reply` set reply->action when the worker is to be answered; as long as it is
  * NULL the run goes on. Thread: the agent's.
@@ -29,6 +30,7 @@ extern const record_t run_variable_record;
     F(STR, name, opt(), 0, 0, "Name of the step.")                                                 \
     F(STR, title, opt(), 0, 0, "Title of the step.")                                               \
     F(STR, kind, opt(), 0, 0, "tool, sh or llm.")                                                  \
+    F(INT, index, opt(0), 0, 0, "Of its effect, for step_start and step_done; each: the item's.")  \
     F(INT, attempt, opt(), 0, 0, "How often the step was begun.")                                  \
     F(STR, effect_id, opt(), 0, 0, "Idempotency key of the effect.")                               \
     F(STR, replay, opt(), 0, 0, "safe, keyed, check or manual.")                                   \
@@ -55,6 +57,17 @@ RECORD_STRUCT(run_perform, RUN_PERFORM_ROWS)
 err_t run_advance(run_t *run, run_perform_t *reply);
 /* A run that failed goes on at the step that failed. */
 err_t run_reopen(run_t *run);
+/* From now on the lease is on disk. */
+err_t run_journal(run_t *run);
+/* What the worker is told of every step. */
+void run_describe(run_t *run, size_t index, const step_row_t *row, const effect_row_t *effect,
+                  run_perform_t *reply);
+/* Our own tools remember keys; nobody knows what a script or a foreign tool does. */
+const char *run_replay_of(const sop_step_t *step);
+/* The values do not fit the step; in a simulated run perhaps only because of an earlier refusal. */
+bool run_misfit(const run_t *run, err_t err);
+err_t run_fail_misfit(run_t *run, size_t index, step_row_t *row, err_t problem,
+                      run_perform_t *reply);
 
 /* ---- run_fill.c ---- */
 
@@ -65,6 +78,9 @@ err_t run_filled(run_t *run, const values_t *values, const char *text, const cha
 /* What is to be performed, values filled in. ERR_NOT_FOUND, ERR_ARGUMENT, ERR_TOO_LARGE: the
  * values do not fit the step; ERR_STATE: one is of a refused step. */
 err_t run_fill(run_t *run, size_t index, run_perform_t *reply);
+/* A tool with its arguments, values filled in. */
+err_t run_fill_tool(run_t *run, const sop_step_t *step, const values_t *values,
+                    run_perform_t *reply);
 /* What run_fill gave the step, for people and for the hash: args, script with its values, prompt.
  */
 bytes_t run_given(run_t *run, const run_perform_t *perform);
@@ -88,11 +104,68 @@ err_t run_ask(run_t *run, size_t index, step_row_t *row, const char *why, run_pe
 /* Nothing is to be done before row->until_ms; the lease is over. */
 err_t run_sleep(run_t *run, size_t index, step_row_t *row, const char *why, run_perform_t *reply);
 
+/* Pause after so many failures in a row: doubles, with jitter. */
+int64_t run_pause_ms(const run_t *run, int64_t failures);
+/* The company has too many tasks for one more: later. */
+err_t run_no_room(run_t *run, size_t index, step_row_t *row, const char *why, run_perform_t *reply);
+
 /* May an effect that was dispatched be dispatched again? */
 bool run_repeatable(const effect_row_t *effect, int64_t now_ms);
 /* Nobody knows whether effect `at` of the step happened, because of `why`: a person is asked. */
 err_t run_ask_about(run_t *run, size_t index, step_row_t *row, int64_t at, effect_row_t *effect,
                     const char *why, run_perform_t *reply);
 #define RUN_WORKER_LOST "the worker was lost before its outcome was on disk"
+
+/* ---- run_child.c ---- */
+
+/* How the run of a step ended. */
+typedef struct run_end {
+    bool over;
+    bool unknown; /* simulated: its result is not known, because its last step was refused */
+    const char *error;
+    bytes_t result;
+    int64_t tokens, duration_ms;
+} run_end_t;
+
+/* The procedure for a step: the current version, or the one with the hash. ERR_NOT_FOUND,
+ * ERR_ARGUMENT: it has errors, is carried out further up, or is too deep. */
+err_t run_procedure(run_t *run, const char *name, const char *hash, sops_version_t *version);
+/* Submits its run, in the commit that dispatches the effect: sets state and child. ERR_ARGUMENT:
+ * the input does not fit; ERR_QUOTA. */
+err_t run_begin_child(run_t *run, const sops_version_t *version, bytes_t given,
+                      effect_row_t *effect);
+err_t run_child_end(run_t *run, const char *id, run_end_t *end);
+/* The lease is over until a run that the step began ends. */
+err_t run_wait_child(run_t *run, size_t index, step_row_t *row, const char *why,
+                     run_perform_t *reply);
+/* Cancels the runs of the step that are not over. */
+err_t run_stop_step(run_t *run, size_t index, const step_row_t *row, const char *why);
+
+err_t run_sop_begin(run_t *run, size_t index, step_row_t *row, run_perform_t *reply);
+err_t run_sop_go_on(run_t *run, size_t index, step_row_t *row, run_perform_t *reply);
+
+/* ---- run_each.c ---- */
+
+/* What came of an item that a worker performed. */
+typedef struct run_outcome_of {
+    bool good, refused, unknown, retryable;
+    bytes_t result;
+    const char *error;
+    int64_t duration_ms;
+} run_outcome_of_t;
+
+err_t run_each_begin(run_t *run, size_t index, step_row_t *row, run_perform_t *reply);
+err_t run_each_go_on(run_t *run, size_t index, step_row_t *row, run_perform_t *reply);
+/* Effect `at` of the step has this outcome, and the run goes on. */
+err_t run_each_outcome(run_t *run, size_t index, step_row_t *row, int64_t at, effect_row_t *effect,
+                       const run_outcome_of_t *outcome, run_perform_t *reply);
+/* A person says what came of the item in doubt. *stop: why the step fails because of it; else it is
+ * to go on. */
+err_t run_each_settle(run_t *run, size_t index, step_row_t *row, const run_outcome_of_t *outcome,
+                      const char **stop);
+/* The step did not come to its end and is done again: items that are done stay done. */
+err_t run_each_again(run_t *run, size_t index, step_row_t *row);
+/* Is there anything to keep in it? */
+bool run_each_keeps(const run_t *run, size_t index, const step_row_t *row);
 
 #endif

@@ -150,6 +150,27 @@ err_t run_sleep(run_t *run, size_t index, step_row_t *row, const char *why, run_
     return err;
 }
 
+/* Doubling, with full jitter above the half. */
+int64_t run_pause_ms(const run_t *run, int64_t failures)
+{
+    uint32_t random;
+    int64_t pause = run->agent->settings->step_retry_ms;
+    int64_t longest = run->agent->settings->step_retry_limit_ms;
+    for (int64_t i = 1; i < failures && pause < longest; i++)
+        pause *= 2;
+    if (pause > longest)
+        pause = longest;
+    call_random(run->call, &random, sizeof(random));
+    return pause / 2 + (int64_t)(random % (uint32_t)(pause / 2 + 1));
+}
+
+err_t run_no_room(run_t *run, size_t index, step_row_t *row, const char *why, run_perform_t *reply)
+{
+    enum { AS_AFTER = 4 /* failures */ };
+    row->until_ms = call_now_ms(run->call) + run_pause_ms(run, AS_AFTER);
+    return run_sleep(run, index, row, why, reply);
+}
+
 bool run_repeatable(const effect_row_t *effect, int64_t now_ms)
 {
     if (!strcmp(effect->replay, "safe"))
@@ -187,6 +208,23 @@ err_t run_check_result(const run_t *run, bytes_t result)
                     largest);
 }
 
+/* The item in doubt; the step goes on behind it, unless it ends with the first failure. */
+static err_t settle_item(run_t *run, size_t index, step_row_t *row, bool completed, bytes_t result,
+                         const char *error)
+{
+    run_outcome_of_t outcome = {.good = completed, .result = result, .error = error};
+    const char *stop = NULL;
+    err_t err = run_each_settle(run, index, row, &outcome, &stop);
+    if (err_is(err))
+        return err;
+    if (!stop) {
+        err = run_save(run);
+        return err_is(err) ? err : tasks_make_ready(run->agent->tasks, run->call, &run->task);
+    }
+    err = journal_failure(run, index, row, stop);
+    return err_is(err) ? err : finish(run, failure(run, index, stop));
+}
+
 err_t run_settle_step(run_t *run, bool completed, bytes_t result, const char *error)
 {
     size_t index = (size_t)run->row.at;
@@ -196,6 +234,8 @@ err_t run_settle_step(run_t *run, bool completed, bytes_t result, const char *er
     if (err_is(err))
         return err;
     row.by = call_principal(run->call);
+    if (row.state == STEP_UNKNOWN && run->sop->steps[index].kind == SOP_EACH)
+        return settle_item(run, index, &row, completed, result, error);
     if (row.state == STEP_UNKNOWN) {
         err = effect_load(run, index, row.attempt, 0, &effect);
         if (!err_is(err)) {

@@ -47,8 +47,8 @@ static strs_t joined_names(arena_t *arena, const sop_names_t *one, const sop_nam
     return (strs_t){items, one->count + other->count};
 }
 
-static err_t fill_tool(run_t *run, const sop_step_t *step, const values_t *values,
-                       run_perform_t *reply)
+err_t run_fill_tool(run_t *run, const sop_step_t *step, const values_t *values,
+                    run_perform_t *reply)
 {
     buf_t args;
     buf_open(&args, run->arena);
@@ -148,8 +148,7 @@ static err_t fill_prompt(run_t *run, size_t index, const values_t *values, run_p
                    "did not do.\n");
     reply->prompt = out.data;
     reply->timeout_ms = run->agent->settings->step_llm_ms;
-    reply->has_tokens_left = run->sop->max_tokens > 0;
-    reply->tokens_left = run->sop->max_tokens - run->row.tokens;
+    reply->has_tokens_left = run_tokens_left(run, &reply->tokens_left);
     if (!err_is(err))
         err = fill_soul(run, reply);
     reply->tools = (strs_t){run->sop->tools.items, run->sop->tools.count};
@@ -166,7 +165,7 @@ err_t run_fill(run_t *run, size_t index, run_perform_t *reply)
         return err;
     reply->has_timeout_ms = true;
     if (step->kind == SOP_TOOL)
-        return fill_tool(run, step, &values, reply);
+        return run_fill_tool(run, step, &values, reply);
     if (step->kind == SOP_SH)
         return fill_script(run, step, &values, reply);
     return fill_prompt(run, index, &values, reply);

@@ -145,7 +145,7 @@ static void put_pair(buf_t *out, const char *key, const char *value)
     json_put_string(out, value, strlen(value));
 }
 
-static void log_line(run_t *run, const sop_step_t *step, bool good, const char *details)
+static void log_line(run_t *run, const char *step, bool good, const char *details)
 {
     buf_t out;
     buf_open(&out, run->arena);
@@ -154,7 +154,7 @@ static void log_line(run_t *run, const sop_step_t *step, bool good, const char *
     put_pair(&out, "company", call_company(run->call));
     put_pair(&out, "sop", run->row.sop);
     put_pair(&out, "run", run->id);
-    put_pair(&out, "step", step->name);
+    put_pair(&out, "step", step);
     put_pair(&out, "status", good ? "success" : "failure");
     put_pair(&out, "details", details);
     buf_puts(&out, "}\n");
@@ -190,7 +190,22 @@ err_t run_log_step(run_t *run, size_t index, const step_row_t *row)
                        (int64_t)run->sop->step_count,
                        arena_printf(run->arena, "%s: %s", step->name, event.state));
     if (!run->row.simulate) /* the file is a record of real work */
-        log_line(run, step, good, words ? words : "");
+        log_line(run, step->name, good, words ? words : "");
+    return err_ok();
+}
+
+err_t run_log_item(run_t *run, size_t index, int64_t total, int64_t at, const effect_row_t *effect)
+{
+    bool good = effect->state == EFFECT_COMMITTED;
+    const char *name =
+        arena_printf(run->arena, "%s[%lld]", run->sop->steps[index].name, (long long)at - 1);
+    const char *words = good ? run_words(run->arena, effect->result) : effect->error;
+    tasks_tell_waiting(run->agent->tasks, run->call, call_company(run->call), run->id,
+                       (int64_t)index, (int64_t)run->sop->step_count,
+                       arena_printf(run->arena, "%s of %lld: %s", name, (long long)total,
+                                    effect_state_names[effect->state]));
+    if (!run->row.simulate)
+        log_line(run, name, good, words ? words : "");
     return err_ok();
 }
 

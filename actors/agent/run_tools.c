@@ -95,11 +95,7 @@
 RUN_TOOLS_METHODS(METHOD_DECLARE_)
 const method_t run_tools_methods[] = {RUN_TOOLS_METHODS(METHOD_ROW_){.name = NULL}};
 
-enum {
-    ANSWER_MARGIN_MS = 500, /* before the caller's own deadline */
-    MAX_ATTEMPTS = 1,       /* steps have their own retries */
-    RUN_TIMEOUT_MS = 24 * 3600 * 1000
-};
+enum { ANSWER_MARGIN_MS = 500 /* before the caller's own deadline */ };
 
 /* ---- answers ------------------------------------------------------------------------------ */
 
@@ -207,7 +203,8 @@ static err_t wait_for(run_t *run, int64_t wait_ms, void *reply)
     task_state_t state = (task_state_t)run->task.state;
     int64_t patience = patience_ms(run->agent, call, wait_ms);
     bool settled = state == TASK_INPUT_REQUIRED || state == TASK_FAILED ||
-                   state == TASK_CANCELLED || state == TASK_BURIED || run->row.outcome;
+                   state == TASK_CANCELLED || state == TASK_BURIED || run->row.outcome ||
+                   run_needs(run);
     if (patience <= 0 || settled)
         return answer(run, reply);
     char *copy = arena_strdup(call_arena(call), run->id);
@@ -232,34 +229,16 @@ static err_t submit(agent_t *self, call_t *call, const sop_execute_args_t *args,
                     const sops_version_t *version, bytes_t input, const char **id)
 {
     bool existed = false;
-    const sop_t *sop = version->sop;
-    task_new_t task = {.kind = "sop",
-                       .sop = version->name,
-                       .input = input,
-                       .priority = args->priority,
-                       .max_attempts = MAX_ATTEMPTS,
-                       .timeout_ms = sop->max_wall_ms ? sop->max_wall_ms : RUN_TIMEOUT_MS,
-                       .idempotency_key = args->idempotency_key,
-                       .by = call_principal(call)};
     /* It waits for the end, so a crash meanwhile makes the caller send it again. */
-    if (!task.idempotency_key)
-        task.idempotency_key = call_identity(call);
-    err_t err = tasks_submit(self->tasks, call, &task, id, &existed);
-    if (!err_is(err) && existed)
-        err = same_reality(self, call, *id, args->simulate);
-    if (err_is(err) || existed)
-        return err;
-    run_t run = {.agent = self, .call = call, .arena = call_arena(call), .id = *id, .sop = sop};
-    run.row = (run_row_t){.sop = version->name,
-                          .hash = version->hash,
-                          .title = sop->title,
-                          .input = input,
-                          .simulate = args->simulate,
-                          .soul = args->soul,
-                          .created_ms = call_now_ms(call)};
-    run.row.asked = run_is_tool(&run.row); /* needs no experience */
-    err = call_write(call, call_company(call), &run.txn);
-    return err_is(err) ? err : run_save(&run);
+    run_new_t new = {.version = version,
+                     .input = input,
+                     .priority = args->priority,
+                     .key = args->idempotency_key ? args->idempotency_key : call_identity(call),
+                     .by = call_principal(call),
+                     .soul = args->soul,
+                     .simulate = args->simulate};
+    err_t err = run_begin(self, call, &new, id, &existed);
+    return !err_is(err) && existed ? same_reality(self, call, *id, args->simulate) : err;
 }
 
 err_t runs_submit(agent_t *agent, call_t *call, const char *name, bytes_t given, int64_t priority,
@@ -407,8 +386,9 @@ static err_t load_waiting(agent_t *self, call_t *call, const char *id, const cha
     if (err_is(err))
         return err;
     if (run->task.state != TASK_INPUT_REQUIRED || (size_t)run->row.at >= run->sop->step_count)
-        return err_make(run->arena, ERR_STATE, "the run waits for nobody: it is %s",
-                        task_state_names[run->task.state]);
+        return err_make(run->arena, ERR_STATE, "the run waits for nobody: it is %s%s%s",
+                        task_state_names[run->task.state], run->task.why ? ": " : "",
+                        run->task.why ? run->task.why : "");
     err = text ? find_step(run, text, &index) : err_ok();
     if (err_is(err))
         return err;
@@ -521,7 +501,7 @@ static err_t run_retry_from(agent_t *self, call_t *call, const run_retry_from_ar
         return err;
     task_state_t state = (task_state_t)run.task.state;
     if (state != TASK_FAILED && state != TASK_INPUT_REQUIRED && state != TASK_WAITING_TIMER &&
-        state != TASK_BURIED && state != TASK_CANCELLED)
+        state != TASK_WAITING_CHILD && state != TASK_BURIED && state != TASK_CANCELLED)
         return err_make(
             call_arena(call), ERR_STATE,
             "the run is %s: only one that failed, waits, was cancelled or buried can go on from "

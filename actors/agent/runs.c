@@ -18,7 +18,8 @@
 #define STEP_ROWS(F)                                                                               \
     LEASE_ROWS(F)                                                                                  \
     F(INT, step, must, 0, SOP_STEPS_CEILING, "Index of the step, as run_next gave it.")            \
-    F(INT, index, opt(0), 0, 100000, "0: the step's own effect; from 1: those inside a prose step.")
+    F(INT, index, opt(0), 0, 100000,                                                               \
+      "0: the step's own effect; from 1: those inside a prose step, and the items of an each.")
 
 #define run_outcome_VALUES(V)                                                                      \
     V(OUTCOME_OK, "ok")                                                                            \
@@ -229,7 +230,7 @@ static err_t no_effect(err_t err)
 /* Then what its server says counts. */
 static bool unsaid_foreign(const sop_step_t *step)
 {
-    return step->kind == SOP_TOOL && step->replay == SOP_REPLAY_UNSAID && strchr(step->tool, '/');
+    return step->tool && step->replay == SOP_REPLAY_UNSAID && strchr(step->tool, '/');
 }
 
 static err_t step_start(agent_t *self, call_t *call, const step_start_args_t *args,
@@ -245,15 +246,14 @@ static err_t step_start(agent_t *self, call_t *call, const step_start_args_t *ar
     if (effect.state != EFFECT_INTENDED)
         return err_make(call_arena(call), ERR_STATE, "the effect is %s, not intended",
                         effect_state_names[effect.state]);
-    if (run.row.simulate && !args->index && !args->reads &&
-        run.sop->steps[args->step].kind != SOP_LLM)
+    if (run.row.simulate && !args->reads && run.sop->steps[args->step].kind != SOP_LLM)
         return err_of(ERR_STATE, "the run is simulated: say `reads` when the tool only reads, else "
                                  "end the step with the outcome refused");
     reply->effect_id = effect.effect_id;
     if (bug(BUG_EFFECT_BEFORE_INTENT))
         return err_ok();
     effect.state = EFFECT_DISPATCHED;
-    if (args->repeatable && !args->index && unsaid_foreign(&run.sop->steps[args->step]))
+    if (args->repeatable && unsaid_foreign(&run.sop->steps[args->step]))
         effect.replay = "safe";
     return effect_save(&run, (size_t)args->step, row.attempt, args->index, &effect);
 }
@@ -297,20 +297,6 @@ static bytes_t trimmed(arena_t *arena, bytes_t result)
     return buf_bytes(&out);
 }
 
-/* Doubling, with full jitter above the half. */
-static int64_t pause_ms(const run_t *run, int64_t failures)
-{
-    uint32_t random;
-    int64_t pause = run->agent->settings->step_retry_ms;
-    int64_t longest = run->agent->settings->step_retry_limit_ms;
-    for (int64_t i = 1; i < failures && pause < longest; i++)
-        pause *= 2;
-    if (pause > longest)
-        pause = longest;
-    call_random(run->call, &random, sizeof(random));
-    return pause / 2 + (int64_t)(random % (uint32_t)(pause / 2 + 1));
-}
-
 static err_t on_error(run_t *run, size_t index, step_row_t *row, const char *error, bool retryable,
                       run_perform_t *reply)
 {
@@ -322,7 +308,7 @@ static err_t on_error(run_t *run, size_t index, step_row_t *row, const char *err
     row->failures++;
     row->state = STEP_PENDING;
     row->error = error;
-    row->until_ms = call_now_ms(run->call) + pause_ms(run, row->failures);
+    row->until_ms = call_now_ms(run->call) + run_pause_ms(run, row->failures);
     return run_sleep(run, index, row,
                      arena_printf(run->arena, "step %zu (%s) failed and is tried again: %s",
                                   index + 1, step->name, error),
@@ -356,12 +342,34 @@ static err_t on_result(run_t *run, size_t index, step_row_t *row, bytes_t result
     return err_is(err) ? err : run_advance(run, next);
 }
 
+static err_t on_item(run_t *run, step_row_t *row, effect_row_t *effect,
+                     const step_done_args_t *args, run_perform_t *next)
+{
+    run_outcome_of_t outcome = {.good = args->outcome == OUTCOME_OK,
+                                .refused = args->outcome == OUTCOME_REFUSED,
+                                .unknown = args->outcome == OUTCOME_UNKNOWN,
+                                .retryable = args->retryable,
+                                .result = args->result,
+                                .error = args->error ? args->error : "it failed without saying why",
+                                .duration_ms = args->duration_ms};
+    if (args->index != row->next + 1)
+        return err_make(run->arena, ERR_STATE,
+                        "item %" PRId64 " is not the present one, %" PRId64 " is", args->index - 1,
+                        row->next);
+    if (outcome.refused ? !run->row.simulate || effect->state != EFFECT_INTENDED : !started(effect))
+        return err_of(ERR_STATE, "an item is done after step_start, and refused before it");
+    err_t err = run_each_outcome(run, (size_t)args->step, row, args->index, effect, &outcome, next);
+    return err_is(err) || next->action ? err : run_advance(run, next);
+}
+
 static err_t on_outcome(run_t *run, step_row_t *row, effect_row_t *effect,
                         const step_done_args_t *args, run_perform_t *next)
 {
     size_t index = (size_t)args->step;
     const char *error = args->error ? args->error : "it failed without saying why";
     bool unknown = args->outcome == OUTCOME_UNKNOWN, good = args->outcome == OUTCOME_OK;
+    if (run->sop->steps[index].kind == SOP_EACH)
+        return on_item(run, row, effect, args, next);
     if (args->outcome == OUTCOME_REFUSED && !args->index)
         return on_refused(run, index, row, effect, args->error, next);
     if (args->index || !started(effect))
@@ -461,9 +469,9 @@ static err_t effect_begin(agent_t *self, call_t *call, const effect_begin_args_t
                             args->index, effect.tool);
         return effect_again(&run, step, &row, args->index, &effect, reply);
     }
-    if (run.sop->max_calls && run.row.calls >= run.sop->max_calls)
-        return err_make(call_arena(call), ERR_QUOTA, "the budget max_calls: %" PRId64 " is used up",
-                        run.sop->max_calls);
+    const char *over = run_over_budget(&run, BUDGET_CALL);
+    if (over)
+        return err_make(call_arena(call), ERR_QUOTA, "%s", over);
     bool refused = run.row.simulate && strcmp(args->replay, "safe") != 0;
     run.row.calls += !refused;
     effect = (effect_row_t){.state = EFFECT_INTENDED,

@@ -9,7 +9,7 @@
 #include "proto/record.h"
 
 static const sop_kind_info_t kinds[SOP_KIND_COUNT] = {
-#define KIND_INFO(name, word, runs, doc) {sizeof(word) > 1 ? word : "llm", word, runs, doc},
+#define KIND_INFO(name, word, doc) {sizeof(word) > 1 ? word : "llm", word, doc},
     SOP_KIND_ROWS(KIND_INFO)
 #undef KIND_INFO
 };
@@ -282,8 +282,7 @@ err_t sop_parse(arena_t *arena, const char *markdown, size_t size, const sop_opt
     static const sop_options_t normal;
     options = options ? options : &normal;
     size_t largest = limit(options->largest_bytes, SOP_BYTES_LARGEST, SOP_BYTES_CEILING);
-    sop_parse_t parse = {
-        .arena = arena, .text = markdown, .size = size, .any_kind = options->any_kind};
+    sop_parse_t parse = {.arena = arena, .text = markdown, .size = size};
     parse.most_steps = limit(options->most_steps, SOP_STEPS_MOST, SOP_STEPS_CEILING);
     parse.problems = ARENA_ARRAY(arena, sop_problem_t, SOP_PROBLEMS_MOST);
     *out = NULL;

@@ -18,19 +18,19 @@
 #include "proto/arena.h"
 #include "proto/err.h"
 
-/* Kinds of steps. Columns: constant, word behind the ``` ("" prose only), runs now, doc. */
+/* Kinds of steps. Columns: constant, word behind the ``` ("" prose only), doc. */
 #define SOP_KIND_ROWS(K)                                                                           \
-    K(LLM, "", true, "Prose only: done by a model, or completed by a person or client.")           \
-    K(TOOL, "tool", true, "A call of a tool: its name and its arguments.")                         \
-    K(SH, "sh", true, "A shell script, run by a worker.")                                          \
-    K(WAIT, "wait", true, "A pause: for a duration or until a time.")                              \
-    K(APPROVE, "approve", true, "A person must approve before the run goes on.")                   \
-    K(EACH, "each", false, "The same step for each item of a list.")                               \
-    K(IF, "if", true, "A branch: a condition, and the later step to go to.")                       \
-    K(SOP, "sop", false, "Another procedure, run inside this one.")
+    K(LLM, "", "Prose only: done by a model, or completed by a person or client.")                 \
+    K(TOOL, "tool", "A call of a tool: its name and its arguments.")                               \
+    K(SH, "sh", "A shell script, run by a worker.")                                                \
+    K(WAIT, "wait", "A pause: for a duration or until a time.")                                    \
+    K(APPROVE, "approve", "A person must approve before the run goes on.")                         \
+    K(EACH, "each", "The same call of a tool or procedure for each item of a list.")               \
+    K(IF, "if", "A branch: a condition, and the later step to go to.")                             \
+    K(SOP, "sop", "Another procedure, run inside this one.")
 
 typedef enum sop_kind {
-#define SOP_KIND_ENUM(name, word, runs, doc) SOP_##name,
+#define SOP_KIND_ENUM(name, word, doc) SOP_##name,
     SOP_KIND_ROWS(SOP_KIND_ENUM)
 #undef SOP_KIND_ENUM
         SOP_KIND_COUNT
@@ -39,7 +39,6 @@ typedef enum sop_kind {
 typedef struct sop_kind_info {
     const char *name; /* "llm", "tool" ... */
     const char *word;
-    bool runs; /* false: validation says "not supported yet" */
     const char *doc;
 } sop_kind_info_t;
 
@@ -69,6 +68,7 @@ enum {
     SOP_STEPS_CEILING = 2000,
     SOP_DEPTH_DEEPEST = 32, /* of Markdown blocks inside each other */
     SOP_TITLE_LONGEST = 200,
+    SOP_PARALLEL_MOST = 64,
     SOP_PROBLEMS_MOST = 100
 };
 
@@ -76,7 +76,6 @@ enum {
 typedef struct sop_options {
     size_t largest_bytes;
     size_t most_steps;
-    bool any_kind; /* accept kinds that do not run yet */
 } sop_options_t;
 
 typedef struct sop_names {
@@ -101,9 +100,15 @@ typedef struct sop_step {
     size_t body_size;
     unsigned body_line; /* its first line */
 
-    /* tool */
+    /* tool, sop, and each: the one or the other */
     const char *tool;
-    bytes_t args; /* msgpack map; strings may hold references */
+    const char *procedure; /* its name, without .md */
+    bytes_t args; /* msgpack map, of a procedure also one text; strings may hold references */
+
+    /* each */
+    bytes_t list;     /* msgpack array, or a text that is one reference */
+    bool goes_on;     /* on_error=continue: behind an item that failed too */
+    int64_t parallel; /* runs of the procedure at the same time; 0: not said */
 
     /* if */
     const char *condition;
@@ -158,6 +163,9 @@ err_t sop_input(arena_t *arena, const sop_t *sop, bytes_t given, bytes_t *input)
 
 /* "500ms", "90s", "10m", "1h30m", "2d" in ms; from 1 ms to 366 days. */
 bool sop_duration(const char *text, int64_t *ms);
+
+/* Where in the body of an each the call begins, behind the list; its size when there is none. */
+size_t sop_call_at(const sop_step_t *step);
 
 /* When a wait ends, in ms since 1970. `text` is the body after its references are replaced: a
  * duration counted from `now_ms`, or a time (RFC 3339, or ms since 1970), with or without the word

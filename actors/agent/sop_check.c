@@ -1,4 +1,4 @@
-/* What stands in the blocks of a procedure: arguments of tools, waits, scripts and branches, and
+/* What stands in the blocks of a procedure: waits, scripts and branches (calls: sop_call.c), and
  * the references in all of them. A fault that would only show when a run comes to the step is told
  * here. */
 #include <ctype.h>
@@ -7,123 +7,12 @@
 #include "actors/agent/condition.h"
 #include "actors/agent/sop_parts.h"
 #include "actors/agent/values.h"
-#include "proto/json.h"
-#include "proto/mp.h"
-
-enum { ARGS_MOST = 256 /* of a tool, in lines */ };
 
 /* ---- bodies ------------------------------------------------------------------------------- */
 
 static bool is_blank(const char *text)
 {
     return span_trim(span_of(text)).size == 0;
-}
-
-static bool is_tool_name(span_t name)
-{
-    bool good = name.size && name.size <= 128 && isalpha((unsigned char)*name.text);
-    for (size_t i = 0; i < name.size; i++)
-        good = good && (isalnum((unsigned char)name.text[i]) || strchr("_.-/", name.text[i]));
-    return good;
-}
-
-/* The value of a `key: value` line: JSON when it reads as such, a str otherwise. */
-static void put_plain(sop_parse_t *parse, span_t value, buf_t *out)
-{
-    bytes_t packed;
-    err_t err = json_to_msgpack(parse->arena, value.text, value.size, NULL, &packed);
-    if (err_is(err) || !value.size)
-        mp_put_strn(out, value.text, value.size);
-    else
-        mp_put_raw(out, packed);
-}
-
-/* `key: value` lines into a map. */
-static void plain_args(sop_parse_t *parse, sop_step_t *step, span_t rest, unsigned line)
-{
-    buf_t pairs, out;
-    uint32_t count = 0;
-    buf_open(&pairs, parse->arena);
-    for (; rest.size; line++) {
-        span_t text = span_trim(span_split(&rest, '\n'));
-        if (!text.size || *text.text == '#')
-            continue;
-        bool colon = memchr(text.text, ':', text.size) != NULL;
-        span_t key = span_trim(span_split(&text, ':'));
-        if (!colon || !key.size || memchr(key.text, ' ', key.size)) {
-            sop_wrong(parse, line,
-                      "arguments are a JSON object, or lines `name: value`: '%.*s' is "
-                      "neither",
-                      (int)(key.size < 60 ? key.size : 60), key.text);
-            return;
-        }
-        if (++count > ARGS_MOST) {
-            sop_wrong(parse, line, "more than %d arguments in lines: write a JSON object",
-                      ARGS_MOST);
-            return;
-        }
-        mp_put_strn(&pairs, key.text, key.size);
-        put_plain(parse, span_trim(text), &pairs);
-    }
-    buf_open(&out, parse->arena);
-    mp_put_map(&out, count);
-    buf_put(&out, pairs.data, pairs.size);
-    step->args = buf_bytes(&out);
-    for (mp_reader_t reader = mp_reader(buf_bytes(&pairs)); count > 1; count--) {
-        bytes_t key, value;
-        const uint8_t *start = reader.at;
-        mp_slice(&reader, &key);
-        mp_skip(&reader);
-        for (mp_reader_t later = reader; mp_slice(&later, &value) && mp_skip(&later);)
-            if (value.size == key.size && !memcmp(value.data, start, key.size))
-                sop_wrong(parse, step->body_line, "the argument %s is there twice: keep one",
-                          mp_text(parse->arena, key));
-    }
-}
-
-/* A JSON object; newlines before it make the parser's line numbers those of the file. */
-static void json_args(sop_parse_t *parse, sop_step_t *step, span_t rest, unsigned line)
-{
-    buf_t text;
-    mp_type_t type;
-    buf_open(&text, parse->arena);
-    for (unsigned i = 1; i < line; i++)
-        buf_puts(&text, "\n");
-    buf_put(&text, rest.text, rest.size);
-    err_t err = json_to_msgpack(parse->arena, text.data, text.size, NULL, &step->args);
-    if (err_is(err))
-        sop_wrong(parse, line,
-                  "the arguments are no good JSON: %s (a {{reference}} belongs in quotes; "
-                  "alone in its quotes it keeps its type)",
-                  err_what(err));
-    else if (!mp_type_of(step->args, &type) || type != MP_MAP)
-        sop_wrong(parse, line, "the arguments are no object: write { \"name\": value }");
-}
-
-static void tool_body(sop_parse_t *parse, sop_step_t *step)
-{
-    span_t rest = span_of(step->body);
-    span_t start = span_trim(rest);
-    unsigned line = step->body_line + sop_newlines(rest.text, (size_t)(start.text - rest.text));
-    size_t size = 0;
-    while (size < start.size && !isspace((unsigned char)start.text[size]) &&
-           start.text[size] != '{')
-        size++;
-    span_t name = {start.text, size};
-    if (!is_tool_name(name)) {
-        sop_wrong(parse, line,
-                  "a ```tool block begins with the name of a tool, such as "
-                  "`brain_query {\"query\": \"...\"}`");
-        return;
-    }
-    step->tool = span_copy(parse->arena, name);
-    rest = span_skip(start, size);
-    start = span_trim(rest);
-    line += sop_newlines(rest.text, (size_t)(start.text - rest.text));
-    if (start.size && *start.text == '{' && strncmp(start.text, "{{", 2) != 0)
-        json_args(parse, step, start, line);
-    else
-        plain_args(parse, step, start, line);
 }
 
 static void wait_body(sop_parse_t *parse, sop_step_t *step)
@@ -226,8 +115,8 @@ static void check_body(sop_parse_t *parse, sop_step_t *step)
     else if (step->kind != SOP_LLM && blank)
         sop_wrong(parse, step->body_line ? step->body_line - 1 : step->line,
                   "the ```%s block is empty", sop_kind_info(step->kind)->word);
-    else if (step->kind == SOP_TOOL)
-        tool_body(parse, step);
+    else if (step->kind == SOP_TOOL || step->kind == SOP_SOP || step->kind == SOP_EACH)
+        sop_call_body(parse, step);
     else if (step->kind == SOP_WAIT)
         wait_body(parse, step);
 }
@@ -269,8 +158,9 @@ static void check_input_ref(sop_parse_t *parse, unsigned line, const value_ref_t
               key, sop_hint(parse->arena, key, names));
 }
 
-/* Every reference of a text that the run will fill in. */
-static void check_text(sop_parse_t *parse, size_t self, const char *text, unsigned line)
+/* Every reference of a text that the run will fill in; from `item_at` on there is an item. */
+static void check_text(sop_parse_t *parse, size_t self, const char *text, unsigned line,
+                       size_t item_at)
 {
     size_t size = strlen(text), at = 0, counted = 0;
     while (at < size) {
@@ -289,6 +179,10 @@ static void check_text(sop_parse_t *parse, size_t self, const char *text, unsign
             check_step_ref(parse, line, self, &ref);
         else if (found && ref.root == VALUE_INPUT)
             check_input_ref(parse, line, &ref);
+        else if (found && (ref.root == VALUE_ITEM || ref.root == VALUE_INDEX) && place < item_at)
+            sop_wrong(parse, line,
+                      "{{%s}}: there is an item only in what an ```each does with its list",
+                      ref.text);
     }
 }
 
@@ -297,9 +191,10 @@ static void check_references(sop_parse_t *parse, size_t index)
     sop_step_t *step = &parse->items[index].step;
     size_t before = parse->problem_count;
     if (step->kind == SOP_LLM)
-        check_text(parse, index, step->prose, step->prose_line);
+        check_text(parse, index, step->prose, step->prose_line, SIZE_MAX);
     else
-        check_text(parse, index, step->body, step->body_line);
+        check_text(parse, index, step->body, step->body_line,
+                   step->kind == SOP_EACH ? sop_call_at(step) : SIZE_MAX);
     bool sound = parse->problem_count == before;
     if (step->kind == SOP_SH && sound)
         script_body(parse, step);

@@ -20,6 +20,7 @@ typedef enum field_kind {
     READ_INPUTS,
     READ_FOLDER,
     READ_REPLAY,
+    READ_ON_ERROR,
     READ_NAME
 } field_kind_t;
 
@@ -54,10 +55,13 @@ static const row_t front_rows[] = {
 static const row_t attribute_rows[] = {
     {"name", READ_NAME, 0, 0, offsetof(sop_step_t, title),
      KIND(TOOL) | KIND(SH) | KIND(WAIT) | KIND(APPROVE) | KIND(EACH) | KIND(IF) | KIND(SOP)},
-    {"replay", READ_REPLAY, 0, 0, offsetof(sop_step_t, replay), KIND(TOOL) | KIND(SH)},
+    {"replay", READ_REPLAY, 0, 0, offsetof(sop_step_t, replay), KIND(TOOL) | KIND(SH) | KIND(EACH)},
     {"timeout", READ_DURATION, 10, ONE_DAY, offsetof(sop_step_t, timeout_ms),
-     KIND(TOOL) | KIND(SH)},
-    {"retries", READ_NUMBER, 0, 20, offsetof(sop_step_t, retries), KIND(TOOL) | KIND(SH)},
+     KIND(TOOL) | KIND(SH) | KIND(EACH)},
+    {"retries", READ_NUMBER, 0, 20, offsetof(sop_step_t, retries),
+     KIND(TOOL) | KIND(SH) | KIND(EACH)},
+    {"on_error", READ_ON_ERROR, 0, 0, offsetof(sop_step_t, goes_on), KIND(EACH)},
+    {"parallel", READ_NUMBER, 1, SOP_PARALLEL_MOST, offsetof(sop_step_t, parallel), KIND(EACH)},
     {"output", READ_BYTES, 256, 16 << 20, offsetof(sop_step_t, output_bytes), KIND(SH)},
     {"env", READ_VARIABLES, 0, 0, offsetof(sop_step_t, env), KIND(SH)},
 };
@@ -332,6 +336,13 @@ static void read_field(sop_parse_t *parse, unsigned line, const row_t *row, cons
                       text, sop_hint(parse->arena, text, replay_words + 1));
         else
             memcpy(field, &replay, sizeof(replay));
+        return;
+    }
+    case READ_ON_ERROR: {
+        bool goes_on = !strcmp(text, "continue");
+        if (!goes_on && strcmp(text, "stop") != 0)
+            sop_wrong(parse, line, "on_error cannot be '%s': it is stop or continue", text);
+        memcpy(field, &goes_on, sizeof(goes_on));
         return;
     }
     case READ_NAME:

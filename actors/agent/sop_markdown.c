@@ -10,7 +10,7 @@
 #include "proto/record.h"
 
 static const char *const kind_words[] = {
-#define KIND_WORD(name, word, runs, doc) word,
+#define KIND_WORD(name, word, doc) word,
     SOP_KIND_ROWS(KIND_WORD)
 #undef KIND_WORD
         NULL};
@@ -134,8 +134,6 @@ static void executable(walk_t *walk, cmark_node *node, sop_kind_t kind, span_t r
                   item->fence_line);
         return;
     }
-    if (!sop_kind_info(kind)->runs && !parse->any_kind)
-        sop_wrong(parse, line, "```%s is not supported yet", word);
     const char *body = cmark_node_get_literal(node);
     item->fence_line = line;
     item->fence_end = (unsigned)cmark_node_get_end_line(node);

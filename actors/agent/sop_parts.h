@@ -5,7 +5,8 @@
  *   sop.c           the order of the work: lines, front matter, Markdown, what each step says,
  * checks sop_fields.c    `key: value` of the front matter and `key=value` behind the word of a
  * block sop_markdown.c  title, items and blocks, as CommonMark has them: the one door to libcmark
- *   sop_check.c     what stands in a block, and the references in it
+ *   sop_call.c      what a block calls: tool or procedure, its arguments, and the list of an each
+ *   sop_check.c     what stands in the other blocks, and the references in all
  */
 #ifndef AGENT_SOP_PARTS_H
 #define AGENT_SOP_PARTS_H
@@ -31,7 +32,6 @@ typedef struct sop_parse {
     const size_t *starts; /* of lines, from 0; one more than there are lines */
     unsigned line_count;
     size_t most_steps;
-    bool any_kind;
     sop_t sop;
     unsigned title_line;
     unsigned body_first; /* first line behind the front matter */
@@ -64,6 +64,9 @@ void sop_attributes(sop_parse_t *parse, unsigned line, span_t rest, sop_item_t *
 
 /* Reads title, items and their blocks, from body_first on. */
 void sop_markdown(sop_parse_t *parse);
+
+/* Reads the body of a tool, a sop or an each block into its step. */
+void sop_call_body(sop_parse_t *parse, sop_step_t *step);
 
 /* Checks what the steps say, and fills in what they say it about: arguments, branches. All have
  * their names and prose by then. */

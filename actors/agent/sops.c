@@ -313,6 +313,11 @@ static err_t validate_sop(agent_t *self, call_t *call, const validate_sop_args_t
     validation->problems = ARENA_ARRAY(call_arena(call), sop_problem_t, have + steps + 1);
     if (have)
         memcpy(validation->problems, version->problems, have * sizeof(sop_problem_t));
+    if (steps) {
+        size_t more = sops_check_inside(call, txn, version, validation->problems + have);
+        version->problem_count += more;
+        validation->fails = more > 0;
+    }
     for (size_t i = 0; i < steps; i++)
         if (version->sop->steps[i].tool && strchr(version->sop->steps[i].tool, '/'))
             look_for(call, validation, &version->sop->steps[i]);

@@ -26,7 +26,8 @@ RECORD_DEFINE(task, task_FIELDS)
     F(INT, run_at_ms, must, 0, 0, "Not before; 0: at once.")                                       \
     F(INT, rank, must, 0, 0, "Its place among the ready.")                                         \
     F(STR, idempotency_key, opt(), 0, 0, "Key of the submitter.")                                  \
-    F(STR, by, opt(), 0, 0, "Who submitted it.")
+    F(STR, by, opt(), 0, 0, "Who submitted it.")                                                   \
+    F(STR, parent, opt(), 0, 0, "The task that waits for it.")
 RECORD(task_row, task_row_FIELDS)
 
 /* Table task_states, key: number. Absent until the first change: then it is fresh, scheduled while
@@ -48,6 +49,7 @@ enum { LARGEST_BACKOFF_SHIFT = 30 };
 
 /* A task in the hands of one entry. */
 typedef struct item {
+    tasks_t *tasks;
     queue_t *queue;
     uint64_t number;
     store_txn_t *txn;
@@ -116,7 +118,7 @@ static bool is_delayed(const item_t *item, int64_t at_ms)
 static err_t load_item(tasks_t *tasks, call_t *call, const char *company, uint64_t number,
                        bool write, item_t *item)
 {
-    *item = (item_t){.number = number};
+    *item = (item_t){.tasks = tasks, .number = number};
     err_t err =
         write ? call_write(call, company, &item->txn) : call_read(call, company, &item->txn);
     if (!err_is(err))
@@ -173,7 +175,8 @@ static void show(call_t *call, const item_t *item, task_t *task)
                      .error = live->error,
                      .why = live->why,
                      .idempotency_key = row->idempotency_key,
-                     .by = row->by};
+                     .by = row->by,
+                     .parent = row->parent};
     if (lease && !final_state(live->state)) {
         if (live->state == TASK_READY)
             task->state = TASK_LEASED;
@@ -277,6 +280,8 @@ static void publish(call_t *call, const item_t *item)
                  &task_event_record, &event);
 }
 
+static err_t tell_family(call_t *call, const item_t *item);
+
 /* One move on the picture in tasks.h: off the old list, on the new one, all in one transaction. */
 static err_t move(call_t *call, item_t *item, task_state_t to, int64_t at_ms, bool drop_lease)
 {
@@ -304,8 +309,8 @@ static err_t move(call_t *call, item_t *item, task_state_t to, int64_t at_ms, bo
     } else if (to == TASK_RUNNING) {
         err = store_put(item->txn, TABLE_running, number_key(&key, item->number), (bytes_t){0});
         change->running++;
-    } else {
-        change->settled = true; /* input_required: whoever waits is told */
+    } else if (to == TASK_INPUT_REQUIRED) {
+        change->settled = true; /* whoever waits is told */
     }
     if (to != TASK_RUNNING)
         live->fence = 0;
@@ -315,8 +320,43 @@ static err_t move(call_t *call, item_t *item, task_state_t to, int64_t at_ms, bo
     if (!err_is(err)) {
         queue_after_commit(call, change);
         publish(call, item);
+        err = tell_family(call, item);
     }
     return err;
+}
+
+/* The task that waits for this one: the end wakes it; that a person is needed is told to whoever
+ * waits for it, and for what waits for it in turn. */
+static err_t tell_parent(call_t *call, const item_t *item)
+{
+    item_t parent;
+    bool over = final_state(item->live.state);
+    if (!item->row.parent || (!over && item->live.state != TASK_INPUT_REQUIRED))
+        return err_ok();
+    err_t err =
+        find_item(item->tasks, call, queue_company(item->queue), item->row.parent, true, &parent);
+    if (err_is(err) || parent.live.state != TASK_WAITING_CHILD)
+        return err.code == ERR_NOT_FOUND ? err_ok() : err;
+    if (!over) {
+        change_t *change = queue_change(parent.queue, call, parent.number);
+        change->settled = true;
+        queue_after_commit(call, change);
+        parent.live.state = TASK_INPUT_REQUIRED; /* only here, for the next in line */
+        return tell_parent(call, &parent);
+    }
+    parent.live.why = NULL;
+    return bug(BUG_LOST_CHILD) ? err_ok() : move(call, &parent, TASK_READY, 0, false);
+}
+
+/* The runs that this one began end with it when it did not come to its end. */
+static err_t tell_family(call_t *call, const item_t *item)
+{
+    int state = item->live.state;
+    err_t err = err_ok();
+    if ((state == TASK_FAILED || state == TASK_CANCELLED) && !strcmp(item->row.kind, "sop"))
+        err = runs_stop_children(queue_agent(item->tasks), call,
+                                 id_of(call_arena(call), item->number));
+    return err_is(err) ? err : tell_parent(call, item);
 }
 
 /* ---- Submitting ---- */
@@ -359,7 +399,8 @@ static void fill_row(tasks_t *tasks, call_t *call, const task_new_t *task, task_
                         .created_ms = now,
                         .run_at_ms = task->run_at_ms > now ? task->run_at_ms : 0,
                         .idempotency_key = task->idempotency_key,
-                        .by = task->by};
+                        .by = task->by,
+                        .parent = task->parent};
     int64_t from = row->run_at_ms ? row->run_at_ms : now;
     row->rank = from - task->priority * aging;
 }
@@ -380,7 +421,7 @@ static err_t check_quota(tasks_t *tasks, call_t *call, store_txn_t *txn)
 err_t tasks_submit(tasks_t *tasks, call_t *call, const task_new_t *task, const char **id,
                    bool *existed)
 {
-    item_t item = {0};
+    item_t item = {.tasks = tasks};
     *existed = false;
     err_t err = call_write(call, call_company(call), &item.txn);
     if (!err_is(err))
@@ -577,6 +618,16 @@ err_t tasks_require_input(tasks_t *tasks, call_t *call, const task_t *task, cons
     return move(call, &item, TASK_INPUT_REQUIRED, 0, true);
 }
 
+err_t tasks_wait_child(tasks_t *tasks, call_t *call, const task_t *task, const char *why)
+{
+    item_t item;
+    err_t err = reload(tasks, call, task, &item);
+    if (err_is(err))
+        return err;
+    item.live.why = why;
+    return move(call, &item, TASK_WAITING_CHILD, 0, true);
+}
+
 err_t tasks_make_ready(tasks_t *tasks, call_t *call, const task_t *task)
 {
     item_t item;
@@ -585,7 +636,8 @@ err_t tasks_make_ready(tasks_t *tasks, call_t *call, const task_t *task)
         return err;
     int state = item.live.state;
     if (state != TASK_INPUT_REQUIRED && state != TASK_WAITING_TIMER && state != TASK_FAILED &&
-        state != TASK_BURIED && state != TASK_SCHEDULED && state != TASK_CANCELLED)
+        state != TASK_BURIED && state != TASK_SCHEDULED && state != TASK_CANCELLED &&
+        state != TASK_WAITING_CHILD)
         return err_make(call_arena(call), ERR_STATE,
                         "task %s is %s: only a waiting, failed, cancelled or buried one can be "
                         "made ready",
@@ -667,6 +719,16 @@ err_t tasks_due(tasks_t *tasks, call_t *call, const char *company, uint64_t numb
     return move(call, &item, TASK_READY, 0, true);
 }
 
+/* A run that is not over may yet look at it. */
+static bool is_wanted(call_t *call, const item_t *item)
+{
+    item_t parent;
+    return item->row.parent &&
+           !err_is(find_item(item->tasks, call, queue_company(item->queue), item->row.parent, false,
+                             &parent)) &&
+           !final_state(parent.live.state);
+}
+
 err_t tasks_forget(tasks_t *tasks, call_t *call, const char *company, uint64_t number,
                    int64_t before_ms, bool *gone)
 {
@@ -674,7 +736,8 @@ err_t tasks_forget(tasks_t *tasks, call_t *call, const char *company, uint64_t n
     store_key_t key;
     *gone = false;
     err_t err = load_item(tasks, call, company, number, true, &item);
-    if (err_is(err) || !final_state(item.live.state) || item.live.finished_ms >= before_ms)
+    if (err_is(err) || !final_state(item.live.state) || item.live.finished_ms >= before_ms ||
+        is_wanted(call, &item))
         return err;
     static const int tables[] = {TABLE_tasks, TABLE_task_states, TABLE_task_results};
     for (size_t i = 0; i < sizeof(tables) / sizeof(tables[0]); i++) {

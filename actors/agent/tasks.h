@@ -5,7 +5,7 @@
  *                  │ retry, backoff │  └──────────────┴───────────────────┘   ├──▶ failed
  *                  └────────────────┼──────────────────── fail(retryable) ◀───┤
  *                                   │ due, answered                           ▼
- *                                   └──────────────── waiting_timer, input_required
+ *                                   └──────────────── waiting_timer, input_required, waiting_child
  *   any state that is not final ──▶ cancelled, buried; buried ──kick──▶ ready
  *
  * A lease lives in memory until the run's first journal record (tasks_journal), which stores holder
@@ -64,6 +64,7 @@ RECORD_ENUM(task_state, task_state_VALUES)
     F(STR, why, opt(), 0, 0, "What it waits for, in one line.")                                    \
     F(STR, idempotency_key, opt(), 0, 0, "Key of the submitter.")                                  \
     F(STR, by, opt(), 0, 0, "Who began the run, for kind sop.")                                    \
+    F(STR, parent, opt(), 0, 0, "The run that began this one and waits for it.")                   \
     F(ANY, progress, opt(), 0, 0, "Last word of the worker.")
 RECORD_STRUCT(task, task_FIELDS)
 extern const record_t task_record;
@@ -80,6 +81,7 @@ typedef struct task_new {
     strs_t labels;
     const char *idempotency_key; /* NULL: none */
     const char *by;              /* NULL: not kept */
+    const char *parent;          /* NULL: none; else woken when this one ends */
 } task_new_t;
 
 /* Submits; a known idempotency key gives the first task and *existed. ERR_QUOTA. */
@@ -109,7 +111,9 @@ err_t tasks_wait_until(tasks_t *tasks, call_t *call, const task_t *task, int64_t
                        const char *why);
 /* Waits for a human or client (input_required) until tasks_make_ready. */
 err_t tasks_require_input(tasks_t *tasks, call_t *call, const task_t *task, const char *why);
-/* From input_required, waiting_timer, failed or buried back to ready. ERR_STATE otherwise. */
+/* Waits (waiting_child) until a task with this one as its parent ends, then is ready again. */
+err_t tasks_wait_child(tasks_t *tasks, call_t *call, const task_t *task, const char *why);
+/* From a waiting state, failed or buried back to ready. ERR_STATE otherwise. */
 err_t tasks_make_ready(tasks_t *tasks, call_t *call, const task_t *task);
 err_t tasks_cancel(tasks_t *tasks, call_t *call, const task_t *task, const char *why);
 

@@ -16,8 +16,8 @@ typedef struct scan {
 } scan_t;
 
 static const char how_to[] =
-    "write {{input.FIELD}}, {{steps.NAME.result.FIELD}}, {{run.id}} or {{company}}, or \\{{ for a "
-    "plain {{";
+    "write {{input.FIELD}}, {{steps.NAME.result.FIELD}}, {{run.id}} or {{company}} (in an ```each "
+    "{{item}} or {{index}}), or \\{{ for a plain {{";
 
 static bool is_name(char c)
 {
@@ -124,6 +124,10 @@ static err_t take_root(scan_t *scan, value_ref_t *ref)
         return take_step(scan, ref);
     } else if (name && !strcmp(name, "company")) {
         ref->root = VALUE_COMPANY;
+    } else if (name && !strcmp(name, "item")) {
+        ref->root = VALUE_ITEM;
+    } else if (name && !strcmp(name, "index")) {
+        ref->root = VALUE_INDEX;
     } else if (name && !strcmp(name, "run")) {
         const char *id = take(scan, '.') ? take_name(scan) : NULL;
         if (!id || strcmp(id, "id"))
@@ -187,13 +191,15 @@ static err_t take_filters(scan_t *scan, value_ref_t *ref)
             *filter = VALUE_JSON;
         } else if (name && !strcmp(name, "shell")) {
             *filter = VALUE_SHELL;
+        } else if (name && !strcmp(name, "lines")) {
+            *filter = VALUE_LINES;
         } else if (name && !strcmp(name, "default")) {
             *filter = VALUE_DEFAULT;
             err_t err = take_default(scan, ref);
             if (err_is(err))
                 return err;
         } else {
-            return faulty(scan, "the filters are default(text), json and shell");
+            return faulty(scan, "the filters are default(text), json, lines and shell");
         }
     }
     if (scan->at != scan->end)

@@ -4,6 +4,7 @@
 #include <inttypes.h>
 #include <string.h>
 
+#include "actors/agent/span.h"
 #include "proto/json.h"
 #include "proto/mp.h"
 
@@ -14,6 +15,14 @@ static bytes_t nil_value(arena_t *arena)
     buf_t out;
     buf_open(&out, arena);
     mp_put_nil(&out);
+    return buf_bytes(&out);
+}
+
+static bytes_t index_value(arena_t *arena, int64_t index)
+{
+    buf_t out;
+    buf_open(&out, arena);
+    mp_put_int(&out, index);
     return buf_bytes(&out);
 }
 
@@ -114,6 +123,13 @@ static err_t root_value(arena_t *arena, const values_t *values, const value_ref_
     case VALUE_COMPANY:
         *value = text ? mp_str(arena, text) : nil_value(arena);
         return err_ok();
+    case VALUE_ITEM:
+    case VALUE_INDEX:
+        if (!values->item)
+            return err_make(arena, ERR_NOT_FOUND, "{{%s}}: there is an item only in an ```each",
+                            ref->text);
+        *value = ref->root == VALUE_ITEM ? *values->item : index_value(arena, values->index);
+        return err_ok();
     }
     return err_of(ERR_INTERNAL, "a reference without a root");
 }
@@ -155,6 +171,36 @@ static void put_quoted(buf_t *out, const char *text, size_t size)
     buf_puts(out, "'");
 }
 
+/* A list stays as it is. */
+static err_t lines_of(arena_t *arena, const value_ref_t *ref, bytes_t *value)
+{
+    mp_reader_t reader = mp_reader(*value);
+    mp_value_t head;
+    buf_t items, out;
+    uint32_t count = 0;
+    if (!mp_read(&reader, &head))
+        return err_of(ERR_PARSE, "a value is not msgpack");
+    if (head.type == MP_ARRAY)
+        return err_ok();
+    if (head.type != MP_STR)
+        return err_make(arena, ERR_ARGUMENT, "{{%s}}: only a text has lines", ref->text);
+    buf_open(&items, arena);
+    buf_open(&out, arena);
+    for (span_t rest = {head.text, head.size}; rest.size;) {
+        span_t line = span_split(&rest, '\n');
+        if (line.size && line.text[line.size - 1] == '\r')
+            line.size--;
+        if (!span_trim(line).size)
+            continue;
+        mp_put_strn(&items, line.text, line.size);
+        count++;
+    }
+    mp_put_array(&out, count);
+    buf_put(&out, items.data, items.size);
+    *value = buf_bytes(&out);
+    return err_ok();
+}
+
 static err_t filter(arena_t *arena, const value_ref_t *ref, value_filter_t which, bytes_t *value)
 {
     buf_t plain, text, out;
@@ -164,6 +210,8 @@ static err_t filter(arena_t *arena, const value_ref_t *ref, value_filter_t which
             *value = ref->fallback;
         return err;
     }
+    if (which == VALUE_LINES)
+        return lines_of(arena, ref, value);
     buf_open(&plain, arena);
     buf_open(&text, arena);
     buf_open(&out, arena);
@@ -240,8 +288,7 @@ err_t values_text(arena_t *arena, const values_t *values, const char *text, size
     }
 }
 
-/* Is the text one reference and nothing else? */
-static bool whole_ref(arena_t *arena, const char *text, size_t size, value_ref_t *ref)
+bool value_is_ref(arena_t *arena, const char *text, size_t size, value_ref_t *ref)
 {
     size_t at = 0;
     bool found;
@@ -255,7 +302,7 @@ static err_t put_str(arena_t *arena, const values_t *values, const mp_value_t *h
 {
     value_ref_t ref;
     buf_t text;
-    if (whole_ref(arena, head->text, head->size, &ref)) {
+    if (value_is_ref(arena, head->text, head->size, &ref)) {
         bytes_t value;
         err_t err = value_get(arena, values, &ref, &value);
         if (!err_is(err))

@@ -5,8 +5,10 @@
  *     {{input}}  {{input.files[0].name}}  {{input["odd key"]}}  {{input['odd key']}}
  *     {{steps.NAME.result}}  {{steps.NAME.result.FIELD}}
  *     {{run.id}}  {{company}}
+ *     {{item}}  {{item.FIELD}}  {{index}}     in an ```each
  *     | default(text)   when the value is absent or null
  *     | json            the value as JSON text
+ *     | lines           a text as the list of its lines, blank ones left out
  *     | shell           the value as one quoted word for a shell
  *
  * NAME is the slug of a step name (see value_slug); any spelling with the same slug will do.
@@ -46,12 +48,21 @@ typedef struct values {
     const char *company;
     const value_step_t *steps;
     size_t step_count;
+    const bytes_t *item; /* of an ```each, with its place from 0; NULL: none */
+    int64_t index;
     size_t largest_bytes; /* of an expansion; 0: VALUE_TEXT_LARGEST */
 } values_t;
 
-typedef enum value_root { VALUE_INPUT, VALUE_STEP, VALUE_RUN_ID, VALUE_COMPANY } value_root_t;
+typedef enum value_root {
+    VALUE_INPUT,
+    VALUE_STEP,
+    VALUE_RUN_ID,
+    VALUE_COMPANY,
+    VALUE_ITEM,
+    VALUE_INDEX
+} value_root_t;
 
-typedef enum value_filter { VALUE_DEFAULT, VALUE_JSON, VALUE_SHELL } value_filter_t;
+typedef enum value_filter { VALUE_DEFAULT, VALUE_JSON, VALUE_SHELL, VALUE_LINES } value_filter_t;
 
 /* One way down into a value: by key, or by index where key is NULL. */
 typedef struct value_hop {
@@ -82,8 +93,12 @@ err_t value_next(arena_t *arena, const char *text, size_t size, size_t *at, valu
  * the ends. May be empty; at most VALUE_NAME_LONGEST bytes. */
 const char *value_slug(arena_t *arena, const char *text, size_t size);
 
+/* Is the text one reference and nothing else? Then it is in `*ref`. */
+bool value_is_ref(arena_t *arena, const char *text, size_t size, value_ref_t *ref);
+
 /* The value of a reference, its own type; filters applied (json and shell make a str).
- * ERR_NOT_FOUND names the reference and what is missing; ERR_STATE: it is of a refused step. */
+ * ERR_NOT_FOUND names the reference and what is missing; ERR_STATE: it is of a refused step;
+ * ERR_ARGUMENT: a filter does not fit. */
 err_t value_get(arena_t *arena, const values_t *values, const value_ref_t *ref, bytes_t *value);
 
 /* Appends the text with every reference replaced: a str as it is, null as nothing, anything else

@@ -35,6 +35,7 @@ extern const record_t variable_record;
     F(STR, name, opt(), 0, 0, "Name of the step.")                                                 \
     F(STR, title, opt(), 0, 0, "Title of the step.")                                               \
     F(STR, kind, opt(), 0, 0, "tool, sh or llm.")                                                  \
+    F(INT, index, opt(0), 0, 0, "Of its effect.")                                                  \
     F(INT, attempt, opt(), 0, 0, "How often it was begun.")                                        \
     F(STR, effect_id, opt(), 0, 0, "Idempotency key.")                                             \
     F(STR, replay, opt(), 0, 0, "safe, keyed, check or manual.")                                   \

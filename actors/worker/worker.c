@@ -328,7 +328,8 @@ static err_t start_step(call_t *call, step_t *step)
         mp_put_str(&more, say);
         mp_put_bool(&more, true);
     }
-    slot_ask(call, step, "step_start", 0, say != NULL, buf_bytes(&more), on_started, step);
+    slot_ask(call, step, "step_start", step->perform.index, say != NULL, buf_bytes(&more),
+             on_started, step);
     return call_park(call);
 }
 
@@ -442,7 +443,8 @@ static err_t report(call_t *call, step_t *step, uint32_t pairs, buf_t *more)
     mp_put_int(more, step->tokens);
     mp_put_str(more, "duration_ms");
     mp_put_int(more, call_now_ms(call) - step->began_ms);
-    slot_ask(call, step, "step_done", 0, pairs + 2, buf_bytes(more), on_done, step);
+    slot_ask(call, step, "step_done", step->perform.index, pairs + 2, buf_bytes(more), on_done,
+             step);
     return call_park(call);
 }
 
