@@ -63,6 +63,15 @@ function task(id) {
       found.result === undefined && found.input === undefined ? empty('Nothing.') : null)];
 }
 
+// The items of an each, as far as they are begun.
+function items(step) {
+  const left = step.total - step.finished;
+  return h('details', { class: 'value', 'data-key': 'items', open: left > 0 || step.state === 'failed' },
+    h('summary', {}, `${number(step.finished)} of ${plural(step.total, 'item')} over`),
+    table(['#Item', 'State', 'Run', 'What came of it'], step.items.map((one) => [number(one.index), pill(one.state), one.child ? h('a', { href: link('runs', one.child) }, mono(one.child)) : '–',
+      one.error ? h('span', { class: 'bad-text' }, one.error) : one.words || '–']), { keys: step.items.map((one) => `item-${one.index}`), label: 'Items' }));
+}
+
 export function stepList(found) {
   return h('ol', { class: 'steps' }, found.steps.map((step) => h('li', { class: `step ${step.state}`, 'data-key': `step-${step.number}` },
     h('div', { class: 'row' }, h('span', { class: 'no' }, step.number), h('strong', {}, step.title), h('span', { class: 'kind' }, step.kind), pill(step.state),
@@ -71,6 +80,8 @@ export function stepList(found) {
     step.state === 'waiting' && step.until_ms ? h('p', { class: 'note' }, 'until ', clock(step.until_ms)) : null,
     step.why && step.state !== 'completed' ? h('p', { class: 'note' }, step.why) : null,
     step.error ? h('p', { class: 'bad-text' }, step.error) : null,
+    step.child ? h('p', { class: 'note' }, 'Its run: ', h('a', { href: link('runs', step.child) }, mono(step.child))) : null,
+    step.items?.length ? items(step) : null,
     h('div', { class: 'values' }, value('Input', step.input), value('Result', step.result)))));
 }
 
@@ -86,6 +97,7 @@ function run(id) {
       found.state === 'input_required' ? h('button', { type: 'button', class: 'primary', onclick: () => go('decisions') }, 'Decide') : null, buttons(id, over.has(found.state) ? 'completed' : found.state))),
   entry.error ? trouble(entry.error.message) : null,
   card('Run', null, facts([['State', pill(found.state)], ['Procedure', has('sop_get') ? h('a', { href: link('procedures', found.sop) }, found.sop) : found.sop], ['Version', mono(found.hash.slice(0, 12), { title: found.hash })],
+    ['Inside of', found.parent ? h('a', { href: link('runs', found.parent) }, mono(found.parent)) : null],
     ['Waits for', found.state === 'input_required' || !over.has(found.state) ? found.why : null], ['Error', found.error ? h('span', { class: 'bad-text' }, found.error) : null],
     ['Submitted', clock(found.created_ms)], ['Took', found.finished_ms ? span((found.finished_ms - found.created_ms) / 1000) : null],
     ['Calls', number(found.calls)], ['Tokens', found.tokens ? number(found.tokens) : null], ['Simulated', found.simulated ? 'yes: nothing was changed by it' : null]]),
