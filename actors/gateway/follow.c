@@ -121,10 +121,13 @@ static err_t answer(pending_t *pending, call_t *call, const peer_answer_t *got)
 
 static bool can_elicit(const pending_t *pending, bytes_t step)
 {
+    bytes_t capabilities;
     if (step.size && pending->undecided == sampling_number(step))
         return false;
     return pending->message.modern
-               ? !pending->task && mcp_declares(&pending->message, "elicitation", NULL)
+               ? !pending->task &&
+                     mcp_meta(&pending->message, "clientCapabilities", &capabilities) &&
+                     mcp_shows_forms(capabilities)
                : ask_can(pending->exchange, "elicitation/create");
 }
 

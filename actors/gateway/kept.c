@@ -175,11 +175,11 @@ void kept_on_success(const pending_t *pending)
         exchange_company(exchange, mp_member_text(exchange->arena, pending->arguments, "company"));
     if (name && company && (!strcmp(tool, "sop_create") || !strcmp(tool, "sop_rollback")))
         kept_changed(self, exchange->arena, "sop", company, name);
-    for (size_t i = 0; i < sizeof(changes) / sizeof(changes[0]); i++)
+    for (size_t i = 0; company && i < sizeof(changes) / sizeof(changes[0]); i++)
         if (!strcmp(changes[i].tool, tool)) {
-            streams_changed(self, changes[i].what);
+            streams_list_changed(self, changes[i].what, company);
             if (changes[i].what_too)
-                streams_changed(self, changes[i].what_too);
+                streams_list_changed(self, changes[i].what_too, company);
         }
 }
 

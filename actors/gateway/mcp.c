@@ -53,6 +53,16 @@ bool mcp_declares(const mcp_message_t *message, const char *one, const char *two
            (!two || mp_get(field, two, &field));
 }
 
+/* {} means forms, and {"url":{}} addresses only. */
+bool mcp_shows_forms(bytes_t capabilities)
+{
+    bytes_t field, how;
+    mp_type_t type;
+    return capabilities.size && mp_get(capabilities, "elicitation", &field) &&
+           mp_type_of(field, &type) && type == MP_MAP &&
+           (!mp_get(field, "url", &how) || mp_get(field, "form", &how));
+}
+
 bool mcp_has_tasks(const mcp_message_t *message)
 {
     return !message->modern && !strcmp(message->version, "2025-11-25");

@@ -75,6 +75,8 @@ const char *mcp_text_param(arena_t *arena, const mcp_message_t *message, const c
 /* Is capabilities.<one>[.<two>] declared in this modern message? */
 bool mcp_declares(const mcp_message_t *message, const char *one, const char *two);
 
+/* Can a client with these capabilities show its user a form? */
+bool mcp_shows_forms(bytes_t capabilities);
 /* Is this of the one legacy version that has tasks? */
 bool mcp_has_tasks(const mcp_message_t *message);
 

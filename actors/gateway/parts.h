@@ -532,7 +532,10 @@ bool stream_send(gateway_t *self, const char *session, const char *json);
 void streams_changed(gateway_t *self, const char *what);
 /* The same of what belongs to a company: only its own clients hear. */
 void streams_changed_of(gateway_t *self, const char *what, const char *company);
-/* The same, but soon and once, however often it is said: of what changes with every task. */
+/* The list of prompts or resources of this company is another one: its own clients hear soon and
+ * once, however often it is said. */
+void streams_list_changed(gateway_t *self, const char *what, const char *company);
+/* The same of one address: of what changes with every task. */
 void streams_changed_soon(gateway_t *self, const char *what, const char *company);
 void streams_tend(gateway_t *self);
 void streams_close(gateway_t *self);

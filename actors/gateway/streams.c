@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "actors/gateway/headers.h"
+#include "actors/gateway/uri.h"
 #include "proto/json.h"
 #include "proto/mp.h"
 
@@ -31,6 +32,7 @@ struct stream {
     const char *session;      /* NULL for STREAM_LISTEN */
     const char *subscription; /* of STREAM_LISTEN: the request id as JSON */
     bool tools, prompts, resources;
+    bool stale_prompts, stale_resources; /* that list changed and its client was not told yet */
     subject_t *subjects;
     size_t subject_count;
     replay_t *replay; /* whose rest it carries */
@@ -90,7 +92,7 @@ const char *session_new(gateway_t *self, arena_t *arena, const principal_t *prin
     mp_put_array(&out, 6);
     mp_put_str(&out, version);
     mp_put_int(&out, (declares(capabilities, "sampling") ? 1 : 0) |
-                         (declares(capabilities, "elicitation") ? 2 : 0) |
+                         (mcp_shows_forms(capabilities) ? 2 : 0) |
                          (declares(capabilities, "roots") ? 4 : 0) |
                          (declares(mp_member(capabilities, "sampling"), "tools") ? 8 : 0));
     mp_put_int(&out, actor_wall_ms(self->actor));
@@ -155,8 +157,15 @@ static bool read_subject(const exchange_t *exchange, arena_t *arena, const char 
     const char *company = exchange_company(exchange, named);
     if (named && !principal_may(&exchange->principal, named))
         return false;
+    uri_t parts;
+    buf_t path;
     out->uri = arena_strdup(arena, uri);
     out->path = at ? arena_strndup(arena, uri, (size_t)(at - uri)) : out->uri;
+    if (uri_read(arena, uri, &parts)) { /* %2f is %2F */
+        buf_open(&path, arena);
+        uri_put(&path, parts.kind, parts.id, NULL);
+        out->path = path.data;
+    }
     out->company = arena_strdup(arena, company ? company : "");
     return true;
 }
@@ -732,6 +741,13 @@ static err_t tell_stale(void *state, call_t *call, void *ctx)
     (void)call;
     (void)ctx;
     self->stale_armed = false;
+    for (stream_t *at = self->streams; at; at = at->next) {
+        if (at->stale_prompts && !at->replay)
+            notify(at, "prompts", true);
+        if (at->stale_resources && !at->replay)
+            notify(at, "resources", true);
+        at->stale_prompts = at->stale_resources = false;
+    }
     for (stream_t *at = self->streams; at; at = at->next)
         for (size_t i = 0; !at->replay && (subject = next_subject(self, at, i)); i++)
             if (subject->stale) {
@@ -739,6 +755,24 @@ static err_t tell_stale(void *state, call_t *call, void *ctx)
                 notify(at, subject->uri, false);
             }
     return err_ok();
+}
+
+static void tell_soon(gateway_t *self)
+{
+    if (self->stale_armed)
+        return;
+    self->stale_armed = true;
+    actor_work(self->actor, SOON_MS, tell_stale, NULL);
+}
+
+void streams_list_changed(gateway_t *self, const char *what, const char *company)
+{
+    bool prompts = !strcmp(what, "prompts"), any = false;
+    for (stream_t *at = self->streams; at; at = at->next)
+        if (wants_list(at, what) && principal_may(&at->principal, company))
+            any = *(prompts ? &at->stale_prompts : &at->stale_resources) = true;
+    if (any)
+        tell_soon(self);
 }
 
 void streams_changed_soon(gateway_t *self, const char *what, const char *company)
@@ -749,10 +783,8 @@ void streams_changed_soon(gateway_t *self, const char *what, const char *company
         for (size_t i = 0; !at->replay && (subject = next_subject(self, at, i)); i++)
             if (is_about(subject, &at->principal, what, company))
                 subject->stale = any = true;
-    if (!any || self->stale_armed)
-        return;
-    self->stale_armed = true;
-    actor_work(self->actor, SOON_MS, tell_stale, NULL);
+    if (any)
+        tell_soon(self);
 }
 
 void session_end(gateway_t *self, const char *id)

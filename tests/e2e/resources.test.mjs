@@ -8,7 +8,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { Client } from '@modelcontextprotocol/sdk/client/index.js';
 import { StreamableHTTPClientTransport } from '@modelcontextprotocol/sdk/client/streamableHttp.js';
-import { ResourceUpdatedNotificationSchema } from '@modelcontextprotocol/sdk/types.js';
+import { ResourceUpdatedNotificationSchema, ResourceListChangedNotificationSchema } from '@modelcontextprotocol/sdk/types.js';
 import { startAgency, post } from './agency.mjs';
 
 let agency, folder, tokens;
@@ -102,6 +102,32 @@ test('changes are told to their own company only', async () => {
   await first;
   await call(bob, 'brain_store', { id: 'other', taskId: 't', request: 'a', solution: 'b' });
   assert.deepEqual(told, { ann: ['agency://memory/shared-name'], bob: [] });
+  await ann.close();
+  await bob.close();
+});
+
+test('a list that changes is told once, and to its own company', async () => {
+  const [ann, bob] = [await connect('ann'), await connect('bob')];
+  const told = { ann: 0, bob: 0 };
+  for (const [name, client] of Object.entries({ ann, bob }))
+    client.setNotificationHandler(ResourceListChangedNotificationSchema, () => { told[name]++; });
+  const first = new Promise((resolve) => {
+    ann.setNotificationHandler(ResourceUpdatedNotificationSchema, resolve);
+    bob.setNotificationHandler(ResourceUpdatedNotificationSchema, resolve);
+  });
+  await bob.subscribeResource({ uri: 'agency://memory/mine' });
+  await Promise.all(Array.from({ length: 40 }, (_, i) => call(ann, 'brain_store', { id: `many-${i}`, taskId: 't', request: 'a', solution: 'b' })));
+  while (!told.ann) await new Promise((resolve) => setImmediate(resolve));
+  assert.equal(told.bob, 0, 'of what acme stored');
+  await call(bob, 'brain_store', { id: 'mine', taskId: 't', request: 'a', solution: 'b' });
+  await first;
+  while (!told.bob) await new Promise((resolve) => setImmediate(resolve));
+  assert.ok(told.ann < 10 && told.bob === 1, JSON.stringify(told));
+  // The same address, written in another way.
+  const again = new Promise((resolve) => ann.setNotificationHandler(ResourceUpdatedNotificationSchema, (note) => resolve(note.params.uri)));
+  await ann.subscribeResource({ uri: 'agency://memory/a%2fb' });
+  await call(ann, 'brain_store', { id: 'a/b', taskId: 't', request: 'a', solution: 'b' });
+  assert.equal(await again, 'agency://memory/a%2fb');
   await ann.close();
   await bob.close();
 });

@@ -263,6 +263,12 @@ test('a legacy client whose user closes the question leaves the run as it is', a
   }
 });
 
+test('who shows addresses only is sent no form', async () => {
+  await write('forms', '# Forms\n\n1. **Decide**\n\n   ```approve\n   Shall it go out?\n   ```\n');
+  const state = async (elicitation) => (await modern(agency.url(), 'tools/call', { name: 'sop_execute', arguments: { name: 'forms' } }, { more: { 'io.modelcontextprotocol/clientCapabilities': { elicitation } } })).json.result.resultType;
+  assert.deepEqual([await state({ url: {} }), await state({ form: {}, url: {} }), await state({})], ['complete', 'input_required', 'input_required']);
+});
+
 test('a task outlives the death of the agent, its gateway and the worker', async (t) => {
   const alone = await startAgency();
   t.after(() => alone.stop());
