@@ -27,6 +27,7 @@ typedef struct transfer {
     cli_t *cli;
     client_t *client;
     const char *path, *progress;
+    bool stream;   /* standard input or output: nowhere to go on from */
     arena_t *page; /* of one call */
     mark_t at;
     int64_t faults;
@@ -63,6 +64,8 @@ static bool read_mark(transfer_t *self)
 
 static err_t write_mark(transfer_t *self)
 {
+    if (self->stream)
+        return err_ok();
     const char *fresh = arena_printf(self->page, "%s.new", self->progress);
     FILE *file = fopen(fresh, "w");
 
@@ -119,7 +122,10 @@ static err_t export_page(transfer_t *self, int fd, bool *more)
         return reply.err;
     const char *text = mp_get(reply.body, "lines", &lines) ? mp_text(self->page, lines) : "";
     size_t size = strlen(text);
-    if (pwrite(fd, text, size, (off_t)self->at.bytes) != (ssize_t)size || fdatasync(fd))
+    bool good = self->stream ? fwrite(text, 1, size, stdout) == size && !fflush(stdout)
+                             : pwrite(fd, text, size, (off_t)self->at.bytes) == (ssize_t)size &&
+                                   !fdatasync(fd);
+    if (!good)
         return broken(self, self->path, "cannot be written");
     self->at.bytes += (int64_t)size;
     self->at.lines += count_of(reply.body, "count");
@@ -129,27 +135,34 @@ static err_t export_page(transfer_t *self, int fd, bool *more)
     return write_mark(self);
 }
 
-/* Into FILE.part, which becomes FILE when all is there. */
-static err_t export_all(transfer_t *self)
+static err_t export_pages(transfer_t *self, int fd, bool more)
 {
-    const char *part = arena_printf(self->cli->arena, "%s.part", self->path);
     err_t err = err_ok();
-    bool more = true;
 
-    if (read_mark(self) && access(part, F_OK) != 0)
-        self->at = (mark_t){0}; /* it was put in place already: a new export */
-    more = strcmp(self->at.cursor, "-") != 0;
-    int fd = open(part, O_CREAT | O_RDWR | O_CLOEXEC, 0600);
-    if (fd < 0)
-        return broken(self, part, "cannot be opened");
-    if (ftruncate(fd, (off_t)self->at.bytes))
-        err = broken(self, part, "cannot be cut");
     while (more && !err_is(err)) {
         err = export_page(self, fd, &more);
         if (err_is(err) && err.what)
             err.what = arena_strdup(self->cli->arena, err.what);
         arena_reset(self->page);
     }
+    return err;
+}
+
+/* Into FILE.part, which becomes FILE when all is there. */
+static err_t export_all(transfer_t *self)
+{
+    const char *part = arena_printf(self->cli->arena, "%s.part", self->path);
+    err_t err = err_ok();
+
+    if (read_mark(self) && access(part, F_OK) != 0)
+        self->at = (mark_t){0}; /* it was put in place already: a new export */
+    int fd = open(part, O_CREAT | O_RDWR | O_CLOEXEC, 0600);
+    if (fd < 0)
+        return broken(self, part, "cannot be opened");
+    if (ftruncate(fd, (off_t)self->at.bytes))
+        err = broken(self, part, "cannot be cut");
+    if (!err_is(err))
+        err = export_pages(self, fd, strcmp(self->at.cursor, "-") != 0);
     close(fd);
     if (!err_is(err) && (rename(part, self->path) || unlink(self->progress)))
         err = broken(self, self->path, "cannot be put in place");
@@ -253,9 +266,10 @@ static err_t import_page(transfer_t *self, const lines_t *page, int64_t *taken)
     if (err_is(reply.err))
         return err_make(self->cli->arena, reply.err.code,
                         "%s: lines %" PRId64 " to %" PRId64 " were not taken, those before were: "
-                        "%s. Run the same command again: it goes on there",
+                        "%s%s",
                         self->path, self->at.lines + 1, self->at.lines + page->count,
-                        err_what(reply.err));
+                        err_what(reply.err),
+                        self->stream ? "" : ". Run the same command again: it goes on there");
     tell_faults(self, reply.body, page->count);
     *taken += count_of(reply.body, "imported");
     self->at.lines += page->count;
@@ -263,34 +277,43 @@ static err_t import_page(transfer_t *self, const lines_t *page, int64_t *taken)
     return write_mark(self);
 }
 
-static err_t import_all(transfer_t *self, int64_t *taken)
+/* The file, at the place to go on from. */
+static err_t import_open(transfer_t *self, FILE **out)
 {
     struct stat info;
-    FILE *file = fopen(self->path, "r");
-    lines_t page;
-    err_t err = err_ok();
 
-    if (!file || fstat(fileno(file), &info)) {
-        err = broken(self, self->path, "cannot be read");
-        if (file)
-            fclose(file);
-        return err;
-    }
+    *out = self->stream ? stdin : fopen(self->path, "r");
+    if (self->stream)
+        return err_ok();
+    if (!*out || fstat(fileno(*out), &info))
+        return broken(self, self->path, "cannot be read");
     if (!read_mark(self) || self->at.size != (int64_t)info.st_size ||
         self->at.mtime != (int64_t)info.st_mtime || self->at.bytes > self->at.size)
         self->at = (mark_t){.size = (int64_t)info.st_size, .mtime = (int64_t)info.st_mtime};
     if (self->at.lines && !self->cli->json)
         fprintf(stderr, "%s: going on after line %" PRId64 "\n", self->path, self->at.lines);
-    if (fseeko(file, (off_t)self->at.bytes, SEEK_SET))
-        err = broken(self, self->path, "cannot be read");
+    return fseeko(*out, (off_t)self->at.bytes, SEEK_SET)
+               ? broken(self, self->path, "cannot be read")
+               : err_ok();
+}
+
+static err_t import_all(transfer_t *self, int64_t *taken)
+{
+    FILE *file;
+    lines_t page;
+    err_t err = import_open(self, &file);
+
     while (!err_is(err) && (read_page(self, file, &page), page.count)) {
         err = import_page(self, &page, taken);
         if (err_is(err) && err.what)
             err.what = arena_strdup(self->cli->arena, err.what);
         arena_reset(self->page);
     }
-    fclose(file);
-    if (!err_is(err) && unlink(self->progress) && errno != ENOENT)
+    if (!err_is(err) && ferror(file)) /* a directory, a disk that fails */
+        err = broken(self, self->path, "cannot be read");
+    if (file && !self->stream)
+        fclose(file);
+    if (!err_is(err) && !self->stream && unlink(self->progress) && errno != ENOENT)
         err = broken(self, self->progress, "cannot be removed");
     return err;
 }
@@ -300,8 +323,11 @@ static err_t import_all(transfer_t *self, int64_t *taken)
 int cli_brain_file(cli_t *cli, bool out, const char *path)
 {
     transfer_t self = {.cli = cli,
-                       .path = path,
-                       .progress = arena_printf(cli->arena, "%s.progress", path),
+                       .path = path  ? path
+                               : out ? "standard output"
+                                     : "standard input",
+                       .stream = !path,
+                       .progress = path ? arena_printf(cli->arena, "%s.progress", path) : NULL,
                        .page = arena_new()};
     int64_t taken = 0;
 
@@ -309,17 +335,21 @@ int cli_brain_file(cli_t *cli, bool out, const char *path)
         return cli_usage("import writes, and --read-only was given");
     err_t err = cli_client(cli, &self.client);
     if (!err_is(err)) {
-        err = out ? export_all(&self) : import_all(&self, &taken);
+        err = !out   ? import_all(&self, &taken)
+              : path ? export_all(&self)
+                     : export_pages(&self, -1, true);
         client_close(&self.client);
     }
     arena_destroy(&self.page);
     if (err_is(err))
         return cli_fail(err);
     int64_t done = out ? self.at.lines : taken;
+    if (out && !path)
+        return EXIT_DONE;
     if (cli->json)
         printf("{\"lines\":%" PRId64 ",\"faults\":%" PRId64 "}\n", done, self.faults);
     else
-        printf("%s: %" PRId64 " lines %s%s\n", path, done, out ? "written" : "taken",
+        printf("%s: %" PRId64 " lines %s%s\n", self.path, done, out ? "written" : "taken",
                self.faults ? "; those named above were not: mend them and import again" : "");
     return self.faults ? EXIT_REFUSED : EXIT_DONE;
 }

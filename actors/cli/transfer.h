@@ -5,7 +5,7 @@
 #include "actors/cli/cli.h"
 
 /* `out`: writes everything remembered into the file; else takes what is in it. Goes on where it
- * was killed. Returns the exit code. */
+ * was killed. `path` NULL: standard output or input, from the beginning. Returns the exit code. */
 int cli_brain_file(cli_t *cli, bool out, const char *path);
 
 #endif

@@ -139,8 +139,8 @@ int cli_words(cli_t *cli)
             return cli_fail(err);
     }
     bool out = !strcmp(cli->words[0], "export"), in = !strcmp(cli->words[0], "import");
-    if (!strcmp(group, "brain") && (out || in) && cli->count == 2 && *cli->words[1] &&
-        !strchr(cli->words[1], '=') && !cli->help)
-        return cli_brain_file(cli, out, cli->words[1]);
+    const char *file = cli->count == 2 ? cli->words[1] : out && cli->count == 1 ? "-" : "";
+    if (!strcmp(group, "brain") && (out || in) && *file && !strchr(file, '=') && !cli->help)
+        return cli_brain_file(cli, out, strcmp(file, "-") != 0 ? file : NULL);
     return tool_with_toolbox(cli, cli->help, call_word);
 }

@@ -4,6 +4,7 @@ import assert from 'node:assert/strict';
 import { spawn } from 'node:child_process';
 import { watch } from 'node:fs';
 import { access, readFile, stat, mkdtemp, rm, writeFile } from 'node:fs/promises';
+import { text } from 'node:stream/consumers';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { binary, startAgency } from './agency.mjs';
@@ -90,6 +91,14 @@ test('a memory moves by file, also when it is killed on the way', async () => {
     assert.equal(await there(`${file}.progress`), false);
     assert.equal(JSON.parse((await agency.cli('brain', 'stat', '-o', 'json')).stdout).memories, 4000);
     assert.equal((await agency.cli('brain', 'check')).code, 0);
+
+    // Without a file all of it goes through a pipe, not the first page.
+    const piped = await agency.cli('brain', 'export');
+    assert.equal(piped.stdout.trimEnd().split('\n').length, 4000, piped.stderr);
+    const taking = spawn(binary, ['brain', 'import', '-', '--company', 'piped', '--data', agency.data],
+      { stdio: ['pipe', 'pipe', 'inherit'] });
+    taking.stdin.end(piped.stdout);
+    assert.match(await text(taking.stdout), /standard input: 4000 lines taken/);
 
     const out = await agency.cli('brain', 'export', copy);
     assert.equal(out.code, 0, out.stderr);
