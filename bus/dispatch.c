@@ -142,6 +142,22 @@ static bool reader_serves(const call_t *call)
            !(call->method->flags & PARKS) && call->method->fn && !call->internal;
 }
 
+/* The peer would drop a message that is larger, and the caller wait in vain. */
+static err_t encode_reply(call_t *call, bytes_t *body)
+{
+    buf_t out;
+
+    buf_open(&out, call->arena);
+    record_encode(call->method->reply, call->reply, &out);
+    *body = buf_bytes(&out);
+    if (out.size <= FRAME_BODY_LARGEST)
+        return err_ok();
+    return err_make(call->arena, ERR_TOO_LARGE,
+                    "the answer has %zu bytes and may have %d: ask for less, for example with a "
+                    "smaller limit",
+                    out.size, (int)FRAME_BODY_LARGEST);
+}
+
 /* On a reader thread: the handler with a snapshot of its own. */
 static void read_job(void *ctx)
 {
@@ -153,12 +169,8 @@ static void read_job(void *ctx)
         call->reply = arena_alloc(call->arena, call->method->reply->size);
         call->read_err = call->method->fn(self, call, call->args, call->reply);
     }
-    if (!err_is(call->read_err)) {
-        buf_t out;
-        buf_open(&out, call->arena);
-        record_encode(call->method->reply, call->reply, &out);
-        call->read_body = buf_bytes(&out);
-    }
+    if (!err_is(call->read_err))
+        call->read_err = encode_reply(call, &call->read_body);
     if (call->read_txn)
         store_abort(&call->read_txn);
 }
@@ -247,10 +259,9 @@ static err_t finish_call(call_t *call, entry_t *entry)
         output->body = call->read_body;
         return err_ok();
     }
-    buf_t out;
-    buf_open(&out, call->arena);
-    record_encode(call->method->reply, call->reply, &out);
-    output->body = buf_bytes(&out);
+    err_t err = encode_reply(call, &output->body);
+    if (err_is(err))
+        return err;
     if (!call->touches || !(call->method->flags & WRITES) || (call->method->flags & UNREMEMBERED))
         return err_ok();
     return inside_outcome_keep(call, call->touches->txn, output->body);

@@ -60,6 +60,13 @@ typedef struct porter {
     F(INT, size, must, 1, 16000000, "Bytes.")                                                      \
     COMPANY_ROW(F)
 #define row_big_REPLY NUMBER_REPLY
+#define row_tell_ARGS(F)                                                                           \
+    F(STR, key, must, 1, 64, "Key.")                                                               \
+    F(INT, size, must, 1, 100000000, "Bytes of the answer.")                                       \
+    COMPANY_ROW(F)
+#define row_tell_REPLY TEXT_REPLY
+#define long_tale_ARGS(F) F(INT, size, must, 1, 100000000, "Bytes of the answer.")
+#define long_tale_REPLY TEXT_REPLY
 #define row_brood_ARGS(F)                                                                          \
     F(STR, key, must, 1, 64, "Key.")                                                               \
     COMPANY_ROW(F)
@@ -141,6 +148,8 @@ typedef struct porter {
     M(porter_t, row_add, TOOL | WRITES, "Adds to a number.")                                       \
     M(porter_t, row_fail, WRITES, "Writes, publishes and fails.")                                  \
     M(porter_t, row_big, WRITES, "Puts a big row.")                                                \
+    M(porter_t, row_tell, WRITES, "Puts a row and answers much.")                                  \
+    M(porter_t, long_tale, READS, "Answers much.")                                                 \
     M(porter_t, row_brood, WRITES, "Writes, and does not end before somebody has read.")           \
     M(porter_t, row_get, TOOL | READS, "Gets a row.")                                              \
     M(porter_t, there_and_back, READS, "From a reader to the actor's thread and back.")            \
@@ -236,6 +245,33 @@ static err_t row_big(porter_t *self, call_t *call, const row_big_args_t *args,
     reply->value = store_count(txn, ROWS);
     reply->has_value = true;
     return err;
+}
+
+static const char *tale(call_t *call, int64_t size)
+{
+    char *text = arena_alloc(call_arena(call), (size_t)size + 1);
+    memset(text, 'x', (size_t)size);
+    return text;
+}
+
+static err_t row_tell(porter_t *self, call_t *call, const row_tell_args_t *args,
+                      row_tell_reply_t *reply)
+{
+    (void)self;
+    store_txn_t *txn;
+    err_t err = call_write(call, args->company, &txn);
+    if (!err_is(err))
+        err = store_put(txn, ROWS, text_bytes(args->key), text_bytes("told"));
+    reply->value = tale(call, args->size);
+    return err;
+}
+
+static err_t long_tale(porter_t *self, call_t *call, const long_tale_args_t *args,
+                       long_tale_reply_t *reply)
+{
+    (void)self;
+    reply->value = tale(call, args->size);
+    return err_ok();
 }
 
 /* How often somebody read since a test began, and whether row_brood has written. */
@@ -898,6 +934,21 @@ START_TEST(an_error_leaves_nothing)
 }
 END_TEST
 
+/* A message that is larger would be dropped on its way, and the caller would wait. */
+START_TEST(an_answer_that_is_too_large_is_an_error)
+{
+    house_t house;
+    open_porter(&house, _i);
+    is(call(&house, "long_tale", "{'size':70000000}"), "ERR TOO_LARGE");
+    ck_assert_msg(strstr(house.text, "smaller limit") != NULL, "%s", house.text);
+    is(call(&house, "row_tell", "{'key':'t','size':70000000}"), "ERR TOO_LARGE");
+    is(call(&house, "row_get", "{'key':'t'}"), "ERR NOT_FOUND");
+    is(call(&house, "row_tell", "{'key':'t','size':3}"), "{'value':'xxx'}");
+    is(call(&house, "row_get", "{'key':'t'}"), "{'value':'told'}");
+    house_close(&house);
+}
+END_TEST
+
 /* Good and bad calls of many companies in the same batches. */
 START_TEST(companies_commit_together)
 {
@@ -1524,6 +1575,7 @@ int main(int argc, char **argv)
     tcase_add_loop_test(all, the_company_rule, 0, 2);
     tcase_add_loop_test(all, roles_are_asked_for, 0, 2);
     tcase_add_loop_test(all, an_error_leaves_nothing, 0, 2);
+    tcase_add_loop_test(all, an_answer_that_is_too_large_is_an_error, 0, 2);
     tcase_add_loop_test(all, companies_commit_together, 0, 2);
     tcase_add_loop_test(all, batches_are_replayed_when_the_map_grows, 0, 2);
     tcase_add_loop_test(all, a_repeated_call_gets_its_first_outcome, 0, 2);

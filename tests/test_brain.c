@@ -452,6 +452,15 @@ START_TEST(answers_have_the_old_form_too)
     is(&house, rows, "0.artifacts", "[]");
     ck_assert_str_ne(get(&house, rows, "0._distance"), "");
     reply = good(&house, "brain_query", "{'query': 'ask'}");
+    char *big = arena_alloc(house.arena, (1 << 20) + 1);
+    memset(big, 'y', 1 << 20);
+    good(&house, "brain_store",
+         arena_printf(house.arena, "{'taskId': 'B', 'request': 'ask', 'solution': '%s'}", big));
+    bad(&house, "brain_query", "{'query': 'ask', 'format': 'json'}", ERR_TOO_LARGE,
+        "smaller limit");
+    good(&house, "brain_query", "{'query': 'ask', 'format': 'text'}");
+    good(&house, "brain_forget", "{'filter': {'taskId': 'B'}}");
+    reply = good(&house, "brain_query", "{'query': 'ask'}");
     const char *old = "[Task: T]\nTimestamp: 2023-11-14T22:13:20.123Z\nRequest: ask\n"
                       "Solution: tell\nArtifacts: \nId: ";
     ck_assert_msg(strncmp(reply.text, old, strlen(old)) == 0, "%s", reply.text);

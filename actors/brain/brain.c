@@ -15,7 +15,7 @@
 #include "actors/brain/upkeep.h"
 #include "actors/brain/words.h"
 #include "bus/log.h"
-#include "proto/json.h"
+#include "proto/frame.h"
 #include "proto/mp.h"
 
 RECORD_DEFINE(brain_settings, brain_settings_FIELDS)
@@ -299,6 +299,12 @@ static err_t answer_query(brain_t *self, call_t *call, const brain_query_args_t 
     const char *text = args->format == QUERY_JSON ? tell_rows(arena, &reply->memories)
                        : reply->memories.count    ? tell_blocks(arena, &reply->memories)
                                                   : "No relevant memories found.";
+    if (args->format == QUERY_JSON && strlen(text) > FRAME_TEXT_LARGEST) /* cut it is no JSON */
+        return err_make(
+            arena, ERR_TOO_LARGE,
+            "as JSON the memories have %zu bytes of text and may have %d: use a smaller "
+            "limit, or format text",
+            strlen(text), (int)FRAME_TEXT_LARGEST);
     if (reply->words_only && args->format == QUERY_TEXT)
         text = arena_printf(arena, "%s\n\n(Found by words alone: %s.)", text, reply->words_only);
     call_say_text(call, text);
