@@ -113,7 +113,11 @@ static void add_type(pairs_t *pairs, const field_t *field)
         mp_put_array(&pairs->buf, 2);
         mp_put_str(&pairs->buf, "integer");
         mp_put_str(&pairs->buf, "string");
-        pairs->count++;
+        mp_put_str(&pairs->buf, "examples");
+        mp_put_array(&pairs->buf, 2);
+        mp_put_str(&pairs->buf, "2026-01-31T12:00:00Z");
+        mp_put_int(&pairs->buf, INT64_C(1769860800000));
+        pairs->count += 2;
         break;
     case FIELD_REAL:
         add_text(pairs, "type", "number");

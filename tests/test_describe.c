@@ -49,7 +49,8 @@ static const char all_schema[] =
     "'limit':{'type':'integer','minimum':1,'maximum':100,'description':'Limit.','default':3},"
     "'above':{'type':'integer','minimum':1,'description':'Above.'},"
     "'below':{'type':'integer','minimum':-5,'maximum':0,'description':'Below.'},"
-    "'since':{'type':['integer','string'],'description':'Since.'},"
+    "'since':{'type':['integer','string'],'examples':['2026-01-31T12:00:00Z',1769860800000],"
+    "'description':'Since.'},"
     "'score':{'type':'number','minimum':0,'maximum':1,'description':'Score.','default':0.5},"
     "'exact':{'type':'boolean','description':'Exact.','default':true},"
     "'colour':{'type':'string','enum':['red','green'],'description':'Colour.','default':'green'},"
@@ -169,6 +170,8 @@ static bool sound_pair(const char *key, bytes_t value)
     for (int i = 0; others[i]; i++)
         if (!strcmp(key, others[i]))
             return true;
+    if (!strcmp(key, "examples"))
+        return is_type(value, MP_ARRAY);
     if (!strcmp(key, "minimum") || !strcmp(key, "maximum"))
         return is_type(value, MP_INT);
     if (!strcmp(key, "properties"))

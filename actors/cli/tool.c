@@ -214,7 +214,10 @@ static int print_markdown(cli_t *cli, const toolbox_t *list)
 {
     puts("# Tools\n\nMade from the rows beside the functions (`scripts/docs`). Every tool answers "
          "with `structuredContent` of the shape below and the same facts as text; where clients of "
-         "the earlier system parse that text, it is JSON.");
+         "the earlier system parse that text, it is JSON. A time is ms since 1970 or text such as "
+         "`2026-01-31T12:00:00Z` (a date alone is its midnight; without an offset it is UTC); "
+         "replies "
+         "have ms.");
     const char *pillar = "";
     for (size_t i = 0; i < list->count; i++) {
         const tool_t *tool = &list->tools[i];
