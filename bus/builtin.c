@@ -80,7 +80,9 @@ RECORD(method_stat, method_stat_FIELDS)
     F(STR, company, must, 0, 0, "Whose store.")                                                    \
     F(INT, format, must, 0, 0, "Version of the stored format.")
 RECORD(backup_store, backup_store_FIELDS)
-#define backup_ARGS(F) F(STR, dir, must, 1, 4096, "An existing empty directory, absolute.")
+#define backup_ARGS(F)                                                                             \
+    F(STR, dir, must, 1, 4096, "An existing empty directory, absolute.")                           \
+    F(COMPANY, company, opt(), 0, 0, "Only this one.")
 #define backup_REPLY(F) F(LIST(backup_store), stores, must, 0, 0, "What was copied.")
 
 #define audit_ARGS(F)                                                                              \
@@ -321,6 +323,16 @@ static err_t copy_next(call_t *call, backup_reply_t *reply, copying_t *copying)
     return call_park(call);
 }
 
+static strs_t only(call_t *call, strs_t all, const char *company)
+{
+    const char **one = ARENA_ARRAY(call->arena, const char *, 1);
+    size_t count = 0;
+    for (size_t i = 0; i < all.count; i++)
+        if (!strcmp(all.items[i], company))
+            one[count++] = company;
+    return (strs_t){one, count};
+}
+
 static err_t backup(void *self, call_t *call, const backup_args_t *args, backup_reply_t *reply)
 {
     (void)self;
@@ -332,6 +344,8 @@ static err_t backup(void *self, call_t *call, const backup_args_t *args, backup_
         return err_of(ERR_ARGUMENT, "dir must be absolute");
     *copying = (copying_t){.dir = args->dir};
     err_t err = call_companies(call, &copying->companies);
+    if (!err_is(err) && args->company)
+        copying->companies = only(call, copying->companies, args->company);
     if (err_is(err))
         return err;
     reply->stores.items = ARENA_ARRAY(call->arena, backup_store_t, copying->companies.count + 1);

@@ -12,6 +12,7 @@
 #include <unistd.h>
 
 #include "actors/cli/files.h"
+#include "actors/cli/tenant.h"
 #include "bus/client.h"
 
 #define PARTIAL_ENDING ".partial-"
@@ -52,8 +53,8 @@ static bool of_a_store(const cli_t *cli, const char *path)
 static bool left_out(const cli_t *cli, const char *path)
 {
     return !strcmp(path, "run") || !strcmp(path, "lost+found") || backup_begins(path, ASIDE_DIR) ||
-           !strcmp(path, STAGE_DIR) || !strcmp(path, STATE_FILE) || of_a_store(cli, path) ||
-           ends(path, "/.import") || ends(path, ".new");
+           !strcmp(path, STAGE_DIR) || !strcmp(path, STATE_FILE) || !strcmp(path, TENANT_FILE) ||
+           of_a_store(cli, path) || ends(path, "/.import") || ends(path, ".new");
 }
 
 /* ---- Making one ---- */
@@ -61,6 +62,7 @@ static bool left_out(const cli_t *cli, const char *path)
 typedef struct making {
     cli_t *cli;
     const char *data, *to, *partial; /* partial is absolute */
+    const char *company;             /* only of this one; or NULL */
     buf_t pillars;                   /* msgpack, as in HEAD_FILE */
     uint32_t pillar_count;
     size_t stores, files, others;
@@ -68,10 +70,22 @@ typedef struct making {
     err_t err;
 } making_t;
 
+static void keep_one(arena_t *arena, strs_t *companies, const char *company)
+{
+    const char **one = ARENA_ARRAY(arena, const char *, 1);
+    size_t count = 0;
+    for (size_t i = 0; i < companies->count; i++)
+        if (!strcmp(companies->items[i], company))
+            one[count++] = company;
+    *companies = (strs_t){one, count};
+}
+
 static err_t copy_offline(making_t *self, store_pool_t *pool, const char *into, strs_t *companies)
 {
     arena_t *arena = self->cli->arena;
     err_t err = store_pool_companies(pool, arena, companies);
+    if (!err_is(err) && self->company)
+        keep_one(arena, companies, self->company);
     for (size_t i = 0; i < companies->count && !err_is(err); i++) {
         const char *dir = arena_printf(arena, "%s/%s/store", into, companies->items[i]);
         err = files_make_dir(arena, dir);
@@ -95,9 +109,13 @@ static err_t copy_online(making_t *self, const char *pillar, const char *into, s
     if (err_is(err))
         return err;
     buf_open(&args, cli->arena);
-    mp_put_map(&args, 1);
+    mp_put_map(&args, self->company ? 2 : 1);
     mp_put_str(&args, "dir");
     mp_put_str(&args, into);
+    if (self->company) {
+        mp_put_str(&args, "company");
+        mp_put_str(&args, self->company);
+    }
     client_call_t call = {.peer = pillar,
                           .method = arena_printf(cli->arena, "%s.backup", pillar),
                           .role = ROLE_ADMIN,
@@ -130,7 +148,7 @@ static void note_pillar(making_t *self, const actor_def_t *def, bool online, str
         mp_put_str(&self->pillars, companies.items[i]);
     self->pillar_count++;
     self->stores += companies.count;
-    if (!self->cli->json)
+    if (!self->cli->json && (!self->company || companies.count))
         printf("%-8s %zu %s, %s\n", def->name, companies.count,
                companies.count == 1 ? "company" : "companies",
                online ? "copied while running" : "not running");
@@ -161,6 +179,14 @@ static err_t copy_pillar(making_t *self, const actor_def_t *def)
     return err_ok();
 }
 
+/* With the epoch of each owner: who imports goes on beyond it. */
+static bool of_company(const making_t *self, const char *path, files_kind_t kind)
+{
+    tenant_part_t part = tenant_part(self->cli, self->company, path, kind);
+    return part == TENANT_OWN || (part == TENANT_WAY && kind == FILES_DIR) ||
+           (kind == FILES_PLAIN && ends(path, "/owner"));
+}
+
 static bool copy_entry(void *ctx, const char *path, files_kind_t kind)
 {
     making_t *self = ctx;
@@ -168,6 +194,13 @@ static bool copy_entry(void *ctx, const char *path, files_kind_t kind)
     const char *from = arena_printf(arena, "%s/%s", self->data, path);
     const char *to = arena_printf(arena, "%s/%s", self->partial, path);
     if (err_is(self->err) || left_out(self->cli, path))
+        return false;
+    if (self->company && !strcmp(path, STEP_LOG) && tenant_in_log(arena, from, self->company)) {
+        self->err = tenant_copy_log(arena, from, to, self->company, true);
+        self->files += !err_is(self->err);
+        return false;
+    }
+    if (self->company && !of_company(self, path, kind))
         return false;
     if (kind == FILES_DIR) { /* another backup is no part of this one */
         if (files_kind(arena_printf(arena, "%s/" SUMS_FILE, from)) == FILES_PLAIN ||
@@ -211,8 +244,15 @@ static err_t write_head(making_t *self)
     buf_t head, text;
     buf_open(&head, arena);
     buf_open(&text, arena);
-    mp_put_map(&head, 4);
-    mp_put_str(&head, "backup_format");
+    mp_put_map(&head, self->company ? 6 : 4);
+    if (self->company) {
+        const char *top = self->cli->company ? self->cli->company : "default";
+        mp_put_str(&head, "company");
+        mp_put_str(&head, self->company);
+        mp_put_str(&head, "default_company");
+        mp_put_bool(&head, !strcmp(self->company, top));
+    }
+    mp_put_str(&head, self->company ? TENANT_KEY : BACKUP_KEY);
     mp_put_int(&head, BACKUP_FORMAT);
     mp_put_str(&head, "agency");
     mp_put_str(&head, self->cli->house->version);
@@ -329,9 +369,10 @@ static void print_made(making_t *self)
               buf_bytes(&out));
 }
 
-int cli_backup(cli_t *cli, const char *dir)
+int backup_company(cli_t *cli, const char *dir, const char *company)
 {
-    making_t self = {.cli = cli, .to = backup_dir(cli->arena, dir), .data = cli->data_dir};
+    making_t self = {
+        .cli = cli, .to = backup_dir(cli->arena, dir), .data = cli->data_dir, .company = company};
     int mark;
     buf_open(&self.pillars, cli->arena);
     buf_open(&self.sums, cli->arena);
@@ -347,8 +388,14 @@ int cli_backup(cli_t *cli, const char *dir)
     close(mark);
     if (err_is(err)) {
         (void)files_remove(cli->arena, self.partial);
-        return cli_fail(err_make(cli->arena, err.code, "no backup was made: %s", err_what(err)));
+        return cli_fail(err_make(cli->arena, err.code, "no %s was made: %s",
+                                 company ? "export" : "backup", err_what(err)));
     }
     print_made(&self);
     return EXIT_DONE;
+}
+
+int cli_backup(cli_t *cli, const char *dir)
+{
+    return backup_company(cli, dir, NULL);
 }

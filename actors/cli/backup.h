@@ -14,6 +14,10 @@
 #include "actors/cli/cli.h"
 
 enum { BACKUP_FORMAT = 1 };
+/* What the head calls its format: a program that knows no tenants must not take an export for the
+ * whole. */
+#define BACKUP_KEY "backup_format"
+#define TENANT_KEY "tenant_format"
 
 /* In a backup: what it is, and the digests of everything in it. */
 #define HEAD_FILE "backup.json"
@@ -24,6 +28,9 @@ enum { BACKUP_FORMAT = 1 };
 #define STAGE_DIR ".restore"
 #define STATE_FILE ".restoring"
 #define ASIDE_DIR "before-restore-"
+
+/* The same of one company, as a tenant's export; the exit code. */
+int backup_company(cli_t *cli, const char *dir, const char *company);
 
 bool backup_begins(const char *text, const char *start);
 /* The name without slashes at its end. */

@@ -106,6 +106,9 @@ const cli_command_t cli_commands[] = {
      cli_store, NULL, 2},
     {"audit", "WORD …", "list, verify: who changed what, and whether the logs are whole.",
      cli_audit, NULL, CLI_ANY},
+    {"tenant", "WORD …",
+     "create NAME, export NAME DIR, import DIR, erase NAME --yes: a company as a whole.",
+     cli_tenant, NULL, 3},
     {"import", "DIR", "Bring over an .agent folder of the earlier system; --dry-run only looks.",
      cli_import, NULL, 1},
     {"keygen", "DIR", "Make a pair of keys for connections between machines.", make_keys, NULL, 1},
@@ -167,6 +170,7 @@ static int show_help(cli_t *cli)
     puts("\nFlags:\n"
          "  --dry-run         import: say what would be brought over\n"
          "  --force           store restore: move aside what is there\n"
+         "  --yes             tenant erase: do it\n"
          "  --external        tools: those of the MCP servers in mcp.json\n"
          "  --data DIR        where everything is kept (AGENCY_DATA, else .agent)\n"
          "  --company NAME    whose data (AGENCY_COMPANY or COMPANY, else default)\n"
@@ -203,7 +207,7 @@ static bool number_flag(const char *name, const char *text, int64_t least, int64
 const char *const cli_flags[] = {
     "--data",         "--company", "--port-offset", "--workers",   "--bind",     "--tokens",
     "--behind-proxy", "--timeout", "--output",      "--read-only", "--markdown", "--dry-run",
-    "--force",        "--set",     "--external",    "--help",      NULL};
+    "--force",        "--set",     "--external",    "--help",      "--yes",      NULL};
 
 /* Flags without a value. */
 static bool plain_flag(cli_t *cli, const char *flag)
@@ -220,6 +224,8 @@ static bool plain_flag(cli_t *cli, const char *flag)
         cli->dry_run = true;
     else if (!strcmp(flag, "--force"))
         cli->force = true;
+    else if (!strcmp(flag, "--yes"))
+        cli->yes = true;
     else if (!strcmp(flag, "--external"))
         cli->external = true;
     else
@@ -447,6 +453,8 @@ static int run_command(cli_t *cli, const char *name)
         return cli_usage("--dry-run is for import; %s would act all the same", name);
     if (cli->force && command->run != cli_store)
         return cli_usage("--force is for store restore, not for %s", name);
+    if (cli->yes && command->run != cli_tenant)
+        return cli_usage("--yes is for tenant erase, not for %s", name);
     cli->command = name;
     cli->group = command->group;
     return command->run(cli);

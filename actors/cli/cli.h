@@ -42,7 +42,7 @@ typedef struct cli {
     const char **sets; /* actor.key=value, NULL behind the last */
     int set_count;
     int64_t timeout_ms; /* of --timeout, else 60 s */
-    bool json, help, read_only, markdown, behind_proxy, dry_run, force, external;
+    bool json, help, read_only, markdown, behind_proxy, dry_run, force, external, yes;
 } cli_t;
 
 typedef struct cli_command {
@@ -71,6 +71,7 @@ int cli_tools(cli_t *cli);
 int cli_bus(cli_t *cli);
 int cli_store(cli_t *cli);
 int cli_audit(cli_t *cli);
+int cli_tenant(cli_t *cli);
 int cli_drain(cli_t *cli);
 int cli_import(cli_t *cli);
 /* store backup DIR, store restore DIR. */

@@ -155,6 +155,7 @@ static void offer_plain(cli_t *cli)
 {
     static const char *const shells[] = {"bash", "zsh", "fish", NULL},
                              *const views[] = {"tap", "lat", NULL},
+                             *const tenants[] = {"create", "export", "import", "erase", NULL},
                              *const logs[] = {"list", "verify", NULL},
                              *const cares[] = {"backup", "restore", "stat", "check", NULL};
     bool first = !cli->count;
@@ -166,6 +167,8 @@ static void offer_plain(cli_t *cli)
         offer_all(asked, views);
     else if (!strcmp(cli->command, "store") && first)
         offer_all(asked, cares);
+    else if (!strcmp(cli->command, "tenant") && first)
+        offer_all(asked, tenants);
     else if (!strcmp(cli->command, "audit") && first)
         offer_all(asked, logs);
     else if (((!strcmp(cli->command, "bus") || !strcmp(cli->command, "audit")) &&

@@ -9,8 +9,8 @@
 #include <time.h>
 #include <unistd.h>
 
-#include "actors/cli/backup.h"
-#include "actors/cli/files.h"
+#include "actors/cli/restore_parts.h"
+#include "actors/cli/tenant.h"
 
 enum {
     LARGEST_SUMS = 256 << 20,
@@ -19,19 +19,7 @@ enum {
 
 /* ---- Bringing one back ---- */
 
-typedef struct restoring {
-    cli_t *cli;
-    const char *from, *data, *stage, *state, *aside;
-    files_sum_t *sums;
-    size_t count;
-    int owners[16];
-    size_t owner_count;
-    uint64_t epochs[16]; /* of the present owners, in the order of the house */
-    err_t err;
-} restoring_t;
-
-static err_t read_text(arena_t *arena, const char *path, size_t most, const char **text,
-                       size_t *size)
+err_t restore_text(arena_t *arena, const char *path, size_t most, const char **text, size_t *size)
 {
     struct stat info;
     int fd = open(path, O_RDONLY | O_NOFOLLOW | O_CLOEXEC);
@@ -49,8 +37,21 @@ static err_t read_text(arena_t *arena, const char *path, size_t most, const char
     return err_ok();
 }
 
-/* Is it a backup that this program understands? */
-static err_t read_backup(restoring_t *self)
+static err_t wrong_kind(const restoring_t *self, bytes_t head, const char *key)
+{
+    arena_t *arena = self->cli->arena;
+    if (mp_member(head, TENANT_KEY).size)
+        return err_make(arena, ERR_STATE,
+                        "it holds one company: bring it in with agency tenant import %s",
+                        self->from);
+    if (mp_member(head, BACKUP_KEY).size)
+        return err_make(arena, ERR_STATE,
+                        "it holds a whole agency: bring it back with agency store restore %s",
+                        self->from);
+    return err_make(arena, ERR_PARSE, "it says no %s", key);
+}
+
+err_t restore_read(restoring_t *self, const char *key)
 {
     arena_t *arena = self->cli->arena;
     const char *text;
@@ -60,19 +61,23 @@ static err_t read_backup(restoring_t *self)
     const char *path = arena_printf(arena, "%s/" HEAD_FILE, self->from);
     if (files_kind(arena_printf(arena, "%s/" MARK_FILE, self->from)) != FILES_ABSENT)
         return err_make(arena, ERR_STATE, "%s is a backup that was never finished", self->from);
-    err_t err = read_text(arena, path, LARGEST_SUMS, &text, &size);
+    err_t err = restore_text(arena, path, LARGEST_SUMS, &text, &size);
     if (err_is(err))
         return err_make(arena, err.code, "%s is no backup: %s", self->from, err_what(err));
     err = json_to_msgpack(arena, text, size, NULL, &head);
-    if (!err_is(err) && (!mp_get(head, "backup_format", &field) || !mp_int(field, &format)))
-        err = err_of(ERR_PARSE, "it says no backup_format");
+    if (!err_is(err) && (!mp_get(head, key, &field) || !mp_int(field, &format)))
+        err = wrong_kind(self, head, key);
     if (err_is(err))
         return err_make(arena, err.code, "%s: %s", path, err_what(err));
     if (format != BACKUP_FORMAT)
-        return err_make(arena, ERR_VERSION, "%s is of backup format %lld; this program knows %d",
+        return err_make(arena, ERR_VERSION, "%s is of format %lld; this program knows %d",
                         self->from, (long long)format, BACKUP_FORMAT);
-    err = read_text(arena, arena_printf(arena, "%s/" SUMS_FILE, self->from), LARGEST_SUMS, &text,
-                    &size);
+    self->company = mp_member_text(arena, head, "company");
+    self->was_default = mp_member_true(head, "default_company");
+    if (!strcmp(key, TENANT_KEY) && (!self->company || !frame_company_name(self->company)))
+        return err_make(arena, ERR_PARSE, "%s names no company", path);
+    err = restore_text(arena, arena_printf(arena, "%s/" SUMS_FILE, self->from), LARGEST_SUMS, &text,
+                       &size);
     return err_is(err) ? err : files_read_sums(arena, text, size, &self->sums, &self->count);
 }
 
@@ -91,7 +96,7 @@ static err_t compare(restoring_t *self, const char *dir, const files_sum_t *sum)
 }
 
 /* Nobody may run on the directory; the locks are held until the end. */
-static err_t lock_owners(restoring_t *self)
+err_t restore_lock(restoring_t *self)
 {
     arena_t *arena = self->cli->arena;
     for (const cli_actor_t *at = self->cli->house->actors; at->def; at++) {
@@ -114,7 +119,7 @@ static err_t lock_owners(restoring_t *self)
     return err_ok();
 }
 
-static void unlock_owners(restoring_t *self)
+void restore_unlock(restoring_t *self)
 {
     for (size_t i = 0; i < self->owner_count; i++)
         if (self->owners[i] >= 0)
@@ -166,7 +171,7 @@ static err_t raise_epochs(restoring_t *self)
         number++;
         if (files_kind(files_parent(arena, path)) != FILES_DIR)
             continue;
-        if (!err_is(read_text(arena, path, 64, &text, &size)))
+        if (!err_is(restore_text(arena, path, 64, &text, &size)))
             epoch = strtoull(text, NULL, 10);
         epoch = (epoch > present ? epoch : present) + EPOCHS_SKIPPED;
         text = arena_printf(arena, "%020llu\n", (unsigned long long)epoch);
@@ -207,7 +212,7 @@ static bool sync_entry(void *ctx, const char *path, files_kind_t kind)
     return kind == FILES_DIR;
 }
 
-static err_t fill_stage(restoring_t *self)
+err_t restore_stage(restoring_t *self)
 {
     arena_t *arena = self->cli->arena;
     err_t err = files_remove(arena, self->stage);
@@ -314,7 +319,7 @@ static bool read_state(restoring_t *self, bool *in)
 {
     const char *text, *name;
     size_t size;
-    if (err_is(read_text(self->cli->arena, self->state, 256, &text, &size)))
+    if (err_is(restore_text(self->cli->arena, self->state, 256, &text, &size)))
         return false;
     *in = backup_begins(text, "in ");
     name = strchr(text, ' ');
@@ -338,13 +343,15 @@ static err_t restore(restoring_t *self, bool *resumed)
 {
     bool in = false;
     *resumed = read_state(self, &in);
-    err_t err = *resumed ? err_ok() : read_backup(self);
+    err_t err = *tenant_state(self->cli) ? cli_check_restored(self->cli)
+                : *resumed               ? err_ok()
+                                         : restore_read(self, BACKUP_KEY);
     if (!err_is(err))
-        err = files_kind(self->data) == FILES_DIR ? lock_owners(self) : err_ok();
+        err = files_kind(self->data) == FILES_DIR ? restore_lock(self) : err_ok();
     if (!err_is(err) && !*resumed) {
         err = check_target(self);
         if (!err_is(err))
-            err = fill_stage(self);
+            err = restore_stage(self);
         self->aside = aside_name(self->cli->arena);
         if (!err_is(err))
             err = write_state(self, "out");
@@ -356,6 +363,14 @@ static err_t restore(restoring_t *self, bool *resumed)
 
 err_t cli_check_restored(cli_t *cli)
 {
+    const char *text;
+    size_t size;
+    if (!err_is(restore_text(cli->arena, arena_printf(cli->arena, "%s/" TENANT_FILE, cli->data_dir),
+                             256, &text, &size)))
+        return err_make(cli->arena, ERR_STATE,
+                        "agency tenant %.*s was interrupted in %s: give that command again, it "
+                        "goes on where it was",
+                        (int)strcspn(text, "\n"), text, cli->data_dir);
     if (files_kind(arena_printf(cli->arena, "%s/" STATE_FILE, cli->data_dir)) == FILES_ABSENT)
         return err_ok();
     return err_make(cli->arena, ERR_STATE,
@@ -374,7 +389,7 @@ int cli_restore(cli_t *cli, const char *dir)
                         .state = arena_printf(arena, "%s/" STATE_FILE, cli->data_dir)};
     bool resumed, kept;
     err_t err = restore(&self, &resumed);
-    unlock_owners(&self);
+    restore_unlock(&self);
     if (err_is(err))
         return cli_fail(err);
     const char *aside = arena_printf(arena, "%s/%s", self.data, self.aside);
