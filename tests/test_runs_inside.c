@@ -93,6 +93,9 @@ START_TEST(a_procedure_runs_inside_another)
     is(&h, run, "steps.1.input.folder", "/a/x");
     const char *child = get(&h, run, "steps.1.child");
     has(&h, run, "why", arena_printf(h.arena, "waits for the run %s of 'inner'", child));
+    client_reply_t seen = ask(&h, "run_get", arena_printf(h.arena, "{'id':'%s'}", id));
+    ck_assert_ptr_nonnull(
+        strstr(seen.text, arena_printf(h.arena, "Step 2 waiting: Inside (run %s)", child)));
     bytes_t below = run_of(&h, child);
     is(&h, below, "parent", id);
     is(&h, below, "state", "ready");
@@ -410,6 +413,8 @@ START_TEST(a_tool_for_each_item)
     is(&h, run, "steps.0.finished", "1");
     is(&h, run, "steps.0.items.0.state", "completed");
     is(&h, run, "steps.0.items.1.state", "running");
+    client_reply_t seen = ask(&h, "run_get", arena_printf(h.arena, "{'id':'%s'}", id));
+    ck_assert_ptr_nonnull(strstr(seen.text, "Step 1 running: All (1 of 3 items are over)"));
     bad(&h, "step_done", leased(&h, ",'step':0,'index':1,'outcome':'ok'"), ERR_STATE, "item 0");
     /* The agent dies: what is done stays, and the same item comes again. */
     stop(&h);
@@ -686,6 +691,47 @@ START_TEST(a_failing_run_stops_the_others)
 }
 END_TEST
 
+static bytes_t of_acme(house_t *h, const char *method, const char *args)
+{
+    return good(h, method, arena_printf(h->arena, "{'company':'acme',%s}", args));
+}
+
+static const char *lease_acme(house_t *h)
+{
+    bytes_t body = of_acme(h, "task_lease", "'worker':'w','n':1,'wait_ms':10000");
+    h->id = get(h, body, "tasks.0.id");
+    ck_assert(*h->id);
+    return arena_printf(h->arena, "'id':'%s','fence':%s", h->id, get(h, body, "tasks.0.fence"));
+}
+
+/* The outer run is held until its time is up: what it began ends with it, in its company. */
+START_TEST(a_run_that_takes_too_long_stops_its_runs)
+{
+    house_t h;
+    open_house(&h, NULL);
+    of_acme(&h, "sop_create",
+            "'name':'slow','content':'# S\\n1. x\\n   ```sh\\n   true\\n   ```\\n'");
+    of_acme(&h, "sop_create",
+            "'name':'top','content':'---\\nmax_wall: 1s\\n---\\n# T\\n1. **All**\\n   ```each "
+            "parallel=2\\n   [1, 2]\\n   sop: slow\\n   ```\\n'");
+    const char *id = get(&h, of_acme(&h, "sop_execute", "'name':'top','wait_ms':0"), "id");
+    is(&h, of_acme(&h, "run_next", lease_acme(&h)), "action", "wait");
+    const char *first = lease_acme(&h);
+    of_acme(&h, "run_next", first);
+    of_acme(&h, "step_start", arena_printf(h.arena, "%s,'step':0", first));
+    of_acme(&h, "step_done", arena_printf(h.arena, "%s,'step':0,'outcome':'ok'", first));
+    lease_acme(&h);
+    ck_assert_str_eq(h.id, id);
+    bytes_t run = of_acme(&h, "run_wait", arena_printf(h.arena, "'id':'%s','wait_ms':15000", id));
+    is(&h, run, "state", "failed");
+    has(&h, run, "error", "longer than its timeout_ms");
+    const char *other = get(&h, run, "steps.0.items.1.child");
+    run = of_acme(&h, "run_get", arena_printf(h.arena, "'id':'%s'", other));
+    is(&h, run, "state", "cancelled");
+    close_house(&h);
+}
+END_TEST
+
 START_TEST(failing_runs_may_be_results)
 {
     house_t h;
@@ -779,6 +825,7 @@ int main(void)
     tcase_add_test(all, budgets_count_items);
     tcase_add_test(all, runs_side_by_side);
     tcase_add_test(all, a_failing_run_stops_the_others);
+    tcase_add_test(all, a_run_that_takes_too_long_stops_its_runs);
     tcase_add_test(all, failing_runs_may_be_results);
     tcase_add_test(all, a_simulation_goes_inside);
     suite_add_tcase(suite, all);

@@ -26,11 +26,8 @@ static void fill_row(call_t *call, const run_new_t *new, run_row_t *row)
                        .soul = new->soul,
                        .created_ms = call_now_ms(call),
                        .parent = parent ? parent->id : NULL,
-                       .depth = parent ? parent->row.depth + 1 : 0,
-                       .max_steps = sop->max_steps,
-                       .max_calls = sop->max_calls,
-                       .max_tokens = sop->max_tokens,
-                       .max_wall_ms = sop->max_wall_ms};
+                       .depth = parent ? parent->row.depth + 1 : 0};
+    run_budgets(row, sop);
     row->asked = run_is_tool(row); /* needs no experience */
 }
 
@@ -147,7 +144,7 @@ err_t run_stop_step(run_t *run, size_t index, const step_row_t *row, const char 
     return run_children(run, index, row, stop_child, (void *)(uintptr_t)why);
 }
 
-err_t runs_stop_children(agent_t *agent, call_t *call, const char *id)
+static err_t stop_children(agent_t *agent, call_t *call, const char *id)
 {
     run_t *run = ARENA_NEW(call_arena(call), run_t);
     step_row_t row;
@@ -162,6 +159,16 @@ err_t runs_stop_children(agent_t *agent, call_t *call, const char *id)
         return err;
     return run_stop_step(run, (size_t)run->row.at, &row,
                          arena_printf(run->arena, "the run %s that began it has ended", id));
+}
+
+/* The entry may be that of leases that ran out, of all companies. */
+err_t runs_stop_children(agent_t *agent, call_t *call, const char *company, const char *id)
+{
+    const char *before = call_company(call);
+    call_for_company(call, company);
+    err_t err = stop_children(agent, call, id);
+    call_for_company(call, before);
+    return err;
 }
 
 static err_t needs_child(run_t *run, const effect_row_t *effect, int64_t at, void *ctx)

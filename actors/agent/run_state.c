@@ -49,6 +49,14 @@ static err_t no_such_run(call_t *call, const char *id)
     return err_make(call_arena(call), ERR_NOT_FOUND, "there is no run '%.100s'", id);
 }
 
+void run_budgets(run_row_t *row, const sop_t *sop)
+{
+    row->max_steps = sop->max_steps;
+    row->max_calls = sop->max_calls;
+    row->max_tokens = sop->max_tokens;
+    row->max_wall_ms = sop->max_wall_ms;
+}
+
 static err_t load_sop(run_t *run)
 {
     sops_version_t version;
@@ -56,6 +64,8 @@ static err_t load_sop(run_t *run)
     if (err_is(err))
         return err;
     run->sop = version.sop;
+    if (version.sop) /* runs of an older program did not keep them */
+        run_budgets(&run->row, version.sop);
     return version.err; /* was valid when it came in; a newer program may see it otherwise */
 }
 

@@ -126,6 +126,9 @@ err_t run_save(run_t *run);
 /* Only what is stored about the run itself. ERR_NOT_FOUND without a sentence. */
 err_t run_row_load(call_t *call, store_txn_t *txn, const char *id, run_row_t *row);
 
+/* Writes the budgets of the procedure into the row, where the runs inside find them. */
+void run_budgets(run_row_t *row, const sop_t *sop);
+
 /* A step that was never begun is pending. */
 err_t step_load(run_t *run, size_t index, step_row_t *row);
 err_t step_save(run_t *run, size_t index, const step_row_t *row);

@@ -131,9 +131,15 @@ static void say_unfinished(const run_view_t *view, buf_t *out)
                view->state);
     if (view->why && *view->why)
         buf_printf(out, "\nIt waits: %s", view->why);
-    for (size_t i = 0; i < view->steps.count; i++)
-        buf_printf(out, "\nStep %zu %s: %s", i + 1, view->steps.items[i].state,
-                   view->steps.items[i].title);
+    for (size_t i = 0; i < view->steps.count; i++) {
+        const run_step_t *step = &view->steps.items[i];
+        buf_printf(out, "\nStep %zu %s: %s", i + 1, step->state, step->title);
+        if (step->child)
+            buf_printf(out, " (run %s)", step->child);
+        if (step->has_total && step->total)
+            buf_printf(out, " (%lld of %lld items are over)", (long long)step->finished,
+                       (long long)step->total);
+    }
 }
 
 static void say(run_t *run, const run_view_t *view)

@@ -53,7 +53,7 @@ err_t runs_submit(agent_t *agent, call_t *call, const char *name, bytes_t input,
                   const char *key, const char **id);
 
 /* A run ended without coming to its end: the runs that its present step began are cancelled. */
-err_t runs_stop_children(agent_t *agent, call_t *call, const char *id);
+err_t runs_stop_children(agent_t *agent, call_t *call, const char *company, const char *id);
 
 /* When a task is forgotten, its run is too. Nothing to do for a task of another kind. */
 err_t runs_forget(call_t *call, const char *company, const char *id);

@@ -354,7 +354,7 @@ static err_t tell_family(call_t *call, const item_t *item)
     int state = item->live.state;
     err_t err = err_ok();
     if ((state == TASK_FAILED || state == TASK_CANCELLED) && !strcmp(item->row.kind, "sop"))
-        err = runs_stop_children(queue_agent(item->tasks), call,
+        err = runs_stop_children(queue_agent(item->tasks), call, queue_company(item->queue),
                                  id_of(call_arena(call), item->number));
     return err_is(err) ? err : tell_parent(call, item);
 }

@@ -3,6 +3,7 @@ import { test } from 'node:test';
 import assert from 'node:assert/strict';
 import { mkdir, readFile, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
+import { chromium, openBrowser } from './chromium.mjs';
 import { startAgency, callTool as call, pidOf, askUntil, source } from './agency.mjs';
 
 const over = (answer) => ['completed', 'failed', 'buried', 'cancelled'].includes(answer.state);
@@ -41,6 +42,13 @@ test('the example does its work for each folder', async (t) => {
   assert.equal(inner.parent, run.id);
   assert.equal(inner.input.folder, join(root, "it's"));
   assert.match((await call(agency, 'brain_query', { query: 'What is in the folders', limit: 10 })).text, /it's: 2 files/);
+  if (!chromium()) return;
+  const browser = await openBrowser();
+  t.after(() => browser.close());
+  await browser.go(new URL(`/#/runs/${run.id}`, agency.url()));
+  await browser.until(`document.querySelector('.step [aria-label=Items] a') && document.body.innerText.includes('3 of 3 items over')`);
+  await browser.run(`location.hash = document.querySelector('.step [aria-label=Items] a').hash`);
+  await browser.until(`[...document.querySelectorAll('dt')].some((one) => one.textContent === 'Inside of' && one.nextSibling.textContent === '${run.id}')`);
 });
 
 // Each script says that it began; what it does is not to be repeated without asking.
