@@ -545,8 +545,18 @@ START_TEST(filters_look_into_objects_and_times)
         ERR_ARGUMENT, "customer.plan");
     bad(&house, "brain_forget", "{'filter': {}}", ERR_ARGUMENT, "everything");
     is(&house, good(&house, "brain_stat", "{}").body, "memories", "1");
-    is(&house, good(&house, "brain_forget", "{'filter': {'customer.plan': 'pro'}}").body, "deleted",
-       "1");
+    client_reply_t gone = good(&house, "brain_forget", "{'filter': {'customer.plan': 'pro'}}");
+    is(&house, gone.body, "deleted", "1");
+    says(&gone, "Memories forgotten: 1.");
+    gone = good(&house, "brain_maintenance", "{'action': 'vacuum'}");
+    says(&gone, "Rows deleted that nothing led to: ");
+    gone = good(&house, "brain_maintenance", "{'action': 'rebuild_indices'}");
+    says(&gone, "Memories whose indexes are made anew: 0. Rows deleted");
+    gone = good(&house, "brain_maintenance", "{'action': 'optimize'}");
+    says(&gone, "the vector index needed no build");
+    gone = good(&house, "brain_maintenance", "{'action': 'verify'}");
+    says(&gone, "graph agree. Memories: 0.");
+    ck_assert_str_eq(good(&house, "brain_check", "{}").text, gone.text);
     close_house(&house);
 }
 END_TEST
@@ -839,7 +849,9 @@ START_TEST(the_graph_is_walked)
               arena_printf(house.arena, "{'from': 'n%d', 'to': 'n%d', 'relation': '%s'}", i, i + 1,
                            i % 2 ? "odd" : "even"));
     graph(&house, "add_edge", "{'from': 'n0', 'to': 'n10', 'relation': 'short'}");
-    client_reply_t reply = good(&house, "graph_path", "{'from': 'n0', 'to': 'n12'}");
+    client_reply_t reply = good(&house, "graph_neighbors", "{'id': 'n19'}");
+    says(&reply, "'n19' (of no type)\n");
+    reply = good(&house, "graph_path", "{'from': 'n0', 'to': 'n12'}");
     is(&house, reply.body, "found", "true");
     is(&house, reply.body, "nodes.1.id", "\"n10\"");
     is(&house, reply.body, "nodes.3.id", "\"n12\"");

@@ -184,7 +184,7 @@ static void say_graph(call_t *call, const graph_part_t *part)
     buf_open(&text, call_arena(call));
     for (size_t i = 0; i < part->nodes.count; i++) {
         const graph_node_t *node = &part->nodes.items[i];
-        buf_printf(&text, "'%s' (%s)", node->id, node->type);
+        buf_printf(&text, "'%s' (%s)", node->id, node->type ? node->type : "of no type");
         say_properties(&text, node->properties);
     }
     for (size_t i = 0; i < part->edges.count; i++) {

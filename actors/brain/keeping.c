@@ -132,6 +132,11 @@ RECORD_ENUM(brain_action, brain_action_VALUES)
 KEEPING_METHODS(METHOD_DECLARE_)
 const method_t keeping_methods[] = {KEEPING_METHODS(METHOD_ROW_){.name = NULL}};
 
+static void say_agreed(call_t *call, int64_t memories)
+{
+    call_say(call, "Rows, words, vectors and graph agree. Memories: %" PRId64 ".", memories);
+}
+
 static err_t brain_check(brain_t *self, call_t *call, const brain_check_args_t *args,
                          brain_check_reply_t *reply)
 {
@@ -148,7 +153,11 @@ static err_t brain_check(brain_t *self, call_t *call, const brain_check_args_t *
     }
     if (!err_is(err))
         err = graph_check(self, call, company);
-    return err.code == ERR_NOT_FOUND ? err_ok() : err;
+    if (err.code == ERR_NOT_FOUND)
+        err = err_ok();
+    if (!err_is(err))
+        say_agreed(call, reply->memories);
+    return err;
 }
 
 /* A brain_maintenance under way, a slice an entry. */
@@ -166,7 +175,9 @@ static err_t on_verified(void *self, call_t *call, void *out, const peer_answer_
     brain_maintenance_reply_t *reply = out;
     bytes_t value;
 
-    (void)self, (void)ctx;
+    const upkeep_t *upkeep = ctx;
+
+    (void)self;
     if (answer->progress)
         return call_park(call);
     if (err_is(answer->err))
@@ -175,16 +186,21 @@ static err_t on_verified(void *self, call_t *call, void *out, const peer_answer_
         mp_get(answer->body, "memories", &value) && mp_int(value, &reply->memories);
     reply->has_index_built =
         mp_get(answer->body, "built", &value) && mp_bool(value, &reply->index_built);
+    if (upkeep->action == ACTION_VERIFY)
+        say_agreed(call, reply->memories);
+    else
+        call_say(call, "The words are merged; the vector index %s.",
+                 reply->index_built ? "was built anew" : "needed no build");
     return err_ok();
 }
 
 /* Reading everything and building belong on a reader thread: a call of the brain to itself. */
-static err_t ask_myself(call_t *call, const char *method)
+static err_t ask_myself(call_t *call, const char *method, upkeep_t *upkeep)
 {
     peer_call_t request = {.peer = "brain", .method = method, .company = call_company(call)};
 
     request.timeout_ms = call_left_ms(call);
-    call_peer(call, &request, on_verified, NULL);
+    call_peer(call, &request, on_verified, upkeep);
     return call_park(call);
 }
 
@@ -222,6 +238,17 @@ static err_t vacuum_slice(brain_t *self, call_t *call, upkeep_t *upkeep, bool *m
     return err;
 }
 
+static void say_swept(call_t *call, const brain_maintenance_reply_t *reply)
+{
+    const char *rebuilt =
+        reply->has_memories
+            ? arena_printf(call_arena(call), "Memories whose indexes are made anew: %" PRId64 ". ",
+                           reply->memories)
+            : "";
+
+    call_say(call, "%sRows deleted that nothing led to: %" PRId64 ".", rebuilt, reply->deleted);
+}
+
 static err_t upkeep_on(void *state, call_t *call, void *out, void *ctx)
 {
     brain_t *self = state;
@@ -232,10 +259,10 @@ static err_t upkeep_on(void *state, call_t *call, void *out, void *ctx)
 
     *upkeep = *(const upkeep_t *)ctx; /* a slice may be run twice, from the same place */
     if (upkeep->action == ACTION_VERIFY)
-        return ask_myself(call, "brain_check");
+        return ask_myself(call, "brain_check", upkeep);
     if (upkeep->action == ACTION_OPTIMIZE) {
         err = memory_merge(self, call, call_company(call));
-        return err_is(err) ? err : ask_myself(call, "brain_index_build");
+        return err_is(err) ? err : ask_myself(call, "brain_index_build", upkeep);
     }
     if (upkeep->action == ACTION_REBUILD && !upkeep->rebuilt) {
         err = rebuild_slice(self, call, upkeep, reply, &more);
@@ -243,6 +270,7 @@ static err_t upkeep_on(void *state, call_t *call, void *out, void *ctx)
         err = vacuum_slice(self, call, upkeep, &more);
         reply->deleted = upkeep->place.deleted;
         reply->has_deleted = true;
+        say_swept(call, reply);
     }
     if (err_is(err) || !more)
         return err;
@@ -306,7 +334,7 @@ static err_t forget_on(void *state, call_t *call, void *out, void *ctx)
     err_t err = care_forget(state, call, call_company(call), &forgetting->wish, &forgetting->from,
                             &forgetting->deleted, &more);
     reply->deleted = forgetting->deleted;
-
+    call_say(call, "Memories forgotten: %" PRId64 ".", reply->deleted);
     if (err_is(err) || !more)
         return err;
     call_resume(call, call, forget_on, forgetting);
@@ -347,8 +375,15 @@ static err_t brain_forget(brain_t *self, call_t *call, const brain_forget_args_t
 static err_t brain_reembed(brain_t *self, call_t *call, const brain_reembed_args_t *args,
                            brain_reembed_reply_t *reply)
 {
-    return fill_reembed(self, call, call_company(call), args->again, &reply->started,
-                        &reply->model);
+    err_t err =
+        fill_reembed(self, call, call_company(call), args->again, &reply->started, &reply->model);
+    if (!err_is(err))
+        call_say(call,
+                 reply->started ? "The vectors are being made anew by %s; brain_stat says how far "
+                                  "that is, and searches go on."
+                                : "The vectors are by %s already, or are being made.",
+                 reply->model);
+    return err;
 }
 
 static err_t look_at_configuration(brain_t *self, call_t *call, brain_configure_reply_t *reply)
