@@ -352,8 +352,10 @@ START_TEST(a_person_is_needed_inside)
     ck_assert_msg(!err_is(reply.err), "%s", err_what(reply.err));
     is(&h, reply.body, "state", "waiting_child");
     has(&h, reply.body, "why", "(ask) needs a person: step 1 (ask) needs approval");
+    const char *asks = get(&h, reply.body, "asks");
     const char *mid = get(&h, run_of(&h, id), "steps.0.child");
     const char *low = get(&h, run_of(&h, mid), "steps.0.child");
+    ck_assert_str_eq(asks, low);
     bad(&h, "approve", arena_printf(h.arena, "{'id':'%s'}", id), ERR_STATE, "waits for the run");
     good(&h, "approve", arena_printf(h.arena, "{'id':'%s'}", low));
     for (int i = 0; i < 3; i++)

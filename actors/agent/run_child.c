@@ -171,36 +171,42 @@ err_t runs_stop_children(agent_t *agent, call_t *call, const char *company, cons
     return err;
 }
 
+typedef struct need {
+    const char *id, *why;
+} need_t;
+
 static err_t needs_child(run_t *run, const effect_row_t *effect, int64_t at, void *ctx)
 {
-    const char **why = ctx;
+    need_t *need = ctx;
     run_t child;
     (void)at;
-    if (*why || effect->state != EFFECT_DISPATCHED)
+    if (need->why || effect->state != EFFECT_DISPATCHED)
         return err_ok();
     err_t err = run_load(run->agent, run->call, effect->child, false, &child);
     if (err_is(err))
         return err_ok();
-    const char *what = child.task.state == TASK_INPUT_REQUIRED ? child.task.why : run_needs(&child);
-    if (what)
-        *why = child.task.state == TASK_INPUT_REQUIRED
-                   ? arena_printf(run->arena, "the run %s (%s) needs a person: %s", child.id,
-                                  child.row.sop, what)
-                   : what;
+    if (child.task.state == TASK_INPUT_REQUIRED)
+        *need = (need_t){child.id,
+                         arena_printf(run->arena, "the run %s (%s) needs a person: %s", child.id,
+                                      child.row.sop, child.task.why ? child.task.why : "")};
+    else
+        need->why = run_needs(&child, &need->id);
     return err_ok();
 }
 
-const char *run_needs(run_t *run)
+const char *run_needs(run_t *run, const char **id)
 {
     step_row_t row;
-    const char *why = NULL;
+    need_t need = {NULL, NULL};
     size_t index = (size_t)run->row.at;
+    *id = NULL;
     if (run->task.state != TASK_WAITING_CHILD || index >= run->sop->step_count)
         return NULL;
     err_t err = step_load(run, index, &row);
     if (!err_is(err))
-        err = run_children(run, index, &row, needs_child, &why);
-    return err_is(err) ? NULL : why;
+        err = run_children(run, index, &row, needs_child, &need);
+    *id = err_is(err) ? NULL : need.id;
+    return err_is(err) ? NULL : need.why;
 }
 
 /* ---- the run of a step -------------------------------------------------------------------- */

@@ -508,7 +508,7 @@ err_t run_show(run_t *run, run_view_t *view)
     err_t err = done ? run_result(run, &view->result) : err_ok();
     if (err_is(err))
         return err;
-    const char *needs = run_needs(run);
+    const char *needs = run_needs(run, &view->asks);
     if (!row->outcome)
         view->why = needs ? needs : run->task.why;
     return row->simulate ? run_refusals(run, &view->refused) : err_ok();

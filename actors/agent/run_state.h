@@ -211,6 +211,7 @@ extern const record_t run_refusal_record;
     F(INT, calls, must, 0, 0, "Tool calls and scripts.")                                           \
     F(ANY, experience, opt(), 0, 0, "What the brain remembered of such runs.")                     \
     F(STR, parent, opt(), 0, 0, "The run whose step began this one.")                              \
+    F(STR, asks, opt(), 0, 0, "The run inside this one that needs a person, which is told there.") \
     F(BOOL, simulated, must, 0, 0, "Outside effects were refused: nothing was changed by it.")     \
     F(LIST(run_refusal), refused, opt(), 0, 0, "simulated: what it would have done.")              \
     F(LIST(run_step), steps, must, 0, 0, "Every step.")
@@ -258,8 +259,8 @@ bool run_tokens_left(run_t *run, int64_t *left);
 typedef err_t run_child_fn(run_t *run, const effect_row_t *effect, int64_t at, void *ctx);
 err_t run_children(run_t *run, size_t index, const step_row_t *row, run_child_fn *fn, void *ctx);
 /* What a run that waits for its children waits for in the end: the words of one that needs a
- * person. NULL: nobody is needed. */
-const char *run_needs(run_t *run);
+ * person, and its id. NULL: nobody is needed. */
+const char *run_needs(run_t *run, const char **id);
 
 /* run_log.c: outcomes to the log file, to whoever listens, and to the brain. */
 err_t run_log_step(run_t *run, size_t index, const step_row_t *row);

@@ -207,10 +207,11 @@ static err_t wait_for(run_t *run, int64_t wait_ms, void *reply)
 {
     call_t *call = run->call;
     task_state_t state = (task_state_t)run->task.state;
+    const char *inside;
     int64_t patience = patience_ms(run->agent, call, wait_ms);
     bool settled = state == TASK_INPUT_REQUIRED || state == TASK_FAILED ||
                    state == TASK_CANCELLED || state == TASK_BURIED || run->row.outcome ||
-                   run_needs(run);
+                   run_needs(run, &inside);
     if (patience <= 0 || settled)
         return answer(run, reply);
     char *copy = arena_strdup(call_arena(call), run->id);

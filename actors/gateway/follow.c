@@ -286,12 +286,13 @@ static err_t on_waited(void *state, call_t *call, void *unused, const peer_answe
     bool asks = !err_is(got->err) && run_task_asks(arena, got->body);
     if (asks && can_ask(pending, got->body))
         return ask(pending, call, got->body);
-    if (!pending->task && (asks || !time_left(self, pending)))
+    bool stuck = !err_is(got->err) && run_task_stuck(got->body);
+    if (!pending->task && (asks || stuck || !time_left(self, pending)))
         return answer(pending, call, got);
     if (alone(pending))
         return pending_done(pending, call); /* nobody is left to be told; the run goes on */
     heartbeat(pending);
-    if (!asks && !away)
+    if (!asks && !stuck && !away)
         return wait_on(self, call, pending);
     call_resume_after(call, RUN_POLL_MS, wait_again, pending);
     return call_park(call);
@@ -353,7 +354,8 @@ static err_t on_begun(void *state, call_t *call, void *unused, const peer_answer
     }
     bool asks = run_task_asks(arena, got->body) && can_ask(pending, got->body);
     bool wait = waits_once(pending) || time_left(state, pending);
-    if (!asks && (!wait || run_task_over(arena, got->body) || run_task_asks(arena, got->body)))
+    if (!asks && (!wait || run_task_over(arena, got->body) || run_task_asks(arena, got->body) ||
+                  run_task_stuck(got->body)))
         return answer(pending, call, got);
     return wait_on(state, call, pending);
 }

@@ -401,6 +401,8 @@ bool run_task_fits(const gateway_t *self, const char *tool);
 peer_call_t run_task_start(const pending_t *pending);
 bool run_task_over(arena_t *arena, bytes_t run);
 bool run_task_asks(arena_t *arena, bytes_t run);
+/* A run inside it needs a person: nothing happens before that is decided, and not by this one. */
+bool run_task_stuck(bytes_t run);
 /* The step that somebody has to say something about; size 0: none. */
 bytes_t run_task_waiting(bytes_t run);
 /* The key of what is asked about this step, and what pending->responses says to it; size 0:

@@ -103,6 +103,12 @@ bool run_task_over(arena_t *arena, bytes_t run)
     return look_of(arena, run)->over;
 }
 
+bool run_task_stuck(bytes_t run)
+{
+    bytes_t inside;
+    return mp_get(run, "asks", &inside);
+}
+
 bool run_task_asks(arena_t *arena, bytes_t run)
 {
     return !strcmp(look_of(arena, run)->legacy, "input_required");

@@ -4,7 +4,7 @@ import assert from 'node:assert/strict';
 import { mkdir, readFile, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { chromium, openBrowser } from './chromium.mjs';
-import { startAgency, callTool as call, pidOf, askUntil, source } from './agency.mjs';
+import { startAgency, callTool as call, post, pidOf, askUntil, source } from './agency.mjs';
 
 const over = (answer) => ['completed', 'failed', 'buried', 'cancelled'].includes(answer.state);
 
@@ -115,4 +115,26 @@ inputs: n
   assert.deepEqual(seen, [...new Set(seen)], 'nothing was done twice');
   const { tasks } = await call(agency, 'task_list', { limit: 100 });
   assert.equal(tasks.filter((task) => task.parent === id).length, 11, 'one run for each item and step');
+});
+
+test('whoever waits for a run hears at once that one inside it needs a person', async (t) => {
+  const agency = await startAgency();
+  t.after(() => agency.stop());
+  const gate = '# Gate\n\n1. **Ask**\n\n   ```approve\n   Go on?\n   ```\n';
+  await call(agency, 'sop_create', { name: 'gate', content: gate });
+  await call(agency, 'sop_create', { name: 'outer', content: '# Outer\n\n1. **In**\n\n   ```sop\n   gate\n   ```\n' });
+  const waits = { name: 'sop_execute', arguments: { name: 'outer', wait_ms: 60000 }, _meta: { progressToken: 1 } };
+  const heard = await post(agency.url(), { jsonrpc: '2.0', id: 1, method: 'tools/call', params: waits },
+    { accept: 'application/json, text/event-stream' });
+  const run = JSON.parse(heard.text.split('\n').filter((line) => line.includes('"id":1')).at(-1).replace(/^data: */, '')).result.structuredContent;
+  assert.equal(run.state, 'waiting_child', heard.text);
+  assert.match(run.why, new RegExp(`the run ${run.asks} \\(gate\\) needs a person: .*Go on\\?`));
+  // Whoever waits for its task asks now and then, and is told in the end.
+  const task = (method, params) => post(agency.url(), { jsonrpc: '2.0', id: 2, method, params }, { 'mcp-protocol-version': '2025-11-25' });
+  const made = (await task('tools/call', { name: 'sop_execute', arguments: { name: 'outer' }, task: { ttl: 60000 } })).json.result.task;
+  const result = task('tasks/result', { taskId: made.taskId });
+  const asks = await askUntil(async () => (await call(agency, 'task_list', { state: 'input_required' })).tasks,
+    (tasks) => tasks?.length === 2);
+  for (const one of asks) await call(agency, 'approve', { id: one.id });
+  assert.equal((await result).json.result.structuredContent.state, 'completed');
 });
