@@ -15,9 +15,11 @@
 
 enum {
     FLUSH_MS = 1000,
+    SAY_MS = 1000,
     FLUSH_COMPANIES = 16,
     NOTES_MOST = 1024,
-    TRIM = 4, /* old rows that go with a new one */
+    NOTES_MANY = 512, /* they wait no longer */
+    TRIM = 4,         /* old rows that go with a new one */
     IDS_MOST = 16,
     ID_LARGEST = 128,
     RECORD_BYTES = 256, /* most are shorter */
@@ -33,6 +35,9 @@ const store_table_t inside_audit_table = {"audit"};
 struct audit_note {
     audit_note_t *next;
     const batch_txn_t *in; /* it is in a row of this one, not yet committed */
+    const method_t *method;
+    err_code_t refused; /* OK: it is no refusal, and stands for itself */
+    int64_t times;
     char company[65];
     size_t size;
     uint8_t record[];
@@ -218,13 +223,19 @@ static void drop_notes(actor_t *actor, const char *company)
 
 static void not_recorded(actor_t *actor, const char *company, int count, const char *why)
 {
-    arena_t *arena = arena_new();
+    int64_t now_ms = actor->env->ops->wall_ms(actor->env);
     actor->unrecorded += (uint64_t)count;
+    if (actor->unrecorded_said_ms && now_ms - actor->unrecorded_said_ms < SAY_MS)
+        return;
+    arena_t *arena = arena_new();
+    uint64_t since = actor->unrecorded - actor->unrecorded_said;
+    actor->unrecorded_said = actor->unrecorded;
+    actor->unrecorded_said_ms = now_ms;
     actor->env->ops->log(actor->env, LOG_ERROR,
                          arena_printf(arena,
-                                      "%d calls of company '%s' are missing in its audit "
-                                      "log: %s",
-                                      count, company, why));
+                                      "%" PRIu64 " calls are missing in audit logs, the last "
+                                      "of company '%s': %s",
+                                      since, company, why));
     arena_destroy(&arena);
 }
 
@@ -235,6 +246,10 @@ static void arm(actor_t *actor)
     if (!actor->notes_armed)
         actor_work(actor, FLUSH_MS, flush, NULL);
     actor->notes_armed = true;
+    if (actor->note_count < NOTES_MANY || actor->notes_pressing)
+        return;
+    actor_work(actor, 0, flush, NULL);
+    actor->notes_pressing = true;
 }
 
 /* Opens a transaction for each company with notes: its commit takes them along. A company that has
@@ -244,7 +259,7 @@ static err_t flush(void *self, call_t *call, void *ctx)
     actor_t *actor = call->actor;
     int companies = 0;
     (void)self, (void)ctx;
-    actor->notes_armed = false;
+    actor->notes_armed = actor->notes_pressing = false;
     for (audit_note_t *note = actor->notes; note;) {
         const char *company = arena_strdup(call->arena, note->company);
         store_txn_t *txn;
@@ -269,12 +284,29 @@ static err_t flush(void *self, call_t *call, void *ctx)
     return err_ok();
 }
 
+/* Whoever is refused again and again must not push older records out of the log. */
+static bool joins_another(const entry_t *entry)
+{
+    const call_t *call = entry->call;
+    if (!is_refusal(entry->result))
+        return false;
+    for (audit_note_t *note = call->actor->notes; note; note = note->next) {
+        if (note->in || note->refused != entry->result.code || note->method != call->method ||
+            strcmp(note->company, entry->audit_company) != 0 ||
+            !mp_equals(mp_member((bytes_t){note->record, note->size}, "who"), call_principal(call)))
+            continue;
+        note->times++;
+        return true;
+    }
+    return false;
+}
+
 void inside_audit_release(entry_t *entry)
 {
     actor_t *actor = entry->call->actor;
     if (entry->audit.size && entry->result.code == ERR_PARKED)
         entry->call->audited = true;
-    if (!entry->audit_company)
+    if (!entry->audit_company || joins_another(entry))
         return;
     if (actor->note_count == NOTES_MOST) {
         not_recorded(actor, entry->audit_company, 1, "too many at once");
@@ -286,6 +318,9 @@ void inside_audit_release(entry_t *entry)
     memcpy(note->company, entry->audit_company, strlen(entry->audit_company) + 1);
     memcpy(note->record, entry->audit.data, entry->audit.size);
     note->size = entry->audit.size;
+    note->method = entry->call->method;
+    note->refused = is_refusal(entry->result) ? entry->result.code : ERR_OK;
+    note->times = 1;
     if (!actor->notes_end)
         actor->notes_end = &actor->notes;
     *actor->notes_end = note;
@@ -327,12 +362,25 @@ static int claim_notes(actor_t *actor, const batch_txn_t *of)
     return count;
 }
 
+static void put_note(actor_t *actor, const audit_note_t *note, buf_t *out)
+{
+    bytes_t bytes = {note->record, note->size};
+    audit_record_t record;
+    if (note->times > 1 &&
+        !err_is(record_decode(&audit_record_record, bytes, actor->batch_arena, "field", &record))) {
+        record.times = note->times;
+        record_encode(&audit_record_record, &record, out);
+        return;
+    }
+    mp_put_raw(out, bytes);
+}
+
 static void put_records(actor_t *actor, const batch_txn_t *of, uint32_t count, buf_t *out)
 {
     mp_put_array(out, count);
     for (const audit_note_t *note = actor->notes; note; note = note->next)
         if (note->in == of)
-            mp_put_raw(out, (bytes_t){note->record, note->size});
+            put_note(actor, note, out);
     for (const entry_t *entry = of->audited; entry; entry = entry->audit_next)
         mp_put_raw(out, entry->audit);
 }

@@ -28,7 +28,9 @@
     F(STRS, ids, opt(), 0, 0, "Ids and names in its arguments and its answer.")                    \
     F(BYTES, args, must, DIGEST_BYTES, DIGEST_BYTES, "SHA-256 of its arguments.")                  \
     F(STR, outcome, must, 0, 0,                                                                    \
-      "ok, the name of an error, or begun: it wrote and goes on; its end is another record.")
+      "ok, the name of an error, or begun: it wrote and goes on; its end is another record.")      \
+    F(INT, times, opt(1), 1, 0,                                                                    \
+      "So many refused alike within a second; ids and arguments are those of the first.")
 RECORD_STRUCT(audit_record, audit_record_FIELDS)
 extern const record_t audit_record_record;
 

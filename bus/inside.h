@@ -257,8 +257,9 @@ struct actor {
     audit_settings_t audit;
     audit_note_t *notes, **notes_end; /* records that wait for a commit */
     int note_count;
-    bool notes_armed;
-    uint64_t unrecorded;
+    bool notes_armed, notes_pressing;
+    uint64_t unrecorded, unrecorded_said;
+    int64_t unrecorded_said_ms;
 
     entry_t *queue, **queue_end;
     int queued;

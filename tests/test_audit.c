@@ -186,6 +186,14 @@ static const char *tell(house_t *house, const kept_log_t *log, audit_chain_t *ch
     return out.data;
 }
 
+static int count_in(const char *text, const char *word)
+{
+    int count = 0;
+    for (const char *at = text; (at = strstr(at, word)); at++)
+        count++;
+    return count;
+}
+
 static const char *as(house_t *house, const char *who, role_t role, const char *method,
                       const char *json)
 {
@@ -254,6 +262,48 @@ START_TEST(changes_and_refusals_are_recorded)
     ck_assert_msg(strlen(told) - size <= strlen("item_put FORBIDDEN bob;"), "more than that: %s",
                   told); /* of the early one, too, if it waited for the company */
     ck_assert(!strstr(told, "hush"));
+    house_up(&house);
+    house_close(&house);
+}
+END_TEST
+
+/* Whoever is refused again and again fills no log, and whoever fails again and again loses none. */
+START_TEST(refusals_alike_are_one_record)
+{
+    enum { CALLS = 2000 };
+    house_t house;
+    open_keeper(&house, NULL);
+    as(&house, "ann", ROLE_ADMIN, "item_put", "{'item_id':'a'}");
+    client_call_t call = {.peer = "keeper", .company = "acme", .timeout_ms = 30000};
+    call.args = house_pack(house.arena, "{'item_id':'a'}");
+    for (int sent = 0, got = 0; got < CALLS; got++) {
+        uint64_t id;
+        for (; sent < CALLS && sent < got + 200; sent++) {
+            call.role = sent % 2 ? ROLE_READER : ROLE_ADMIN;
+            call.method = sent % 2 ? "item_put" : "item_look";
+            client_send(house.client, &call);
+        }
+        client_wait(house.client, house.arena, 30000, &id);
+        ck_assert(id);
+    }
+    house_down(&house);
+    kept_log_t *log = read_log(&house, "acme");
+    int64_t refused = 0, rows = 0;
+    audit_chain_t chain = {0};
+    for (size_t i = 0; i < log->count; i++) {
+        audit_row_t row;
+        err_t err =
+            audit_chain_take(&chain, log->rows[i].number, log->rows[i].value, house.arena, &row);
+        ck_assert_msg(!err_is(err), "%s", err_what(err));
+        for (size_t j = 0; j < row.records.count; j++)
+            if (!strcmp(row.records.items[j].outcome, "FORBIDDEN")) {
+                refused += row.records.items[j].times;
+                rows++;
+            }
+    }
+    ck_assert_int_eq(refused, CALLS / 2);
+    ck_assert_int_lt(rows, CALLS / 20);
+    ck_assert_int_eq(count_in(tell(&house, log, NULL), "item_look NOT_FOUND"), CALLS / 2);
     house_up(&house);
     house_close(&house);
 }
@@ -329,14 +379,6 @@ static void send_many(house_t *house, int calls)
             ck_assert(id && (!err_is(reply.err) || reply.err.code == ERR_STATE));
         }
     }
-}
-
-static int count_in(const char *text, const char *word)
-{
-    int count = 0;
-    for (const char *at = text; (at = strstr(at, word)); at++)
-        count++;
-    return count;
 }
 
 START_TEST(replayed_batches_are_recorded_once)
@@ -530,6 +572,7 @@ int main(void)
     TCase *all = tcase_create("all");
     tcase_set_timeout(all, 120);
     tcase_add_test(all, changes_and_refusals_are_recorded);
+    tcase_add_test(all, refusals_alike_are_one_record);
     tcase_add_test(all, a_repeated_call_is_recorded_once);
     tcase_add_test(all, settings_switch_and_skip);
     tcase_add_test(all, replayed_batches_are_recorded_once);

@@ -187,13 +187,15 @@ static void print_line(const listing_t *self, const shown_t *shown)
            role_names[record->role], record->door);
     for (size_t i = 0; i < record->ids.count; i++)
         printf("%s%s", i ? ", " : ": ", record->ids.items[i]);
+    if (record->times > 1)
+        printf(" (%" PRId64 " times)", record->times);
     putchar('\n');
 }
 
 static void put_shown(const listing_t *self, const shown_t *shown, buf_t *out)
 {
     const audit_record_t *record = &shown->record;
-    mp_put_map(out, 11);
+    mp_put_map(out, 12);
     put_text(out, "at", record_time_text(self->arena, shown->at_ms));
     put_text(out, "pillar", shown->pillar);
     put_text(out, "company", shown->company);
@@ -208,6 +210,7 @@ static void put_shown(const listing_t *self, const shown_t *shown, buf_t *out)
         mp_put_str(out, record->ids.items[i]);
     put_text(out, "arguments_sha256", to_hex(self->arena, record->args.data));
     put_text(out, "outcome", record->outcome);
+    put_number(out, "times", record->times);
 }
 
 static int list(cli_t *cli)
