@@ -1,5 +1,6 @@
 /* The brain as a client meets it: a real actor with a real store, over inproc. */
 #include <check.h>
+#include <fcntl.h>
 #include <pthread.h>
 #include <stdatomic.h>
 #include <stdio.h>
@@ -796,6 +797,100 @@ START_TEST(indexes_come_and_go)
 }
 END_TEST
 
+static void flip_last_byte_before(const char *path, off_t from_end)
+{
+    char byte;
+    int fd = open(path, O_RDWR);
+    off_t at = lseek(fd, 0, SEEK_END) - from_end;
+
+    ck_assert(pread(fd, &byte, 1, at) == 1);
+    byte ^= 4;
+    ck_assert(pwrite(fd, &byte, 1, at) == 1 && !close(fd));
+}
+
+/* Builds come by themselves, after a query that would have liked one. */
+static void await_index(house_t *house, const char *indexed)
+{
+    time_t deadline = time(NULL) + 100;
+
+    while (strcmp(get(house, good(house, "brain_stat", "{}").body, "indexed"), indexed) != 0) {
+        ck_assert_msg(time(NULL) < deadline, "%s are not in the index", indexed);
+        good(house, "brain_query", "{'query': 'wing flutter'}");
+    }
+}
+
+static void index_is(house_t *house, const char *indexed, const char *tombstones)
+{
+    client_reply_t reply = good(house, "brain_stat", "{}");
+
+    is(house, reply.body, "loaded", "true");
+    is(house, reply.body, "indexed", indexed);
+    is(house, reply.body, "tombstones", tombstones);
+}
+
+/* What the store got while the snapshot of the vectors lay on the disk is in the index after the
+ * next start; and a snapshot that is found damaged while it is used is thrown away. The vectors are
+ * long, so that they are more than a start checks before it uses them. */
+START_TEST(snapshots_follow_their_store)
+{
+    enum { MEMORIES = 2200 };
+    const char *settings[] = {"brain.dims=1100", "brain.exact_max=1000", "brain.index=HNSW8",
+                              "brain.ef_search=64", NULL};
+    house_t house;
+    open_house_with(&house, settings);
+    const char *path = arena_printf(house.arena, "%s/brain/default/vectors.index", house.data);
+    fill(&house, 0, MEMORIES);
+    await_index(&house, "2200");
+    stop(&house);
+    start(&house, settings);
+    fill(&house, MEMORIES, MEMORIES + 5);
+    good(&house, "brain_query", "{'query': 'wing flutter'}");
+    index_is(&house, "2200", "0");
+    stop(&house);
+    start(&house, settings);
+    good(&house, "brain_delete_episode", "{'id': 'm5'}");
+    fill(&house, 6, 7);
+    client_reply_t reply =
+        good(&house, "brain_query", "{'query': 'Please look at wing flutter number 2203'}");
+    is(&house, reply.body, "memories.0.id", "\"m2203\"");
+    is(&house, reply.body, "memories.0.vector_rank", "1");
+    index_is(&house, "2200", "2");
+    stop(&house);
+    flip_last_byte_before(path, MEMORIES * 4 * 2);
+    start(&house, settings);
+    time_t deadline = time(NULL) + 60;
+    do {
+        reply = good(&house, "brain_query", "{'query': 'Please look at wing flutter number 2203'}");
+        ck_assert_msg(time(NULL) < deadline, "the damage was not found");
+    } while (access(path, F_OK) == 0);
+    is(&house, reply.body, "memories.0.vector_rank", "1");
+    await_index(&house, "2204");
+    index_is(&house, "2204", "0");
+    close_house(&house);
+}
+END_TEST
+
+/* Whoever ends the brain does not wait for a build. */
+START_TEST(the_end_of_the_brain_ends_a_build)
+{
+    enum { MEMORIES = 4000 };
+    const char *building[] = {"brain.dims=1100", "brain.exact_max=1000", NULL};
+    const char *exact[] = {"brain.dims=1100", "brain.exact_max=100000", NULL};
+    house_t house;
+    open_house_with(&house, exact);
+    fill(&house, 0, MEMORIES);
+    stop(&house);
+    start(&house, building);
+    for (int i = 0; i < 3; i++) /* the first one loads it, the next begins a build */
+        good(&house, "brain_query", "{'query': 'wing flutter'}");
+    stop(&house);
+    start(&house, exact);
+    good(&house, "brain_query", "{'query': 'wing flutter'}");
+    index_is(&house, "0", "0");
+    close_house(&house);
+}
+END_TEST
+
 /* ---- the graph ---- */
 
 static void graph(house_t *house, const char *operation, const char *args)
@@ -1358,7 +1453,6 @@ static void *read_on(void *ctx)
     return NULL;
 }
 
-/* With the index small enough that it is rebuilt again and again meanwhile. */
 /* Memories that differ only by when they were; a query says how long ago. */
 START_TEST(a_distance_in_time_is_understood)
 {
@@ -1390,6 +1484,7 @@ START_TEST(a_distance_in_time_is_understood)
 }
 END_TEST
 
+/* With the index small enough that it is rebuilt again and again meanwhile. */
 START_TEST(reading_goes_on_beside_writing_and_rebuilding)
 {
     const char *settings[] = {"brain.exact_max=50", "brain.index=HNSW8", NULL};
@@ -1450,6 +1545,8 @@ int main(void)
     tcase_add_test(tcase, a_company_has_its_most_memories);
     tcase_add_test(tcase, companies_do_not_meet);
     tcase_add_test(tcase, indexes_come_and_go);
+    tcase_add_test(tcase, snapshots_follow_their_store);
+    tcase_add_test(tcase, the_end_of_the_brain_ends_a_build);
     tcase_add_test(tcase, the_graph_merges_finds_and_forgets);
     tcase_add_test(tcase, the_graph_is_walked);
     tcase_add_test(tcase, the_graph_comes_in_pages);

@@ -99,7 +99,8 @@ RECORD_ENUM(query_format, query_format_VALUES)
     F(BOOL, deleted, must, 0, 0, "False when there was none with that id.")
 
 #define brain_index_build_ARGS(F) COMPANY_ROW(F)
-#define brain_index_build_REPLY(F) F(BOOL, built, must, 0, 0, "False when there was no need.")
+#define brain_index_build_REPLY(F)                                                                 \
+    F(BOOL, built, must, 0, 0, "False when there was no need, or the brain ends.")
 
 #define BRAIN_METHODS(M)                                                                           \
     M(brain_t, brain_store, TOOL | WRITES | DESTRUCTIVE,                                           \
@@ -152,9 +153,9 @@ static err_t brain_index_build(brain_t *self, call_t *call, const brain_index_bu
                                brain_index_build_reply_t *reply)
 {
     (void)args;
-    err_t err = indexes_build(self->indexes, call_company(call), NULL, NULL);
+    err_t err = indexes_build(self->indexes, call_company(call));
     reply->built = !err_is(err);
-    return err.code == ERR_NOT_FOUND ? err_ok() : err;
+    return err.code == ERR_NOT_FOUND || err.code == ERR_CANCELLED ? err_ok() : err;
 }
 
 void brain_build_if_wanted(brain_t *self, call_t *call)
@@ -420,12 +421,18 @@ static err_t brain_query(brain_t *self, call_t *call, const brain_query_args_t *
 {
     memory_counts_t counts;
     err_t err = memory_counts(self, call, call_company(call), &counts);
+    bool asks = !err_is(err) && endpoint_makes(counts.model), reads = call_on_reader(call);
 
-    if (!err_is(err) && !endpoint_makes(counts.model) && !embedder_language(counts.model))
+    if (reads && (asks || indexes_wants_build(self->indexes, call_company(call))))
+        return call_move(call);
+    if (!reads)
+        brain_build_if_wanted(self, call);
+    if (asks)
+        return ask_endpoint(self, call, args, reply, &counts);
+    if (!err_is(err) && !embedder_language(counts.model))
         reply->words_only = "the vectors are being made anew by this version's rules";
-    if (err_is(err) || !endpoint_makes(counts.model))
-        return answer_query(self, call, args, reply, NULL, 0);
-    return call_on_reader(call) ? call_move(call) : ask_endpoint(self, call, args, reply, &counts);
+    return reads ? answer_query(self, call, args, reply, NULL, 0)
+                 : answer_on_reader(call, args, NULL, 0);
 }
 
 static err_t brain_get(brain_t *self, call_t *call, const brain_get_args_t *args,
@@ -514,6 +521,13 @@ static err_t brain_open(void *state, call_t *call)
                        : err;
 }
 
+/* A build would keep its reader, and with it the end, waiting for minutes. */
+static bool brain_drained(void *state)
+{
+    indexes_stop(((brain_t *)state)->indexes);
+    return true;
+}
+
 static void brain_close(void *state)
 {
     brain_t *self = state;
@@ -556,6 +570,7 @@ const actor_def_t brain_actor = {
     .size = sizeof(brain_t),
     .open = brain_open,
     .close = brain_close,
+    .drained = brain_drained,
     .methods = brain_methods,
     .more_methods = more_methods,
     .settings = &brain_settings_record,

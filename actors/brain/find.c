@@ -276,7 +276,8 @@ static err_t open_view(search_t *search, const top_hit_t *words, size_t word_cou
     vectors_of_t of = {.model = search->config.model,
                        .number = (uint32_t)search->config.model_number,
                        .dims = (uint32_t)search->config.dims,
-                       .newest = search->counts.next_number - 1};
+                       .newest = search->counts.next_number - 1,
+                       .count = search->counts.vectors};
     meta_fill_t fill;
 
     if (meta_fill(search->txn, &fill) && fill.number == of.number)

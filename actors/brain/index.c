@@ -134,6 +134,7 @@ void index_base_release(index_base_t *base)
         return;
     if (base->faiss)
         faiss_Index_free(base->faiss);
+    index_check_end(base->check);
     if (base->map)
         munmap(base->map, base->map_size);
     index_tail_release(base->carried);
@@ -372,6 +373,14 @@ index_stats_t index_stats(index_t *index)
             (index->base_dead > 256 && index->base_dead > stats.base / 4);
     pthread_mutex_unlock(&index->lock);
     return stats;
+}
+
+bool index_is_damaged(index_t *index)
+{
+    pthread_mutex_lock(&index->lock);
+    bool damaged = index->base && index_check_failed(index->base->check);
+    pthread_mutex_unlock(&index->lock);
+    return damaged;
 }
 
 /* ---- searching ---- */

@@ -103,7 +103,8 @@ err_t index_score(const index_view_t *view, const float *query, const uint64_t *
  * few tombstones is cloned and extended, so that a vector is inserted into a graph about once.
  * Ask `stop` (may be NULL) from time to time; true ends with CANCELLED.
  * The factory must keep whole vectors: "Flat", "HNSW<m>" or "IVF<n>,Flat".
- * Errors: ARGUMENT (any other factory string), STATE (nothing to build from), CANCELLED, INTERNAL.
+ * Errors: ARGUMENT (any other factory string), STATE (nothing to build from), CORRUPT (what the
+ * index was loaded from is damaged), CANCELLED, INTERNAL.
  */
 err_t index_build(const index_view_t *view, bool (*stop)(const void *self), const void *self,
                   index_base_t **base);
@@ -121,7 +122,8 @@ void index_base_destroy(index_base_t **base);
 
 /* Writes a snapshot: a temporary file of its own beside `path` (INDEX_PART follows its name),
  * checksummed, renamed over it. `generation` is the caller's: what the store had counted when the
- * view was taken. On any thread, also several at once. Errors: IO, FULL. */
+ * view was taken. On any thread, also several at once. Errors: IO, FULL, CORRUPT (what the index
+ * was loaded from is damaged). */
 #define INDEX_PART ".part-"
 err_t index_save(const index_view_t *view, const char *path, uint64_t generation);
 
@@ -129,6 +131,11 @@ err_t index_save(const index_view_t *view, const char *path, uint64_t generation
  * VERSION (another format, model, dimension or factory: rebuild), CORRUPT, IO. After an error the
  * index is still empty. The file stays mapped: it may be replaced or removed, never shortened. */
 err_t index_load(index_t *index, const char *path, uint64_t *generation);
+
+/* The vectors of a large snapshot are checked in the background while they are used. True: they are
+ * not what was written. Throw the index and the file away; what it answered may be wrong. Until
+ * that is known, building from it and saving it check for themselves. */
+bool index_is_damaged(index_t *index);
 
 /* Compares the index with the ids that the store holds, in ascending order by `next` (false: no
  * more): drops what the store no longer has, and calls `missing` for each live id that the index

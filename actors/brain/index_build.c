@@ -189,6 +189,8 @@ err_t index_build(const index_view_t *view, bool (*stop)(const void *self), cons
     *base = NULL;
     if (!most)
         return err_of(ERR_STATE, "there are no vectors to build an index of");
+    if (view->base && !index_base_is_sound(view->base))
+        return err_of(ERR_CORRUPT, "the index snapshot failed its check");
     build_t build = {.view = view,
                      .base = index_base_new(most),
                      .links = index_factory_is(view->factory, "HNSW"),

@@ -1,7 +1,9 @@
 /* index_file: snapshots of index.h.
  *
- * A file: the head; ids and dead of the base; the tail; what FAISS wrote of the base; its vectors,
- * at a page's beginning, if FAISS left them out; a sum of each block of all that.
+ * A file: the head; ids and dead of the base; the tail; what FAISS wrote of the base; if it left
+ * out the vectors, their codes and then they, each at a page's beginning; a sum of each block of
+ * all that. Searches can begin when everything but the vectors is read and checked. The vectors are
+ * used where they lie, and a thread checks them meanwhile.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -9,22 +11,23 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
 #include "actors/brain/index_inside.h"
 
 #define SNAPSHOT_MAGIC 0x5845444e49474133ULL /* also tells the other byte order */
-#define SNAPSHOT_VERSION 3
-#define SNAPSHOT_ALIGN 4096 /* of the vectors: they are used where they lie */
+#define SNAPSHOT_VERSION 4
+#define SNAPSHOT_ALIGN 4096 /* of codes and vectors */
 
 typedef struct snapshot {
     uint64_t magic;
     uint32_t version, dims;
     uint64_t generation, last_id;
     uint64_t base_count, tail_count, faiss_at;
-    uint64_t vectors_at; /* 0: they are inside what FAISS wrote */
-    uint64_t sums_at;    /* of every block before it */
+    uint64_t codes_at, vectors_at; /* 0: the vectors are inside what FAISS wrote */
+    uint64_t sums_at;              /* of every block before it */
     uint64_t size;
     char factory[NAME_MAX_BYTES], model[NAME_MAX_BYTES];
     int32_t ef_search, ef_construction, nprobe, any;
@@ -32,7 +35,7 @@ typedef struct snapshot {
 } snapshot_t;
 
 /* A block's sum does not count the head, which is written last. */
-enum { BLOCK = 1 << 20, THREADS = 4 };
+enum { BLOCK = 1 << 20, THREADS = 4, CHECK_NICE = 5 };
 
 static size_t blocks_of(uint64_t bytes)
 {
@@ -105,7 +108,23 @@ static err_t io_error(void)
                : err_of(ERR_IO, "the index snapshot could not be written");
 }
 
-/* The graph and, behind it, the vectors: who loads them need not copy them. */
+static uint64_t round_up(uint64_t at)
+{
+    return (at + SNAPSHOT_ALIGN - 1) / SNAPSHOT_ALIGN * SNAPSHOT_ALIGN;
+}
+
+/* Where the next part begins; 0: the file cannot be written. */
+static uint64_t next_part(FILE *file)
+{
+    uint64_t at = (uint64_t)ftell(file), to = round_up(at);
+
+    for (; at < to; at++)
+        if (fputc(0, file) == EOF)
+            return 0;
+    return to;
+}
+
+/* The graph and, behind it, codes and vectors: who loads these need not make or copy them. */
 static err_t write_base(const index_base_t *base, uint32_t dims, FILE *file, snapshot_t *head)
 {
     FaissIndex *graph = NULL;
@@ -119,12 +138,11 @@ static err_t write_base(const index_base_t *base, uint32_t dims, FILE *file, sna
         return io_error();
     if (!graph)
         return err_ok();
-    while (ftell(file) % SNAPSHOT_ALIGN)
-        if (fputc(0, file) == EOF)
-            return io_error();
-    head->vectors_at = (uint64_t)ftell(file);
+    head->codes_at = next_part(file);
+    fwrite(base->codes, codes_stride(dims), base->count, file);
+    head->vectors_at = next_part(file);
     fwrite(base->vectors, sizeof(float) * dims, base->count, file);
-    return err_ok();
+    return head->codes_at && head->vectors_at ? err_ok() : io_error();
 }
 
 /* The tail is written while the writer may bury ids in it, so it is counted by its bytes. */
@@ -182,6 +200,8 @@ err_t index_save(const index_view_t *view, const char *path, uint64_t generation
     char part[4096];
     snapshot_t head = snapshot_of(view, generation);
 
+    if (view->base && !index_base_is_sound(view->base))
+        return err_of(ERR_CORRUPT, "the index snapshot failed its check");
     if (snprintf(part, sizeof part, "%s" INDEX_PART "XXXXXX", path) >= (int)sizeof part)
         return err_of(ERR_ARGUMENT, "the path of the index snapshot is too long");
     int fd = mkstemp(part);
@@ -211,12 +231,14 @@ err_t index_save(const index_view_t *view, const char *path, uint64_t generation
 /* Are the parts where the head says? */
 static bool has_parts(const snapshot_t *head)
 {
-    uint64_t bytes = head->base_count * sizeof(float) * head->dims;
+    uint64_t vectors = head->base_count * sizeof(float) * head->dims;
+    uint64_t codes = head->base_count * codes_stride(head->dims);
 
     return head->sums_at >= sizeof *head && head->sums_at <= head->size &&
            head->size - head->sums_at == blocks_of(head->sums_at) * sizeof(uint64_t) &&
-           (!head->vectors_at ||
-            (head->vectors_at % SNAPSHOT_ALIGN == 0 && head->vectors_at + bytes == head->sums_at));
+           (!head->vectors_at || (head->codes_at && head->codes_at % SNAPSHOT_ALIGN == 0 &&
+                                  round_up(head->codes_at + codes) == head->vectors_at &&
+                                  head->vectors_at + vectors == head->sums_at));
 }
 
 static err_t check_head(const index_t *index, const snapshot_t *head, size_t size)
@@ -235,31 +257,28 @@ static err_t check_head(const index_t *index, const snapshot_t *head, size_t siz
     return err_ok();
 }
 
-/* A snapshot that is being read. Threads check its blocks one by one, and make the codes of the
- * vectors in a block while it is in the cache. */
+/* A snapshot that is being read. Threads check its blocks one by one, and copy the codes in a block
+ * while it is in the cache. */
 typedef struct reading {
     const snapshot_t *head;
     uint8_t *map; /* who keeps it sets NULL */
     uint64_t *sums;
-    uint8_t *codes;     /* NULL: there are no vectors of ours in the file */
+    uint8_t *codes;     /* NULL: there are none in the file */
     size_t until;       /* blocks before this one are to be checked now */
     atomic_size_t next; /* block that nobody has taken */
     atomic_bool damaged;
 } reading_t;
 
-/* Of the vectors that begin in the block. What they are is not known yet, but any bytes do. */
-static void make_codes(const reading_t *reading, size_t block)
+static void copy_codes(const reading_t *reading, size_t block)
 {
     const snapshot_t *head = reading->head;
-    uint64_t from = (uint64_t)block * BLOCK, to = from + BLOCK, at = head->vectors_at;
-    size_t bytes = sizeof(float) * head->dims, stride = codes_stride(head->dims);
-    size_t first = from > at ? (size_t)((from - at + bytes - 1) / bytes) : 0;
+    uint64_t at = head->codes_at, end = at + head->base_count * codes_stride(head->dims);
+    uint64_t from = (uint64_t)block * BLOCK, to = from + BLOCK;
 
-    if (to <= at)
-        return;
-    for (size_t slot = first; slot < head->base_count && at + slot * bytes < to; slot++)
-        codes_put(reading->codes + slot * stride,
-                  (const float *)(const void *)(reading->map + at + slot * bytes), head->dims);
+    from = from > at ? from : at;
+    to = to < end ? to : end;
+    if (from < to)
+        memcpy(reading->codes + (from - at), reading->map + from, to - from);
 }
 
 static void *check_blocks(void *ctx)
@@ -273,7 +292,7 @@ static void *check_blocks(void *ctx)
         if (block_sum(reading->map, reading->head->sums_at, block) != reading->sums[block])
             atomic_store(&reading->damaged, true);
         if (reading->codes)
-            make_codes(reading, block);
+            copy_codes(reading, block);
     }
 }
 
@@ -327,36 +346,106 @@ static void load_tail(const snapshot_t *head, const uint8_t *at, tail_t *tail)
     }
 }
 
-/* Ids, dead and the graph first; the vectors are checked meanwhile. */
+/* ---- the vectors, while they are in use ---- */
+
+struct index_check {
+    pthread_t thread;
+    atomic_bool stop, damaged;
+    const uint8_t *map;
+    uint64_t *sums, end; /* owned; where the blocks end */
+    size_t from, until;
+};
+
+static bool blocks_are_right(const index_check_t *check)
+{
+    for (size_t block = check->from; block < check->until; block++)
+        if (atomic_load(&check->stop) || atomic_load(&check->damaged) ||
+            block_sum(check->map, check->end, block) != check->sums[block])
+            return false;
+    return true;
+}
+
+static void *check_on(void *ctx)
+{
+    index_check_t *check = ctx;
+
+    setpriority(PRIO_PROCESS, (id_t)gettid(), CHECK_NICE);
+    if (!blocks_are_right(check) && !atomic_load(&check->stop))
+        atomic_store(&check->damaged, true);
+    return NULL;
+}
+
+/* Takes over the sums. */
+static bool check_start(index_base_t *base, reading_t *reading, size_t from)
+{
+    index_check_t *check = index_grab(sizeof *check);
+
+    *check = (index_check_t){.map = reading->map,
+                             .sums = reading->sums,
+                             .end = reading->head->sums_at,
+                             .from = from,
+                             .until = blocks_of(reading->head->sums_at)};
+    if (pthread_create(&check->thread, NULL, check_on, check)) {
+        free(check);
+        return false;
+    }
+    reading->sums = NULL;
+    base->check = check;
+    return true;
+}
+
+void index_check_end(index_check_t *check)
+{
+    if (!check)
+        return;
+    atomic_store(&check->stop, true);
+    pthread_join(check->thread, NULL);
+    free(check->sums);
+    free(check);
+}
+
+bool index_check_failed(const index_check_t *check)
+{
+    return check && atomic_load(&check->damaged);
+}
+
+bool index_base_is_sound(const index_base_t *base)
+{
+    return !base->check || blocks_are_right(base->check);
+}
+
+/* Everything but the vectors, and these as well when they are few. */
 static err_t load_base(const index_t *index, reading_t *reading, FILE *file, index_base_t *base)
 {
+    enum { FEW = 8 };
     const snapshot_t *head = reading->head;
     const uint8_t *at = reading->map + sizeof *head;
     crew_t crew;
     size_t all = blocks_of(head->sums_at);
-    size_t others = head->vectors_at ? blocks_of(head->vectors_at) : all;
+    size_t first = head->vectors_at ? blocks_of(head->vectors_at) : all;
 
+    if (all - first <= FEW)
+        first = all;
     if (head->vectors_at)
         base->codes = reading->codes = index_codes_new(head->dims, head->base_count);
-    crew_start(&crew, reading, 0, others);
+    crew_start(&crew, reading, 0, first);
     crew_join(&crew, reading);
     if (atomic_load(&reading->damaged))
         return err_of(ERR_CORRUPT, "the index snapshot failed its check");
     base->count = head->base_count;
     memcpy(base->ids, at, head->base_count * sizeof(uint64_t));
     memcpy((void *)base->dead, at + head->base_count * sizeof(uint64_t), head->base_count / 8 + 1);
-    crew_start(&crew, reading, others, all);
-    bool graph = load_graph(index, head, file, base);
-    crew_join(&crew, reading);
-    if (atomic_load(&reading->damaged))
-        return err_of(ERR_CORRUPT, "the index snapshot failed its check");
+    if (!load_graph(index, head, file, base))
+        return err_of(ERR_CORRUPT, "FAISS could not read the index snapshot");
+    if (first < all && !check_start(base, reading, first))
+        return err_of(ERR_BUSY, "no thread could be started to check the index snapshot");
     if (head->vectors_at) {
         base->vectors = (const float *)(const void *)(reading->map + head->vectors_at);
         base->map = reading->map;
         base->map_size = head->size;
         reading->map = NULL;
     }
-    if (!graph || err_is(index_base_finish(base, head->dims)))
+    if (err_is(index_base_finish(base, head->dims)))
         return err_of(ERR_CORRUPT, "FAISS could not read the index snapshot");
     return err_ok();
 }
@@ -419,7 +508,7 @@ static err_t load_file(index_t *index, FILE *file, uint64_t *generation)
     err_t err = check_head(index, &head, size);
     if (err_is(err))
         return err;
-    posix_fadvise(fileno(file), 0, 0, POSIX_FADV_WILLNEED);
+    posix_fadvise(fileno(file), 0, (off_t)head.vectors_at, POSIX_FADV_WILLNEED); /* 0: all of it */
     reading_t reading = {.head = &head};
     err = read_sums(file, &head, &reading.sums);
     if (!err_is(err)) {

@@ -33,14 +33,17 @@ typedef struct tail {
     size_t retired_count;
 } tail_t;
 
+typedef struct index_check index_check_t;
+
 struct index_base {
     atomic_uint refs;
     FaissIndex *faiss;
     const float *vectors; /* inside faiss or the map, or NULL: reconstruct */
     void *map;            /* of the snapshot that it came from, if that has the vectors */
     size_t map_size;
-    tail_t *carried; /* copied for the swap */
-    uint8_t *codes;  /* of the vectors, by slot; NULL when these are */
+    index_check_t *check; /* of the vectors in the map; NULL: they were checked */
+    tail_t *carried;      /* copied for the swap */
+    uint8_t *codes;       /* of the vectors, by slot; NULL when these are */
     uint64_t *ids;
     _Atomic uint8_t *dead;
     size_t count;
@@ -119,6 +122,12 @@ const float *index_base_vector(const index_base_t *base, uint32_t dims, size_t a
 size_t index_base_dead(const index_base_t *base);
 
 bool index_factory_is(const char *factory, const char *kind);
+
+/* In index_file.c: NULL is none. Ending waits for a block at most. */
+void index_check_end(index_check_t *check);
+bool index_check_failed(const index_check_t *check);
+/* Looks at what the check may not have come to yet: takes as long. */
+bool index_base_is_sound(const index_base_t *base);
 
 /* In index_build.c: room for the codes of so many vectors; what a base needs once FAISS has all
  * vectors (codes that are there already are kept). ERR_INTERNAL. */

@@ -2,6 +2,7 @@
 
 #include <dirent.h>
 #include <pthread.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -39,6 +40,7 @@ struct indexes {
     shelf_t *shelves;
     size_t count;
     uint64_t clock;
+    atomic_bool stopping;
 };
 
 void vector_key(store_key_t *key, uint32_t model, uint64_t number)
@@ -311,6 +313,33 @@ static err_t fill(index_t *index, reading_t *reading)
     return err;
 }
 
+/* What is newer than `seen`; reading->newest is how far it got, also when it failed. */
+static err_t read_newer(index_t *index, reading_t *reading, uint64_t seen)
+{
+    store_key_t key;
+    uint64_t number;
+    err_t err = read_from(reading, seen + 1, &key);
+
+    reading->newest = seen;
+    while (!err_is(err) && next_number(reading, &number)) {
+        err = add_number(reading, index, number);
+        if (err_is(err))
+            reading->newest = number - 1;
+    }
+    store_scan_close(&reading->scan);
+    return err;
+}
+
+/* An index that was loaded has every vector up to `seen`, and perhaps some that were deleted since:
+ * none, if together with what is newer it has as many as the store. */
+static err_t catch_up(index_t *index, reading_t *reading, uint64_t seen)
+{
+    err_t err = read_newer(index, reading, seen);
+
+    return err_is(err) || index_stats(index).live == reading->of->count ? err
+                                                                        : fill(index, reading);
+}
+
 /* A snapshot is of these vectors only: the same model may have made them anew (its number differs),
  * and its name may be longer than an index takes. */
 static err_t new_index(const indexes_t *self, const vectors_of_t *of, index_t **index)
@@ -334,20 +363,22 @@ static err_t new_index(const indexes_t *self, const vectors_of_t *of, index_t **
 static err_t load(indexes_t *self, shelf_t *shelf, reading_t *reading)
 {
     char path[4096];
-    uint64_t generation;
+    uint64_t seen;
+    bool loaded = false;
     index_t *index = NULL;
     err_t err = new_index(self, reading->of, &index);
 
     if (err_is(err))
         return err;
     if (path_of(self, shelf->company, path, sizeof path)) {
-        err = index_load(index, path, &generation);
-        if (!err_is(err))
+        err = index_load(index, path, &seen);
+        loaded = !err_is(err);
+        if (loaded)
             shelf->saved = index_stats(index).live;
         else if (err.code != ERR_NOT_FOUND)
             warn(self, shelf, UNUSED_SNAPSHOT, err);
     }
-    err = fill(index, reading);
+    err = loaded ? catch_up(index, reading, seen) : fill(index, reading);
     if (err.code == ERR_STATE) {
         warn(self, shelf, UNUSED_SNAPSHOT, err);
         shelf->saved = 0;
@@ -375,15 +406,9 @@ static err_t load(indexes_t *self, shelf_t *shelf, reading_t *reading)
 
 static err_t extend(shelf_t *shelf, reading_t *reading)
 {
-    store_key_t key;
-    uint64_t number;
-    err_t err = read_from(reading, shelf->seen + 1, &key);
+    err_t err = read_newer(shelf->index, reading, shelf->seen);
 
-    while (!err_is(err) && next_number(reading, &number))
-        err = add_number(reading, shelf->index, number);
-    store_scan_close(&reading->scan);
-    if (!err_is(err) && reading->newest > shelf->seen)
-        shelf->seen = reading->newest;
+    shelf->seen = reading->newest;
     return err;
 }
 
@@ -397,6 +422,19 @@ static void unload(indexes_t *self, shelf_t *shelf)
     index_destroy(&index);
 }
 
+/* What was loaded turned out not to be what was written: the store knows everything. */
+static void unload_damaged(indexes_t *self, shelf_t *shelf)
+{
+    char path[4096];
+
+    if (!shelf->index || !index_is_damaged(shelf->index))
+        return;
+    warn(self, shelf, UNUSED_SNAPSHOT, err_of(ERR_CORRUPT, "it failed its check"));
+    if (path_of(self, shelf->company, path, sizeof path))
+        unlink(path);
+    unload(self, shelf);
+}
+
 err_t indexes_view(indexes_t *self, const char *company, store_txn_t *txn, const vectors_of_t *of,
                    arena_t *arena, index_view_t **view)
 {
@@ -406,6 +444,7 @@ err_t indexes_view(indexes_t *self, const char *company, store_txn_t *txn, const
 
     (void)arena;
     pthread_mutex_lock(&shelf->writer);
+    unload_damaged(self, shelf);
     if (shelf->index && shelf->model_number > of->number)
         err = err_of(ERR_STATE, "the vectors were made anew meanwhile");
     else if (shelf->index && shelf->model_number < of->number)
@@ -501,18 +540,22 @@ bool indexes_wants_build(indexes_t *self, const char *company)
 /* A build on a thread of its own, to which everybody else comes first. */
 typedef struct builder {
     const index_view_t *view;
-    bool (*stop)(const void *ctx);
-    const void *ctx;
+    const indexes_t *indexes;
     index_base_t *base;
     err_t err;
 } builder_t;
+
+static bool is_stopping(const void *indexes)
+{
+    return atomic_load(&((indexes_t *)(uintptr_t)indexes)->stopping);
+}
 
 static void *build_on(void *ctx)
 {
     builder_t *builder = ctx;
 
     setpriority(PRIO_PROCESS, (id_t)gettid(), BUILD_NICE);
-    builder->err = index_build(builder->view, builder->stop, builder->ctx, &builder->base);
+    builder->err = index_build(builder->view, is_stopping, builder->indexes, &builder->base);
     return NULL;
 }
 
@@ -537,9 +580,9 @@ static index_view_t *view_of(shelf_t *shelf, uint32_t *model)
 
 /* The build itself holds no lock, nor does copying what was stored meanwhile; only the exchange
  * keeps others from extending the index. */
-static err_t build(indexes_t *self, shelf_t *shelf, bool (*stop)(const void *ctx), const void *ctx)
+static err_t build(indexes_t *self, shelf_t *shelf)
 {
-    builder_t builder = {.stop = stop, .ctx = ctx};
+    builder_t builder = {.indexes = self};
     uint32_t model, now;
     index_view_t *view = view_of(shelf, &model);
 
@@ -567,8 +610,12 @@ static err_t build(indexes_t *self, shelf_t *shelf, bool (*stop)(const void *ctx
     return err;
 }
 
-err_t indexes_build(indexes_t *self, const char *company, bool (*stop)(const void *ctx),
-                    const void *ctx)
+void indexes_stop(indexes_t *self)
+{
+    atomic_store(&self->stopping, true);
+}
+
+err_t indexes_build(indexes_t *self, const char *company)
 {
     pthread_mutex_lock(&self->lock);
     shelf_t *shelf = find_locked(self, company);
@@ -580,7 +627,7 @@ err_t indexes_build(indexes_t *self, const char *company, bool (*stop)(const voi
     pthread_mutex_unlock(&self->lock);
     if (!mine)
         return err_of(ERR_NOT_FOUND, "no index of this company wants to be built");
-    err_t err = build(self, shelf, stop, ctx);
+    err_t err = build(self, shelf);
     pthread_mutex_lock(&self->lock);
     shelf->building = false;
     pthread_mutex_unlock(&self->lock);

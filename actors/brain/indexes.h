@@ -34,6 +34,7 @@ typedef struct vectors_of {
     uint32_t number;   /* of the model in the keys; a later model has a larger one */
     uint32_t dims;
     uint64_t newest; /* number of the newest memory in the snapshot */
+    uint64_t count;  /* memories in it that have such a vector, up to that number */
 } vectors_of_t;
 
 err_t indexes_new(indexes_t **indexes, const indexes_options_t *options);
@@ -58,9 +59,11 @@ bool indexes_wants_build(indexes_t *indexes, const char *company);
  */
 const char *indexes_claim(indexes_t *indexes, arena_t *arena);
 void indexes_unclaim(indexes_t *indexes, const char *company);
-/* Builds, swaps and saves; long. ERR_NOT_FOUND when that would not pay, or it is under way. */
-err_t indexes_build(indexes_t *indexes, const char *company, bool (*stop)(const void *self),
-                    const void *self);
+/* Builds, swaps and saves; long. ERR_NOT_FOUND when that would not pay, or it is under way;
+ * ERR_CANCELLED after indexes_stop. */
+err_t indexes_build(indexes_t *indexes, const char *company);
+/* Ends the builds under way soon, and refuses others from now on: the end is near. */
+void indexes_stop(indexes_t *indexes);
 
 /* ERR_NOT_FOUND when the company is not in memory. */
 err_t indexes_stats(indexes_t *indexes, const char *company, index_stats_t *stats);
