@@ -28,7 +28,7 @@
     E(COMPANY, 0, 403, false, "The company is missing, badly named or not yours.")                 \
     E(UNAUTHENTICATED, 0, 401, false, "The bearer token is missing or unknown.")                   \
     E(FORBIDDEN, 0, 403, false, "Your role does not allow this.")                                  \
-    E(TOO_LARGE, 0, 413, false, "The input or the answer is larger than the limit.")                             \
+    E(TOO_LARGE, 0, 413, false, "The input or the answer is larger than the limit.")               \
     E(QUOTA, 0, 429, false, "A quota is used up.")                                                 \
     E(BUSY, 0, 503, true, "The inbox is full: try again shortly.")                                 \
     E(UNAVAILABLE, 0, 503, true, "The peer cannot be reached or is starting.")                     \
