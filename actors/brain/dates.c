@@ -448,13 +448,20 @@ typedef struct glyphs {
 } glyphs_t;
 
 static const glyphs_t glyphs[] = {
-    {"今天", DAYS, 0},    {"今日", DAYS, 0},     {"昨天", DAYS, 1},     {"昨日", DAYS, 1},
-    {"前天", DAYS, 2},    {"一昨日", DAYS, 2},   {"本周", WEEKS, 0},    {"这周", WEEKS, 0},
-    {"今週", WEEKS, 0},   {"上周", WEEKS, 1},    {"上星期", WEEKS, 1},  {"先週", WEEKS, 1},
-    {"本月", MONTHS, 0},  {"今月", MONTHS, 0},   {"这个月", MONTHS, 0}, {"上个月", MONTHS, 1},
-    {"上月", MONTHS, 1},  {"先月", MONTHS, 1},   {"今年", YEARS, 0},    {"去年", YEARS, 1},
-    {"昨年", YEARS, 1},   {"前年", YEARS, 2},    {"오늘", DAYS, 0},     {"어제", DAYS, 1},
-    {"지난주", WEEKS, 1}, {"지난달", MONTHS, 1}, {"작년", YEARS, 1},    {"올해", YEARS, 0},
+    {"今天", DAYS, 0},       {"今日", DAYS, 0},       {"昨天", DAYS, 1},
+    {"昨日", DAYS, 1},       {"前天", DAYS, 2},       {"一昨日", DAYS, 2},
+    {"本周", WEEKS, 0},      {"这周", WEEKS, 0},      {"今週", WEEKS, 0},
+    {"上周", WEEKS, 1},      {"上星期", WEEKS, 1},    {"先週", WEEKS, 1},
+    {"本月", MONTHS, 0},     {"今月", MONTHS, 0},     {"这个月", MONTHS, 0},
+    {"上个月", MONTHS, 1},   {"上月", MONTHS, 1},     {"先月", MONTHS, 1},
+    {"今年", YEARS, 0},      {"去年", YEARS, 1},      {"昨年", YEARS, 1},
+    {"前年", YEARS, 2},      {"오늘", DAYS, 0},       {"어제", DAYS, 1},
+    {"지난주", WEEKS, 1},    {"지난달", MONTHS, 1},   {"작년", YEARS, 1},
+    {"올해", YEARS, 0},      {"大前天", DAYS, 3},     {"昨晚", NIGHTS, 1},
+    {"今晚", NIGHTS, 0},     {"上上周", WEEKS, 2},    {"上周末", WEEKENDS, 1},
+    {"本周末", WEEKENDS, 0}, {"这周末", WEEKENDS, 0}, {"上上个月", MONTHS, 2},
+    {"先々週", WEEKS, 2},    {"先々月", MONTHS, 2},   {"上季度", QUARTERS, 1},
+    {"本季度", QUARTERS, 0}, {"그저께", DAYS, 2},     {"지지난주", WEEKS, 2},
 };
 
 /* ---- times ---- */
@@ -1044,11 +1051,28 @@ static void read_glyph_dates(reading_t *in, const char *text)
     }
 }
 
+/* Is what was found at `at` only a part of something longer, as 前天 of 大前天? */
+static bool part_of_more(const char *text, const char *at, const char *found)
+{
+    for (size_t i = 0; i < sizeof glyphs / sizeof glyphs[0]; i++) {
+        const char *whole = glyphs[i].text, *inside = strstr(whole, found);
+        if (!inside || strlen(whole) == strlen(found) || inside - whole > at - text)
+            continue;
+        if (strncmp(at - (inside - whole), whole, strlen(whole)) == 0)
+            return true;
+    }
+    return false;
+}
+
 static void read_glyphs(reading_t *in, const char *text)
 {
-    for (size_t i = 0; i < sizeof glyphs / sizeof glyphs[0]; i++)
-        if (strstr(text, glyphs[i].text))
+    for (size_t i = 0; i < sizeof glyphs / sizeof glyphs[0]; i++) {
+        const char *at = strstr(text, glyphs[i].text);
+        while (at && part_of_more(text, at, glyphs[i].text))
+            at = strstr(at + 1, glyphs[i].text);
+        if (at)
             mean_unit(in, glyphs[i].unit, glyphs[i].back);
+    }
     read_glyph_ago(in, text);
     read_glyph_dates(in, text);
 }
