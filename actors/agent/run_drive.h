@@ -1,11 +1,12 @@
 /* run_drive: how a run goes on. Inside runs only. All of it works in the entry that loaded the run:
  * what is journalled is on disk with the commit of that entry, and all memory is the call's.
  *
- *   runs.c       the worker's methods: it asks what is next, says that it begins, and what came of
- * it run_drive.c  what comes next: a step to perform, something to wait for, or the end run_fill.c
- * what a step is given: its text with the values of earlier steps run_ends.c   how a step ends or
- * pauses, and what that means for the run and its task run_child.c  a procedure within a procedure
- * run_each.c   the same for each item of a list
+ *   runs.c       the worker's methods: what is next, that it begins, what came of it
+ *   run_drive.c  what comes next: a step to perform, something to wait for, or the end
+ *   run_fill.c   what a step is given: its text with the values of earlier steps
+ *   run_ends.c   how a step ends or pauses, what that means for the run and its task
+ *   run_child.c  a procedure within a procedure
+ *   run_each.c   the same for each item of a list
  *
  * Functions with a `reply` set reply->action when the worker is to be answered; as long as it is
  * NULL the run goes on. Thread: the agent's.
