@@ -64,7 +64,7 @@ struct site {
 /* A slot's code as a query. */
 struct probe {
     std::vector<int8_t> room;
-    codes_query_t query;
+    codes_query_t query{};
 
     explicit probe(uint32_t dims) : room(codes_query_bytes(dims))
     {
