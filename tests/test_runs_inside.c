@@ -211,6 +211,13 @@ START_TEST(a_run_takes_its_children_along)
     is(&h, run_of(&h, middle), "state", "cancelled");
     is(&h, run_of(&h, low), "state", "cancelled");
     has(&h, run_of(&h, low), "error", "that began it has ended");
+    client_reply_t list =
+        ask(&h, "task_list", "{'state':'cancelled'}"); /* not what it waited for */
+    ck_assert_ptr_nonnull(strstr(list.text, "that began it has ended\n"));
+    bytes_t task, gone;
+    ck_assert(
+        mp_get(good(&h, "task_get", arena_printf(h.arena, "{'id':'%s'}", middle)), "task", &task));
+    ck_assert(!mp_get(task, "why", &gone));
     /* Again from the step: new ones. Then only the lowest is called off. */
     good(&h, "run_retry_from", arena_printf(h.arena, "{'id':'%s','step':'in'}", id));
     carry_on(&h, "{}");

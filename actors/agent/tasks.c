@@ -224,6 +224,16 @@ static err_t put_record(item_t *item, call_t *call, int table, const record_t *r
                      call_encode(call, record, value));
 }
 
+/* What was there when it was read may be gone. */
+static err_t put_live(item_t *item, call_t *call)
+{
+    task_live_t *live = &item->live;
+    live->has_worker = live->worker != NULL;
+    live->has_error = live->error != NULL;
+    live->has_why = live->why != NULL;
+    return put_record(item, call, TABLE_task_states, &task_live_record, live);
+}
+
 static err_t put_ready(item_t *item)
 {
     store_key_t key;
@@ -316,7 +326,7 @@ static err_t move(call_t *call, item_t *item, task_state_t to, int64_t at_ms, bo
         live->fence = 0;
     change->drop_lease = drop_lease;
     if (!err_is(err))
-        err = put_record(item, call, TABLE_task_states, &task_live_record, live);
+        err = put_live(item, call);
     if (!err_is(err)) {
         queue_after_commit(call, change);
         publish(call, item);
@@ -504,7 +514,7 @@ err_t tasks_journal(tasks_t *tasks, call_t *call, const task_t *task)
     item.live.fence = task->fence;
     item.live.worker = task->worker;
     if (item.live.state == TASK_RUNNING)
-        return put_record(&item, call, TABLE_task_states, &task_live_record, &item.live);
+        return put_live(&item, call);
     err = move(call, &item, TASK_RUNNING, 0, false);
     return err;
 }
