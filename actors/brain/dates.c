@@ -5,464 +5,12 @@
 #include <string.h>
 #include <time.h>
 
+#include "actors/brain/date_words.h"
 #include "actors/brain/words.h"
 
 #define DAY_MS INT64_C(86400000)
 
 enum { TOKENS_MAX = 256, TOLD_MAX = 128, WORD_MAX = 32, YEAR_FIRST = 1900, YEAR_LAST = 2099 };
-
-/* ---- the words that say when ---- */
-
-typedef enum meaning {
-    NONE,
-    MONTH,   /* 1 to 12 */
-    WEEKDAY, /* 0 is Sunday */
-    NUMBER,
-    ORDINAL, /* first, second, third, fourth: of quarters */
-    UNIT,    /* one of the units below */
-    LAST,    /* the one before this; by so many more: vorletzte */
-    GONE,    /* the same, and stands behind: la semana pasada */
-    THIS,
-    AGO,    /* stands behind: two days ago */
-    BEFORE, /* stands before: vor zwei Tagen */
-    DAY,    /* so many days back */
-    LEAD,   /* what follows is likely a date */
-} meaning_t;
-
-enum { DAYS, WEEKS, MONTHS, QUARTERS, YEARS, WEEKENDS, NIGHTS };
-
-typedef struct say {
-    const char *word; /* in small letters */
-    uint8_t meaning, value;
-    bool doubtful; /* has other meanings: needs a number or a LEAD beside it */
-} say_t;
-
-/* Sorted by nothing: a few hundred are looked through once for each word of a question. */
-static const say_t says[] = {
-    {"january", MONTH, 1, false},
-    {"february", MONTH, 2, false},
-    {"march", MONTH, 3, true},
-    {"april", MONTH, 4, false},
-    {"may", MONTH, 5, true},
-    {"june", MONTH, 6, false},
-    {"july", MONTH, 7, false},
-    {"august", MONTH, 8, false},
-    {"september", MONTH, 9, false},
-    {"october", MONTH, 10, false},
-    {"november", MONTH, 11, false},
-    {"december", MONTH, 12, false},
-    {"jan", MONTH, 1, true},
-    {"feb", MONTH, 2, true},
-    {"mar", MONTH, 3, true},
-    {"apr", MONTH, 4, true},
-    {"jun", MONTH, 6, true},
-    {"jul", MONTH, 7, true},
-    {"aug", MONTH, 8, true},
-    {"sep", MONTH, 9, true},
-    {"sept", MONTH, 9, true},
-    {"oct", MONTH, 10, true},
-    {"nov", MONTH, 11, true},
-    {"dec", MONTH, 12, true},
-    {"januar", MONTH, 1, false},
-    {"jänner", MONTH, 1, false},
-    {"februar", MONTH, 2, false},
-    {"märz", MONTH, 3, false},
-    {"mai", MONTH, 5, true},
-    {"juni", MONTH, 6, false},
-    {"juli", MONTH, 7, false},
-    {"oktober", MONTH, 10, false},
-    {"dezember", MONTH, 12, false},
-    {"janvier", MONTH, 1, false},
-    {"février", MONTH, 2, false},
-    {"mars", MONTH, 3, true},
-    {"avril", MONTH, 4, false},
-    {"juin", MONTH, 6, false},
-    {"juillet", MONTH, 7, false},
-    {"août", MONTH, 8, false},
-    {"septembre", MONTH, 9, false},
-    {"octobre", MONTH, 10, false},
-    {"novembre", MONTH, 11, false},
-    {"décembre", MONTH, 12, false},
-    {"enero", MONTH, 1, false},
-    {"febrero", MONTH, 2, false},
-    {"marzo", MONTH, 3, false},
-    {"abril", MONTH, 4, false},
-    {"mayo", MONTH, 5, true},
-    {"junio", MONTH, 6, false},
-    {"julio", MONTH, 7, true},
-    {"agosto", MONTH, 8, false},
-    {"septiembre", MONTH, 9, false},
-    {"octubre", MONTH, 10, false},
-    {"noviembre", MONTH, 11, false},
-    {"diciembre", MONTH, 12, false},
-    {"gennaio", MONTH, 1, false},
-    {"febbraio", MONTH, 2, false},
-    {"aprile", MONTH, 4, false},
-    {"maggio", MONTH, 5, false},
-    {"giugno", MONTH, 6, false},
-    {"luglio", MONTH, 7, false},
-    {"settembre", MONTH, 9, false},
-    {"ottobre", MONTH, 10, false},
-    {"dicembre", MONTH, 12, false},
-    {"janeiro", MONTH, 1, false},
-    {"fevereiro", MONTH, 2, false},
-    {"março", MONTH, 3, false},
-    {"maio", MONTH, 5, false},
-    {"junho", MONTH, 6, false},
-    {"julho", MONTH, 7, false},
-    {"setembro", MONTH, 9, false},
-    {"outubro", MONTH, 10, false},
-    {"novembro", MONTH, 11, false},
-    {"dezembro", MONTH, 12, false},
-    {"januari", MONTH, 1, false},
-    {"februari", MONTH, 2, false},
-    {"maart", MONTH, 3, false},
-    {"mei", MONTH, 5, true},
-    {"augustus", MONTH, 8, false},
-    {"января", MONTH, 1, false},
-    {"февраля", MONTH, 2, false},
-    {"марта", MONTH, 3, false},
-    {"апреля", MONTH, 4, false},
-    {"мая", MONTH, 5, false},
-    {"июня", MONTH, 6, false},
-    {"июля", MONTH, 7, false},
-    {"августа", MONTH, 8, false},
-    {"сентября", MONTH, 9, false},
-    {"октября", MONTH, 10, false},
-    {"ноября", MONTH, 11, false},
-    {"декабря", MONTH, 12, false},
-    {"январе", MONTH, 1, false},
-    {"феврале", MONTH, 2, false},
-    {"марте", MONTH, 3, false},
-    {"апреле", MONTH, 4, false},
-    {"мае", MONTH, 5, false},
-    {"июне", MONTH, 6, false},
-    {"июле", MONTH, 7, false},
-    {"августе", MONTH, 8, false},
-    {"сентябре", MONTH, 9, false},
-    {"октябре", MONTH, 10, false},
-    {"ноябре", MONTH, 11, false},
-    {"декабре", MONTH, 12, false},
-    {"sunday", WEEKDAY, 0, false},
-    {"monday", WEEKDAY, 1, false},
-    {"tuesday", WEEKDAY, 2, false},
-    {"wednesday", WEEKDAY, 3, false},
-    {"thursday", WEEKDAY, 4, false},
-    {"friday", WEEKDAY, 5, false},
-    {"saturday", WEEKDAY, 6, false},
-    {"sonntag", WEEKDAY, 0, false},
-    {"montag", WEEKDAY, 1, false},
-    {"dienstag", WEEKDAY, 2, false},
-    {"mittwoch", WEEKDAY, 3, false},
-    {"donnerstag", WEEKDAY, 4, false},
-    {"freitag", WEEKDAY, 5, false},
-    {"samstag", WEEKDAY, 6, false},
-    {"sonnabend", WEEKDAY, 6, false},
-    {"dimanche", WEEKDAY, 0, false},
-    {"lundi", WEEKDAY, 1, false},
-    {"mardi", WEEKDAY, 2, false},
-    {"mercredi", WEEKDAY, 3, false},
-    {"jeudi", WEEKDAY, 4, false},
-    {"vendredi", WEEKDAY, 5, false},
-    {"samedi", WEEKDAY, 6, false},
-    {"domingo", WEEKDAY, 0, true},
-    {"lunes", WEEKDAY, 1, false},
-    {"martes", WEEKDAY, 2, false},
-    {"miércoles", WEEKDAY, 3, false},
-    {"jueves", WEEKDAY, 4, false},
-    {"viernes", WEEKDAY, 5, false},
-    {"sábado", WEEKDAY, 6, false},
-    {"one", NUMBER, 1, false},
-    {"a", NUMBER, 1, false},
-    {"an", NUMBER, 1, false},
-    {"two", NUMBER, 2, false},
-    {"couple", NUMBER, 2, false},
-    {"three", NUMBER, 3, false},
-    {"four", NUMBER, 4, false},
-    {"five", NUMBER, 5, false},
-    {"six", NUMBER, 6, false},
-    {"seven", NUMBER, 7, false},
-    {"eight", NUMBER, 8, false},
-    {"nine", NUMBER, 9, false},
-    {"ten", NUMBER, 10, false},
-    {"eleven", NUMBER, 11, false},
-    {"twelve", NUMBER, 12, false},
-    {"einem", NUMBER, 1, false},
-    {"einer", NUMBER, 1, false},
-    {"zwei", NUMBER, 2, false},
-    {"drei", NUMBER, 3, false},
-    {"vier", NUMBER, 4, false},
-    {"fünf", NUMBER, 5, false},
-    {"sechs", NUMBER, 6, false},
-    {"sieben", NUMBER, 7, false},
-    {"acht", NUMBER, 8, false},
-    {"neun", NUMBER, 9, false},
-    {"zehn", NUMBER, 10, false},
-    {"first", ORDINAL, 1, false},
-    {"second", ORDINAL, 2, false},
-    {"third", ORDINAL, 3, false},
-    {"fourth", ORDINAL, 4, false},
-    {"ersten", ORDINAL, 1, false},
-    {"zweiten", ORDINAL, 2, false},
-    {"dritten", ORDINAL, 3, false},
-    {"vierten", ORDINAL, 4, false},
-    {"erstes", ORDINAL, 1, false},
-    {"zweites", ORDINAL, 2, false},
-    {"drittes", ORDINAL, 3, false},
-    {"viertes", ORDINAL, 4, false},
-    {"day", UNIT, DAYS, false},
-    {"days", UNIT, DAYS, false},
-    {"week", UNIT, WEEKS, false},
-    {"weeks", UNIT, WEEKS, false},
-    {"month", UNIT, MONTHS, false},
-    {"months", UNIT, MONTHS, false},
-    {"quarter", UNIT, QUARTERS, false},
-    {"year", UNIT, YEARS, false},
-    {"years", UNIT, YEARS, false},
-    {"tag", UNIT, DAYS, false},
-    {"tage", UNIT, DAYS, false},
-    {"tagen", UNIT, DAYS, false},
-    {"woche", UNIT, WEEKS, false},
-    {"wochen", UNIT, WEEKS, false},
-    {"monat", UNIT, MONTHS, false},
-    {"monats", UNIT, MONTHS, false},
-    {"monate", UNIT, MONTHS, false},
-    {"monaten", UNIT, MONTHS, false},
-    {"quartal", UNIT, QUARTERS, false},
-    {"jahr", UNIT, YEARS, false},
-    {"jahres", UNIT, YEARS, false},
-    {"jahre", UNIT, YEARS, false},
-    {"jahren", UNIT, YEARS, false},
-    {"last", LAST, 0, false},
-    {"previous", LAST, 0, false},
-    {"past", LAST, 0, false},
-    {"letzte", LAST, 0, false},
-    {"letzten", LAST, 0, false},
-    {"letzter", LAST, 0, false},
-    {"letztes", LAST, 0, false},
-    {"vorige", LAST, 0, false},
-    {"vorigen", LAST, 0, false},
-    {"voriges", LAST, 0, false},
-    {"vergangene", LAST, 0, false},
-    {"vergangenen", LAST, 0, false},
-    {"vergangenes", LAST, 0, false},
-    {"this", THIS, 0, false},
-    {"diese", THIS, 0, false},
-    {"diesen", THIS, 0, false},
-    {"diesem", THIS, 0, false},
-    {"dieser", THIS, 0, false},
-    {"dieses", THIS, 0, false},
-    {"ago", AGO, 0, false},
-    {"vor", BEFORE, 0, false},
-    {"today", DAY, 0, false},
-    {"tonight", DAY, 0, false},
-    {"yesterday", DAY, 1, false},
-    {"heute", DAY, 0, false},
-    {"gestern", DAY, 1, false},
-    {"vorgestern", DAY, 2, false},
-    {"aujourd'hui", DAY, 0, false},
-    {"hier", DAY, 1, true}, /* German: here */
-    {"hoy", DAY, 0, false},
-    {"ayer", DAY, 1, false},
-    {"oggi", DAY, 0, false},
-    {"ieri", DAY, 1, false},
-    {"hoje", DAY, 0, false},
-    {"ontem", DAY, 1, false},
-    {"vandaag", DAY, 0, false},
-    {"gisteren", DAY, 1, false},
-    {"сегодня", DAY, 0, false},
-    {"вчера", DAY, 1, false},
-    {"in", LEAD, 0, false},
-    {"on", LEAD, 0, false},
-    {"since", LEAD, 0, false},
-    {"until", LEAD, 0, false},
-    {"during", LEAD, 0, false},
-    {"early", LEAD, 0, false},
-    {"late", LEAD, 0, false},
-    {"mid", LEAD, 0, false},
-    {"before", LEAD, 0, false},
-    {"after", LEAD, 0, false},
-    {"from", LEAD, 0, false},
-    {"of", LEAD, 0, false},
-    {"by", LEAD, 0, false},
-    {"between", LEAD, 0, false},
-    {"and", LEAD, 0, false},
-    {"next", LEAD, 0, false},
-    {"im", LEAD, 0, false},
-    {"am", LEAD, 0, false},
-    {"vom", LEAD, 0, false},
-    {"bis", LEAD, 0, false},
-    {"ab", LEAD, 0, false},
-    {"seit", LEAD, 0, false},
-    {"anfang", LEAD, 0, false},
-    {"mitte", LEAD, 0, false},
-    {"ende", LEAD, 0, false},
-    {"en", LEAD, 0, false},
-    {"de", LEAD, 0, false},
-    {"le", LEAD, 0, false},
-    {"depuis", LEAD, 0, false},
-    {"el", LEAD, 0, false},
-    {"em", LEAD, 0, false},
-    {"di", LEAD, 0, false},
-    {"op", LEAD, 0, false},
-    {"weekend", UNIT, WEEKENDS, true},
-    {"weekends", UNIT, WEEKENDS, true},
-    {"wochenende", UNIT, WEEKENDS, true},
-    {"night", UNIT, NIGHTS, true},
-    {"nacht", UNIT, NIGHTS, true},
-    {"morning", UNIT, DAYS, true},
-    {"afternoon", UNIT, DAYS, true},
-    {"evening", UNIT, DAYS, true},
-    {"morgen", UNIT, DAYS, true},
-    {"día", UNIT, DAYS, true},
-    {"días", UNIT, DAYS, true},
-    {"jour", UNIT, DAYS, true},
-    {"jours", UNIT, DAYS, true},
-    {"giorno", UNIT, DAYS, true},
-    {"giorni", UNIT, DAYS, true},
-    {"dia", UNIT, DAYS, true},
-    {"dias", UNIT, DAYS, true},
-    {"dag", UNIT, DAYS, true},
-    {"dagen", UNIT, DAYS, true},
-    {"день", UNIT, DAYS, true},
-    {"дня", UNIT, DAYS, true},
-    {"дней", UNIT, DAYS, true},
-    {"semana", UNIT, WEEKS, true},
-    {"semanas", UNIT, WEEKS, true},
-    {"semaine", UNIT, WEEKS, true},
-    {"semaines", UNIT, WEEKS, true},
-    {"settimana", UNIT, WEEKS, true},
-    {"settimane", UNIT, WEEKS, true},
-    {"weken", UNIT, WEEKS, true},
-    {"неделя", UNIT, WEEKS, true},
-    {"неделю", UNIT, WEEKS, true},
-    {"неделе", UNIT, WEEKS, true},
-    {"недели", UNIT, WEEKS, true},
-    {"недель", UNIT, WEEKS, true},
-    {"mes", UNIT, MONTHS, true},
-    {"meses", UNIT, MONTHS, true},
-    {"mois", UNIT, MONTHS, true},
-    {"mese", UNIT, MONTHS, true},
-    {"mesi", UNIT, MONTHS, true},
-    {"mês", UNIT, MONTHS, true},
-    {"maand", UNIT, MONTHS, true},
-    {"maanden", UNIT, MONTHS, true},
-    {"месяц", UNIT, MONTHS, true},
-    {"месяце", UNIT, MONTHS, true},
-    {"месяца", UNIT, MONTHS, true},
-    {"месяцев", UNIT, MONTHS, true},
-    {"l'anno", UNIT, YEARS, true},
-    {"l'année", UNIT, YEARS, true},
-    {"l'an", UNIT, YEARS, true},
-    {"año", UNIT, YEARS, true},
-    {"años", UNIT, YEARS, true},
-    {"ans", UNIT, YEARS, true},
-    {"année", UNIT, YEARS, true},
-    {"anno", UNIT, YEARS, true},
-    {"anni", UNIT, YEARS, true},
-    {"ano", UNIT, YEARS, true},
-    {"anos", UNIT, YEARS, true},
-    {"jaar", UNIT, YEARS, true},
-    {"год", UNIT, YEARS, true},
-    {"году", UNIT, YEARS, true},
-    {"года", UNIT, YEARS, true},
-    {"лет", UNIT, YEARS, true},
-    {"vorig", LAST, 0, true},
-    {"afgelopen", LAST, 0, true},
-    {"прошлый", LAST, 0, true},
-    {"прошлой", LAST, 0, true},
-    {"прошлую", LAST, 0, true},
-    {"прошлом", LAST, 0, true},
-    {"прошлого", LAST, 0, true},
-    {"vorletzte", LAST, 1, true},
-    {"vorletzten", LAST, 1, true},
-    {"vorletzter", LAST, 1, true},
-    {"vorletztes", LAST, 1, true},
-    {"pasado", GONE, 0, true},
-    {"pasada", GONE, 0, true},
-    {"dernier", GONE, 0, true},
-    {"dernière", GONE, 0, true},
-    {"scorso", GONE, 0, true},
-    {"scorsa", GONE, 0, true},
-    {"passado", GONE, 0, true},
-    {"passada", GONE, 0, true},
-    {"esta", THIS, 0, true},
-    {"este", THIS, 0, true},
-    {"cette", THIS, 0, true},
-    {"questa", THIS, 0, true},
-    {"questo", THIS, 0, true},
-    {"deze", THIS, 0, true},
-    {"этой", THIS, 0, true},
-    {"этом", THIS, 0, true},
-    {"эту", THIS, 0, true},
-    {"geleden", AGO, 0, true},
-    {"fa", AGO, 0, true},
-    {"atrás", AGO, 0, true},
-    {"назад", AGO, 0, true},
-    {"hace", BEFORE, 0, true},
-    {"há", BEFORE, 0, true},
-    {"y", BEFORE, 0, true},
-    {"anteayer", DAY, 2, false},
-    {"anteontem", DAY, 2, false},
-    {"eergisteren", DAY, 2, false},
-    {"позавчера", DAY, 2, false},
-    {"eine", NUMBER, 1, true},
-    {"un", NUMBER, 1, true},
-    {"una", NUMBER, 1, true},
-    {"une", NUMBER, 1, true},
-    {"uma", NUMBER, 1, true},
-    {"dos", NUMBER, 2, true},
-    {"deux", NUMBER, 2, true},
-    {"due", NUMBER, 2, true},
-    {"dois", NUMBER, 2, true},
-    {"duas", NUMBER, 2, true},
-    {"twee", NUMBER, 2, true},
-    {"два", NUMBER, 2, true},
-    {"две", NUMBER, 2, true},
-    {"tres", NUMBER, 3, true},
-    {"trois", NUMBER, 3, true},
-    {"tre", NUMBER, 3, true},
-    {"três", NUMBER, 3, true},
-    {"drie", NUMBER, 3, true},
-    {"три", NUMBER, 3, true},
-    {"cuatro", NUMBER, 4, true},
-    {"quatre", NUMBER, 4, true},
-    {"quattro", NUMBER, 4, true},
-    {"quatro", NUMBER, 4, true},
-    {"четыре", NUMBER, 4, true},
-    {"cinco", NUMBER, 5, true},
-    {"cinq", NUMBER, 5, true},
-    {"cinque", NUMBER, 5, true},
-    {"vijf", NUMBER, 5, true},
-    {"пять", NUMBER, 5, true},
-    {"seis", NUMBER, 6, true},
-    {"sei", NUMBER, 6, true},
-    {"zes", NUMBER, 6, true},
-    {"шесть", NUMBER, 6, true},
-};
-
-/* The same in scripts without spaces; found anywhere, with nothing around them. */
-typedef struct glyphs {
-    const char *text;
-    uint8_t unit, back;
-} glyphs_t;
-
-static const glyphs_t glyphs[] = {
-    {"今天", DAYS, 0},       {"今日", DAYS, 0},       {"昨天", DAYS, 1},
-    {"昨日", DAYS, 1},       {"前天", DAYS, 2},       {"一昨日", DAYS, 2},
-    {"本周", WEEKS, 0},      {"这周", WEEKS, 0},      {"今週", WEEKS, 0},
-    {"上周", WEEKS, 1},      {"上星期", WEEKS, 1},    {"先週", WEEKS, 1},
-    {"本月", MONTHS, 0},     {"今月", MONTHS, 0},     {"这个月", MONTHS, 0},
-    {"上个月", MONTHS, 1},   {"上月", MONTHS, 1},     {"先月", MONTHS, 1},
-    {"今年", YEARS, 0},      {"去年", YEARS, 1},      {"昨年", YEARS, 1},
-    {"前年", YEARS, 2},      {"오늘", DAYS, 0},       {"어제", DAYS, 1},
-    {"지난주", WEEKS, 1},    {"지난달", MONTHS, 1},   {"작년", YEARS, 1},
-    {"올해", YEARS, 0},      {"大前天", DAYS, 3},     {"昨晚", NIGHTS, 1},
-    {"今晚", NIGHTS, 0},     {"上上周", WEEKS, 2},    {"上周末", WEEKENDS, 1},
-    {"本周末", WEEKENDS, 0}, {"这周末", WEEKENDS, 0}, {"上上个月", MONTHS, 2},
-    {"先々週", WEEKS, 2},    {"先々月", MONTHS, 2},   {"上季度", QUARTERS, 1},
-    {"本季度", QUARTERS, 0}, {"그저께", DAYS, 2},     {"지지난주", WEEKS, 2},
-};
 
 /* ---- times ---- */
 
@@ -539,13 +87,13 @@ static bool unit_glyph(const char *at, char *unit)
 
 static void know(token_t *token)
 {
-    for (size_t i = 0; i < sizeof says / sizeof says[0]; i++)
-        if (says[i].word[0] == token->word[0] && strcmp(says[i].word, token->word) == 0) {
-            token->meaning = (meaning_t)says[i].meaning;
-            token->value = says[i].value;
-            token->doubtful = says[i].doubtful;
-            return;
-        }
+    const say_t *say = date_word(token->word);
+
+    if (!say)
+        return;
+    token->meaning = (meaning_t)say->meaning;
+    token->value = say->value;
+    token->doubtful = say->doubtful;
 }
 
 static char divider(const char *from, const char *to)
@@ -1013,9 +561,10 @@ static int glyph_year(const reading_t *in, const char *text)
 {
     struct tm tm;
 
-    for (size_t i = 0; i < sizeof glyphs / sizeof glyphs[0]; i++)
-        if (glyphs[i].unit == YEARS && strstr(text, glyphs[i].text) && calendar(in->now_ms, &tm))
-            return tm.tm_year + 1900 - glyphs[i].back;
+    for (size_t i = 0; i < date_glyph_count; i++)
+        if (date_glyphs[i].unit == YEARS && strstr(text, date_glyphs[i].text) &&
+            calendar(in->now_ms, &tm))
+            return tm.tm_year + 1900 - date_glyphs[i].back;
     return 0;
 }
 
@@ -1054,8 +603,8 @@ static void read_glyph_dates(reading_t *in, const char *text)
 /* Is what was found at `at` only a part of something longer, as 前天 of 大前天? */
 static bool part_of_more(const char *text, const char *at, const char *found)
 {
-    for (size_t i = 0; i < sizeof glyphs / sizeof glyphs[0]; i++) {
-        const char *whole = glyphs[i].text, *inside = strstr(whole, found);
+    for (size_t i = 0; i < date_glyph_count; i++) {
+        const char *whole = date_glyphs[i].text, *inside = strstr(whole, found);
         if (!inside || strlen(whole) == strlen(found) || inside - whole > at - text)
             continue;
         if (strncmp(at - (inside - whole), whole, strlen(whole)) == 0)
@@ -1066,12 +615,12 @@ static bool part_of_more(const char *text, const char *at, const char *found)
 
 static void read_glyphs(reading_t *in, const char *text)
 {
-    for (size_t i = 0; i < sizeof glyphs / sizeof glyphs[0]; i++) {
-        const char *at = strstr(text, glyphs[i].text);
-        while (at && part_of_more(text, at, glyphs[i].text))
-            at = strstr(at + 1, glyphs[i].text);
+    for (size_t i = 0; i < date_glyph_count; i++) {
+        const char *at = strstr(text, date_glyphs[i].text);
+        while (at && part_of_more(text, at, date_glyphs[i].text))
+            at = strstr(at + 1, date_glyphs[i].text);
         if (at)
-            mean_unit(in, glyphs[i].unit, glyphs[i].back);
+            mean_unit(in, date_glyphs[i].unit, date_glyphs[i].back);
     }
     read_glyph_ago(in, text);
     read_glyph_dates(in, text);
@@ -1163,8 +712,8 @@ bool dates_told(const char *text)
     for (size_t i = 0; i < in.count; i++)
         if (says_when(&tokens[i]))
             return true;
-    for (size_t i = 0; i < sizeof glyphs / sizeof glyphs[0]; i++)
-        if (strstr(text, glyphs[i].text))
+    for (size_t i = 0; i < date_glyph_count; i++)
+        if (strstr(text, date_glyphs[i].text))
             return true;
     for (const char *at = text; *at; at++)
         if ((unsigned char)*at >= 0xe3 && unit_glyph(at, &unit) && number_before(text, at) >= 0)
