@@ -140,14 +140,45 @@ static mcp_refusal_t subscribe(exchange_t *exchange, const mcp_message_t *messag
 
 /* ---- By name ---- */
 
+#define MODERN_ONLY                                                                                \
+    ": it is of version " MCP_MODERN ", which _meta " MCP_META                                     \
+    "protocolVersion and the header MCP-Protocol-Version must name"
+#define TASKS_ONLY ": tasks are of version 2025-11-25, and of " MCP_MODERN " as an extension"
+
+/* Why a method that another version has is not offered in this one; "": none has it. */
+static const char *of_other_version(const mcp_message_t *message)
+{
+    static const struct {
+        const char *method, *why;
+        bool modern; /* in which era it is missed */
+    } rows[] = {
+        {"server/discover", MODERN_ONLY, false},
+        {"subscriptions/listen", MODERN_ONLY, false},
+        {"tasks/update", MODERN_ONLY, false},
+        {"tasks/get", TASKS_ONLY, false},
+        {"tasks/list", TASKS_ONLY, false},
+        {"tasks/result", TASKS_ONLY, false},
+        {"tasks/cancel", TASKS_ONLY, false},
+        {"initialize", ": version " MCP_MODERN " begins without it, see server/discover", true},
+        {"ping", ": version " MCP_MODERN " has none", true},
+        {"logging/setLevel",
+         ": in version " MCP_MODERN " each request names its level, _meta " MCP_META "logLevel",
+         true},
+        {"resources/subscribe", ": in version " MCP_MODERN " it is subscriptions/listen", true},
+        {"resources/unsubscribe", ": in version " MCP_MODERN " it is subscriptions/listen", true},
+        {"tasks/list", ": version " MCP_MODERN " has none", true},
+        {"tasks/result", ": in version " MCP_MODERN " tasks/get has the result", true}};
+    for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++)
+        if (rows[i].modern == message->modern && !strcmp(rows[i].method, message->method))
+            return rows[i].why;
+    return "";
+}
+
 static mcp_refusal_t unknown_method(exchange_t *exchange, const mcp_message_t *message)
 {
-    return (mcp_refusal_t){.status = message->modern ? 404 : 200,
-                           .code = MCP_NO_METHOD,
-                           .id = message->id,
-                           .text = arena_printf(exchange->arena,
-                                                "the method '%.64s' is not offered here",
-                                                message->method)};
+    return mcp_refuse(message, message->modern ? 404 : 200, MCP_NO_METHOD,
+                      arena_printf(exchange->arena, "the method '%.64s' is not offered here%s",
+                                   message->method, of_other_version(message)));
 }
 
 typedef const char *plain_fn_t(exchange_t *exchange, const mcp_message_t *message);

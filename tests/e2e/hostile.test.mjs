@@ -153,6 +153,12 @@ test('what is nearly right says what to change', async () => {
   await refused('prompts/get', { name: 'greet', arguments: ['Ann'] }, -32602, /must be an object/);
   assert.match((await call('prompts/get', { name: 'greet', arguments: { who: 'Ann' } })).text, /who: Ann/);
   await refused('tools/call', { name: 'sop_execute', arguments: { name: 'greet' }, task: 5 }, -32602, /params\.task/);
+  await refused('server/discover', {}, -32601, /of version 2026-07-28, which _meta/);
+  const listed = await post(agency.url(), { jsonrpc: '2.0', id: 1, method: 'tasks/list' }, { 'mcp-protocol-version': '2025-06-18' });
+  assert.match(listed.json.error.message, /tasks are of version 2025-11-25/);
+  const subscribed = await modern(agency.url(), 'resources/subscribe', { uri: 'agency://queue/now' }, { headers: { 'mcp-name': '' } });
+  assert.deepEqual([subscribed.status, subscribed.json.error.code], [404, -32601]);
+  assert.match(subscribed.json.error.message, /subscriptions\/listen/);
   const version = await post(agency.url(), ping(1), { 'mcp-protocol-version': '2030-01-01' });
   assert.deepEqual([version.status, version.json.error.code], [400, -32022]);
   assert.match(version.json.error.message, /2026-07-28.*2025-11-25/);
