@@ -119,10 +119,11 @@ static err_t answer(pending_t *pending, call_t *call, const peer_answer_t *got)
 
 /* ---- What the run asks ---- */
 
-static bool can_elicit(const pending_t *pending, bytes_t step)
+static bool can_elicit(const pending_t *pending, bytes_t run)
 {
     bytes_t capabilities;
-    if (step.size && pending->undecided == sampling_number(step))
+    const char *key = run_task_key(pending->exchange->arena, run);
+    if (pending->undecided && !strcmp(pending->undecided, key))
         return false;
     return pending->message.modern
                ? !pending->task &&
@@ -133,8 +134,7 @@ static bool can_elicit(const pending_t *pending, bytes_t step)
 
 static bool can_ask(const pending_t *pending, bytes_t run)
 {
-    bytes_t step = run_task_waiting(run);
-    return sampling_fits(pending, step) || can_elicit(pending, step);
+    return sampling_fits(pending, run_task_waiting(run)) || can_elicit(pending, run);
 }
 
 static err_t on_told(void *state, call_t *call, void *unused, const peer_answer_t *got, void *ctx)
@@ -147,15 +147,23 @@ static err_t on_told(void *state, call_t *call, void *unused, const peer_answer_
 }
 
 /* What was said decides nothing: whom to ask next. What a person only said wrong is asked again. */
-static void on_no_answer(pending_t *pending, bytes_t step)
+static void on_no_answer(pending_t *pending, bytes_t run)
 {
-    bytes_t said = run_task_reply(pending, step);
+    bytes_t said = run_task_reply(pending, run);
     if (!said.size) /* nothing, or an answer to a question of before */
         return;
-    if (pending->sampling || sampling_answered(pending, step)) /* a person may know better */
-        pending->unsampled = sampling_number(step);
-    else if (!mp_equals(mp_member(said, "action"), "accept"))
-        pending->undecided = sampling_number(step);
+    if (pending->sampling || sampling_answered(pending, run)) /* a person may know better */
+        pending->unsampled = sampling_number(run_task_waiting(run));
+    else if (!mp_equals(mp_member(said, "action"), "accept")) {
+        pending->undecided = run_task_key(pending->exchange->arena, run);
+        pending->mute = pending->inner;
+    }
+}
+
+static peer_call_t ask_run(const pending_t *pending, const char *id)
+{
+    return pending_request(pending, "agent", "run_get",
+                           pending_args(pending, "id", id, NULL, NULL));
 }
 
 static err_t on_asked(void *state, call_t *call, void *unused, const peer_answer_t *got, void *ctx)
@@ -165,8 +173,16 @@ static err_t on_asked(void *state, call_t *call, void *unused, const peer_answer
     (void)unused;
     if (err_is(got->err))
         return pending_fail(pending, call, got->err);
-    if (!run_task_answer(pending, got->body, pending->run, &request)) {
-        on_no_answer(pending, run_task_waiting(got->body));
+    const char *inner = mp_member_text(pending->exchange->arena, got->body, "asks");
+    if (inner && !pending->inner) {
+        pending->inner = inner;
+        request = ask_run(pending, inner);
+        call_peer(call, &request, on_asked, pending);
+        return call_park(call);
+    }
+    const char *id = pending->inner ? pending->inner : pending->run;
+    if (!run_task_answer(pending, got->body, id, &request)) {
+        on_no_answer(pending, got->body);
         return wait_on(state, call, pending);
     }
     pending->responses = (bytes_t){0};
@@ -180,9 +196,9 @@ static err_t tell(void *state, call_t *call, void *unused, void *ctx)
     pending_t *pending = ctx;
     (void)state;
     (void)unused;
-    peer_call_t request = pending_request(pending, "agent", "run_get",
-                                          pending_args(pending, "id", pending->run, NULL, NULL));
+    peer_call_t request = ask_run(pending, pending->run);
     pending->call = call;
+    pending->inner = NULL;
     call_peer(call, &request, on_asked, pending);
     call_on_gone(call, pending_lost, pending);
     return call_park(call);
@@ -265,6 +281,21 @@ static bool alone(pending_t *pending)
            (int64_t)++pending->alone * SLICE_MS > exchange->gateway->settings->keep_answer_s * 1000;
 }
 
+/* A run inside of the one that is followed asks, or did until just now. */
+static err_t on_inner(void *state, call_t *call, void *unused, const peer_answer_t *got, void *ctx)
+{
+    pending_t *pending = ctx;
+    (void)unused;
+    if (err_is(got->err) || !run_task_asks(pending->exchange->arena, got->body)) {
+        call_resume_after(call, RUN_POLL_MS, wait_again, pending);
+        return call_park(call);
+    }
+    if (can_ask(pending, got->body))
+        return ask(pending, call, got->body);
+    pending->mute = pending->inner; /* this client cannot say, or does not want to */
+    return wait_on(state, call, pending);
+}
+
 static err_t on_waited(void *state, call_t *call, void *unused, const peer_answer_t *got, void *ctx)
 {
     pending_t *pending = ctx;
@@ -284,15 +315,20 @@ static err_t on_waited(void *state, call_t *call, void *unused, const peer_answe
     if (!err_is(got->err) && run_task_over(arena, got->body))
         return answer(pending, call, got);
     bool asks = !err_is(got->err) && run_task_asks(arena, got->body);
-    if (asks && can_ask(pending, got->body))
+    pending->inner = asks ? mp_member_text(arena, got->body, "asks") : NULL;
+    if (pending->inner && (!pending->mute || strcmp(pending->mute, pending->inner) != 0)) {
+        peer_call_t request = ask_run(pending, pending->inner);
+        call_peer(call, &request, on_inner, pending);
+        return call_park(call);
+    }
+    if (asks && !pending->inner && can_ask(pending, got->body))
         return ask(pending, call, got->body);
-    bool stuck = !err_is(got->err) && run_task_stuck(got->body);
-    if (!pending->task && (asks || stuck || !time_left(self, pending)))
+    if (!pending->task && (asks || !time_left(self, pending)))
         return answer(pending, call, got);
     if (alone(pending))
         return pending_done(pending, call); /* nobody is left to be told; the run goes on */
     heartbeat(pending);
-    if (!asks && !stuck && !away)
+    if (!asks && !away)
         return wait_on(self, call, pending);
     call_resume_after(call, RUN_POLL_MS, wait_again, pending);
     return call_park(call);
@@ -354,8 +390,7 @@ static err_t on_begun(void *state, call_t *call, void *unused, const peer_answer
     }
     bool asks = run_task_asks(arena, got->body) && can_ask(pending, got->body);
     bool wait = waits_once(pending) || time_left(state, pending);
-    if (!asks && (!wait || run_task_over(arena, got->body) || run_task_asks(arena, got->body) ||
-                  run_task_stuck(got->body)))
+    if (!asks && (!wait || run_task_over(arena, got->body) || run_task_asks(arena, got->body)))
         return answer(pending, call, got);
     return wait_on(state, call, pending);
 }

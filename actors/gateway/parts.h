@@ -225,7 +225,12 @@ typedef struct pending {
     bool called_off, owns_run; /* leaving calls it off */
     bool sampling;             /* its model was asked */
     int64_t unsampled;         /* the step that the client's model did not do; 0: none */
-    int64_t undecided;         /* the step whose question the client's user closed; 0: none */
+    const char *undecided;     /* the question that the client's user closed; NULL: none */
+    const char *inner;         /* the run inside that is answered; NULL: the run itself */
+    const char *mute;          /* the run inside that its client says nothing to; NULL: none */
+    bytes_t asker;             /* what run_get says of the run inside that asks; size 0: none */
+    bytes_t outer;             /* and of the run itself, with its text */
+    const char *outer_text;
     int alone;
 } pending_t;
 
@@ -400,15 +405,15 @@ bool run_task_fits(const gateway_t *self, const char *tool);
 /* The call that puts it into the queue. */
 peer_call_t run_task_start(const pending_t *pending);
 bool run_task_over(arena_t *arena, bytes_t run);
+/* It, or a run inside of it, needs a person. */
 bool run_task_asks(arena_t *arena, bytes_t run);
-/* A run inside it needs a person: nothing happens before that is decided, and not by this one. */
-bool run_task_stuck(bytes_t run);
 /* The step that somebody has to say something about; size 0: none. */
 bytes_t run_task_waiting(bytes_t run);
-/* The key of what is asked about this step, and what pending->responses says to it; size 0:
- * nothing. */
-const char *run_task_key(arena_t *arena, bytes_t step);
-bytes_t run_task_reply(const pending_t *pending, bytes_t step);
+/* The run whose question this is: itself, or the one inside of it that asks, if it is known. */
+bytes_t run_task_asking(const pending_t *pending, bytes_t run);
+/* The key of what this run asks, and what pending->responses says to it; size 0: nothing. */
+const char *run_task_key(arena_t *arena, bytes_t run);
+bytes_t run_task_reply(const pending_t *pending, bytes_t run);
 /* {key:{method, params}} as JSON; `task`: the sealed id, or NULL. */
 const char *run_task_question(arena_t *arena, bytes_t run, const char *task);
 /* Members of a task of the extension, behind others; of version 2025-11-25; and of what
@@ -421,8 +426,8 @@ void run_task_put_result(arena_t *arena, bytes_t run, const char *text, const ch
                          buf_t *out);
 /* The call that says pending->responses to the step that waits. False: nothing to say. */
 bool run_task_answer(const pending_t *pending, bytes_t run, const char *id, peer_call_t *out);
-/* What is wrong with what a person's client said to this step; NULL: nothing. */
-const char *run_task_wrong(const pending_t *pending, bytes_t step);
+/* What is wrong with what a person's client said to it; NULL: nothing. */
+const char *run_task_wrong(const pending_t *pending, bytes_t run);
 
 /* ---- sampling.c: prose done by the client's model ---- */
 
@@ -432,10 +437,10 @@ bool sampling_fits(const pending_t *pending, bytes_t step);
 bool sampling_fits_task(const pending_t *pending, bytes_t step);
 /* As run_task_question. */
 const char *sampling_question(const pending_t *pending, bytes_t run, bytes_t step);
-/* Is what pending->responses says to this step the answer of a model? */
-bool sampling_answered(const pending_t *pending, bytes_t step);
+/* Is what pending->responses says to this run the answer of a model? */
+bool sampling_answered(const pending_t *pending, bytes_t run);
 /* The call that says it to the step. False: it completes nothing. */
-bool sampling_answer(const pending_t *pending, bytes_t step, const char *id, peer_call_t *out);
+bool sampling_answer(const pending_t *pending, bytes_t run, const char *id, peer_call_t *out);
 int64_t sampling_number(bytes_t step); /* its place, from 1 */
 
 /* ---- kept.c: what pillars keep, by their tools ---- */

@@ -92,6 +92,8 @@ static const look_t looks[] = {{"completed", "completed", "completed", true},
 static const look_t *look_of(arena_t *arena, bytes_t run)
 {
     const char *state = mp_member_text(arena, run, "state");
+    if (mp_member(run, "asks").size) /* one inside of it does */
+        state = "input_required";
     const look_t *look = looks;
     while (look->state && (!state || strcmp(look->state, state) != 0))
         look++;
@@ -101,12 +103,6 @@ static const look_t *look_of(arena_t *arena, bytes_t run)
 bool run_task_over(arena_t *arena, bytes_t run)
 {
     return look_of(arena, run)->over;
-}
-
-bool run_task_stuck(bytes_t run)
-{
-    bytes_t inside;
-    return mp_get(run, "asks", &inside);
 }
 
 bool run_task_asks(arena_t *arena, bytes_t run)
@@ -129,20 +125,27 @@ static bool is_approval(bytes_t step)
     return step.size && mp_equals(mp_member(step, "kind"), "approve");
 }
 
-/* No two questions of a run have the same: a repeated answer must not answer the next one. */
-const char *run_task_key(arena_t *arena, bytes_t step)
+bytes_t run_task_asking(const pending_t *pending, bytes_t run)
+{
+    return mp_member(run, "asks").size ? pending->asker : run;
+}
+
+/* No two questions of a task have the same: a repeated answer must not answer the next one. */
+const char *run_task_key(arena_t *arena, bytes_t run)
 {
     int64_t number = 0, started = 0;
+    bytes_t step = run_task_waiting(run);
+    const char *id = mp_member_text(arena, run, "id");
     mp_int(mp_member(step, "number"), &number);
     if (mp_member(step, "started_ms").size)
         mp_int(mp_member(step, "started_ms"), &started);
-    return arena_printf(arena, "step_%lld_%llx", (long long)number, (unsigned long long)started);
+    return arena_printf(arena, "%s_%lld_%llx", id ? id : "run", (long long)number,
+                        (unsigned long long)started);
 }
 
-bytes_t run_task_reply(const pending_t *pending, bytes_t step)
+bytes_t run_task_reply(const pending_t *pending, bytes_t run)
 {
-    return step.size ? mp_member(pending->responses, run_task_key(pending->exchange->arena, step))
-                     : (bytes_t){0};
+    return mp_member(pending->responses, run_task_key(pending->exchange->arena, run));
 }
 
 const char *run_task_question(arena_t *arena, bytes_t run, const char *task)
@@ -153,7 +156,7 @@ const char *run_task_question(arena_t *arena, bytes_t run, const char *task)
     buf_t out;
     buf_open(&out, arena);
     buf_printf(&out, "{\"%s\":{\"method\":\"elicitation/create\",\"params\":{",
-               run_task_key(arena, step));
+               run_task_key(arena, run));
     if (task) {
         buf_puts(&out, "\"_meta\":{\"" MCP_RELATED_TASK "\":{");
         mcp_put_text(&out, "taskId", task);
@@ -221,7 +224,10 @@ void run_task_put(const pending_t *pending, bytes_t run, const char *text, int64
 {
     arena_t *arena = pending->exchange->arena;
     const look_t *look = look_of(arena, run);
-    buf_printf(out, ",\"status\":\"%s\",", first ? "working" : look->extension);
+    bytes_t asking = run_task_asking(pending, run);
+    bool asks = run_task_asks(arena, run) && asking.size;
+    bool works = first || (!asks && run_task_asks(arena, run));
+    buf_printf(out, ",\"status\":\"%s\",", works ? "working" : look->extension);
     put_times(arena, run, first, now_ms, out);
     buf_printf(out, ",\"ttlMs\":null,\"pollIntervalMs\":%d", RUN_POLL_MS);
     put_why(arena, run, out);
@@ -230,11 +236,11 @@ void run_task_put(const pending_t *pending, bytes_t run, const char *text, int64
         put_result(arena, run, text, out);
         buf_puts(out, "}");
     }
-    bytes_t step = run_task_waiting(run);
-    if (!first && run_task_asks(arena, run))
+    bytes_t step = run_task_waiting(asking);
+    if (!first && asks)
         buf_printf(out, ",\"inputRequests\":%s",
-                   sampling_fits_task(pending, step) ? sampling_question(pending, run, step)
-                                                     : run_task_question(arena, run, NULL));
+                   sampling_fits_task(pending, step) ? sampling_question(pending, asking, step)
+                                                     : run_task_question(arena, asking, NULL));
 }
 
 void run_task_put_legacy(arena_t *arena, bytes_t run, const char *task, int64_t now_ms, bool first,
@@ -274,12 +280,13 @@ static peer_call_t say_to_step(const pending_t *pending, bytes_t step, const cha
     return pending_request(pending, "agent", method, args_map(arena, &pairs, count));
 }
 
-const char *run_task_wrong(const pending_t *pending, bytes_t step)
+const char *run_task_wrong(const pending_t *pending, bytes_t run)
 {
     arena_t *arena = pending->exchange->arena;
-    bytes_t answer = run_task_reply(pending, step), content = mp_member(answer, "content");
+    bytes_t step = run_task_waiting(run), answer = run_task_reply(pending, run),
+            content = mp_member(answer, "content");
     bool accepted = mp_equals(mp_member(answer, "action"), "accept"), flag;
-    if (!answer.size || sampling_answered(pending, step))
+    if (!answer.size || sampling_answered(pending, run))
         return NULL;
     if (!accepted && !mp_equals(mp_member(answer, "action"), "decline") &&
         !mp_equals(mp_member(answer, "action"), "cancel"))
@@ -297,18 +304,18 @@ const char *run_task_wrong(const pending_t *pending, bytes_t step)
 bool run_task_answer(const pending_t *pending, bytes_t run, const char *id, peer_call_t *out)
 {
     arena_t *arena = pending->exchange->arena;
-    bytes_t step = run_task_waiting(run), answer = run_task_reply(pending, step);
+    bytes_t step = run_task_waiting(run), answer = run_task_reply(pending, run);
     bytes_t content = mp_member(answer, "content");
     bool accepted = mp_equals(mp_member(answer, "action"), "accept");
     bool declined = mp_equals(mp_member(answer, "action"), "decline");
     const char *note = mp_member_text(arena, content, "note");
-    if (!answer.size)
+    if (!answer.size || !step.size)
         return false;
-    bool model = pending->sampling || sampling_answered(pending, step) ||
+    bool model = pending->sampling || sampling_answered(pending, run) ||
                  (sampling_fits_task(pending, step) && !mp_member(answer, "action").size);
     if (model)
-        return sampling_answer(pending, step, id, out);
-    if ((!accepted && !declined) || run_task_wrong(pending, step))
+        return sampling_answer(pending, run, id, out);
+    if ((!accepted && !declined) || run_task_wrong(pending, run))
         return false;
     if (is_approval(step)) {
         bool fine = accepted && mp_member_true(content, "approve");

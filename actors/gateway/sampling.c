@@ -112,7 +112,7 @@ const char *sampling_question(const pending_t *pending, bytes_t run, bytes_t ste
     buf_printf(&out,
                "{\"%s\":{\"method\":\"sampling/createMessage\",\"params\":{\"messages\":[{"
                "\"role\":\"user\",\"content\":{\"type\":\"text\",",
-               run_task_key(arena, step));
+               run_task_key(arena, run));
     mcp_put_text(&out, "text", prompt(pending, run, step, tools));
     buf_puts(&out, "}}],");
     mcp_put_text(&out, "systemPrompt",
@@ -191,10 +191,10 @@ static const char *speaker(const pending_t *pending, bytes_t answer)
                         model && mp_utf8(model, strnlen(model, 80)) ? model : "a model");
 }
 
-bool sampling_answer(const pending_t *pending, bytes_t step, const char *id, peer_call_t *out)
+bool sampling_answer(const pending_t *pending, bytes_t run, const char *id, peer_call_t *out)
 {
     arena_t *arena = pending->exchange->arena;
-    bytes_t answer = run_task_reply(pending, step);
+    bytes_t step = run_task_waiting(run), answer = run_task_reply(pending, run);
     bool failed;
     buf_t pairs;
     uint32_t count = 0;
@@ -221,8 +221,8 @@ bool sampling_answer(const pending_t *pending, bytes_t step, const char *id, pee
     return true;
 }
 
-bool sampling_answered(const pending_t *pending, bytes_t step)
+bool sampling_answered(const pending_t *pending, bytes_t run)
 {
-    bytes_t answer = run_task_reply(pending, step);
+    bytes_t answer = run_task_reply(pending, run);
     return answer.size && mp_member(answer, "role").size;
 }

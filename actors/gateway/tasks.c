@@ -155,7 +155,7 @@ static err_t answer_empty(pending_t *pending, call_t *call)
     return pending_done(pending, call);
 }
 
-static err_t answer_task(pending_t *pending, call_t *call, const peer_answer_t *got)
+static err_t answer_task(pending_t *pending, call_t *call, bytes_t run, const char *text)
 {
     arena_t *arena = pending->exchange->arena;
     buf_t out;
@@ -164,9 +164,9 @@ static err_t answer_task(pending_t *pending, call_t *call, const peer_answer_t *
     if (pending->message.modern) {
         buf_puts(&out, ",");
         mcp_put_text(&out, "taskId", pending->task);
-        run_task_put(pending, got->body, got->text, call_now_ms(call), false, &out);
+        run_task_put(pending, run, text, call_now_ms(call), false, &out);
     } else {
-        run_task_put_legacy(arena, got->body, pending->task, call_now_ms(call), false, &out);
+        run_task_put_legacy(arena, run, pending->task, call_now_ms(call), false, &out);
     }
     mcp_close_result(&out);
     exchange_answer(pending->exchange, 200, out.data);
@@ -204,39 +204,69 @@ static err_t cancel_run(pending_t *pending, call_t *call, bytes_t run)
                                      "the task has ended: there is nothing to cancel"));
 }
 
+/* What its client says to the run, or to the one inside of it that asks. */
+static err_t update_run(pending_t *pending, call_t *call)
+{
+    arena_t *arena = pending->exchange->arena;
+    bytes_t run = run_task_asking(pending, pending->outer);
+    peer_call_t request;
+    if (run_task_answer(pending, run, pending->inner ? pending->inner : pending->run, &request)) {
+        call_peer(call, &request, on_run_told, pending);
+        return call_park(call);
+    }
+    const char *wrong = run_task_wrong(pending, run);
+    if (wrong)
+        return pending_refuse(pending, call,
+                              mcp_refuse(&pending->message, 200, MCP_PARAMS,
+                                         arena_printf(arena, "params.inputResponses.%s: %s",
+                                                      run_task_key(arena, run), wrong)));
+    if (!sampling_answered(pending, run))
+        return answer_empty(pending, call);
+    return pending_refuse(
+        pending, call,
+        mcp_refuse(&pending->message, 200, MCP_PARAMS,
+                   "this answer completes no step: it was cut off, or says that it cannot be "
+                   "done, or does not call complete_step; step_complete and step_fail do"));
+}
+
+static err_t with_asker(pending_t *pending, call_t *call)
+{
+    if (!strcmp(pending->message.method, "tasks/get"))
+        return answer_task(pending, call, pending->outer, pending->outer_text);
+    return update_run(pending, call);
+}
+
+static err_t on_inner(void *state, call_t *call, void *unused, const peer_answer_t *got, void *ctx)
+{
+    pending_t *pending = ctx;
+    (void)state;
+    (void)unused;
+    if (!err_is(got->err) && run_task_asks(pending->exchange->arena, got->body))
+        pending->asker = (bytes_t){
+            arena_copy(pending->exchange->arena, got->body.data, got->body.size), got->body.size};
+    return with_asker(pending, call);
+}
+
 static err_t on_run(void *state, call_t *call, void *unused, const peer_answer_t *got, void *ctx)
 {
     pending_t *pending = ctx;
     arena_t *arena = pending->exchange->arena;
-    peer_call_t request;
     (void)state;
     (void)unused;
     if (got->err.code == ERR_NOT_FOUND)
         return pending_refuse(pending, call, tasks_unknown(&pending->message));
     if (err_is(got->err))
         return pending_fail(pending, call, got->err);
-    if (!strcmp(pending->message.method, "tasks/get"))
-        return answer_task(pending, call, got);
-    bytes_t run = {arena_copy(arena, got->body.data, got->body.size), got->body.size};
+    pending->outer = (bytes_t){arena_copy(arena, got->body.data, got->body.size), got->body.size};
+    pending->outer_text = got->text ? arena_strdup(arena, got->text) : NULL;
     if (!strcmp(pending->message.method, "tasks/cancel"))
-        return cancel_run(pending, call, run);
-    if (!run_task_answer(pending, run, pending->run, &request)) {
-        bytes_t step = run_task_waiting(run);
-        const char *wrong = run_task_wrong(pending, step);
-        if (wrong)
-            return pending_refuse(pending, call,
-                                  mcp_refuse(&pending->message, 200, MCP_PARAMS,
-                                             arena_printf(arena, "params.inputResponses.%s: %s",
-                                                          run_task_key(arena, step), wrong)));
-        if (!sampling_answered(pending, step))
-            return answer_empty(pending, call);
-        return pending_refuse(
-            pending, call,
-            mcp_refuse(&pending->message, 200, MCP_PARAMS,
-                       "this answer completes no step: it was cut off, or says that it cannot be "
-                       "done, or does not call complete_step; step_complete and step_fail do"));
-    }
-    call_peer(call, &request, on_run_told, pending);
+        return cancel_run(pending, call, pending->outer);
+    pending->inner = mp_member_text(arena, pending->outer, "asks");
+    if (!pending->inner || !pending->message.modern)
+        return with_asker(pending, call);
+    peer_call_t request = pending_request(pending, "agent", "run_get",
+                                          pending_args(pending, "id", pending->inner, NULL, NULL));
+    call_peer(call, &request, on_inner, pending);
     return call_park(call);
 }
 

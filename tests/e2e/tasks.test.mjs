@@ -263,6 +263,60 @@ test('a legacy client whose user closes the question leaves the run as it is', a
   }
 });
 
+test('what a run inside asks is asked of the client, as if the outer one did', async () => {
+  await write('inside', '# Inside\n\n1. **First**\n\n   ```approve\n   Inside first?\n   ```\n2. **Second**\n\n   ```approve\n   Inside second?\n   ```\n');
+  await write('outside', '# Outside\n\n1. **Own**\n\n   ```approve\n   Own?\n   ```\n2. **Child**\n\n   ```sop\n   inside {}\n   ```\n');
+  await write('around', '# Around\n\n1. **Child**\n\n   ```sop\n   outside {}\n   ```\n');
+  const yes = { action: 'accept', content: { approve: true } }, questions = [/Own\?/, /Inside first\?/, /Inside second\?/];
+  const capabilities = (more = {}) => ({ more: { 'io.modelcontextprotocol/clientCapabilities': { elicitation: {}, ...more } } });
+  const params = { name: 'sop_execute', arguments: { name: 'around' } };
+  let result, more = {};
+  const keys = new Set();
+  for (const question of questions) {
+    ({ result } = (await modern(agency.url(), 'tools/call', { ...params, ...more }, capabilities())).json);
+    assert.match(asked(result.inputRequests ?? {})?.params.message ?? JSON.stringify(result), question);
+    keys.add(Object.keys(result.inputRequests)[0]);
+    more = { requestState: result.requestState, inputResponses: answerTo(result.inputRequests, yes) };
+  }
+  assert.equal(keys.size, 3);
+  ({ result } = (await modern(agency.url(), 'tools/call', { ...params, ...more }, capabilities())).json);
+  assert.equal(result.structuredContent?.state, 'completed', JSON.stringify(result));
+
+  const tasks = capabilities({ extensions: { 'io.modelcontextprotocol/tasks': {} } });
+  const { taskId } = (await modern(agency.url(), 'tools/call', params, tasks)).json.result;
+  const task = async (method, extra = {}) => (await modern(agency.url(), method, { taskId, ...extra }, { ...tasks, headers: { 'mcp-name': taskId } })).json.result;
+  for (const question of questions) {
+    let now;
+    do now = await task('tasks/get'); while (!question.test(asked(now.inputRequests ?? {})?.params.message) && now.status !== 'completed');
+    assert.equal(now.status, 'input_required', JSON.stringify(now));
+    await task('tasks/update', { inputResponses: answerTo(now.inputRequests, yes) });
+  }
+  let end;
+  do end = await task('tasks/get'); while (end.status === 'working');
+  assert.equal(end.result?.structuredContent.state, 'completed', JSON.stringify(end));
+
+  const client = await connect(agency.url(), { elicitation: {} }), heard = [];
+  let answer = () => yes;
+  client.setRequestHandler(ElicitRequestSchema, ({ params: { message } }) => { heard.push(message); return answer(); });
+  const call = async () => (await client.callTool(params)).structuredContent;
+  assert.equal((await call()).state, 'completed');
+  assert.equal(heard.length, 3);
+  questions.forEach((question, i) => assert.match(heard[i], question));
+  answer = () => (/Own/.test(heard.at(-1)) ? yes : { action: 'cancel' });
+  const left = await call(); // its user closed the second question
+  assert.deepEqual([left.state, heard.length], ['waiting_child', 5]);
+  assert.match(left.asks, /^t/);
+  const stream = client.experimental.tasks.callToolStream(params, CallToolResultSchema, { task: {} });
+  answer = () => yes;
+  let last;
+  for await (last of stream);
+  assert.equal(last.result?.structuredContent.state, 'completed', JSON.stringify(last));
+  await client.close();
+  // Who cannot be asked is told at once which run needs a person.
+  const mute = await modern(agency.url(), 'tools/call', params);
+  assert.match(mute.json.result.structuredContent.asks, /^t/, mute.text);
+});
+
 test('who shows addresses only is sent no form', async () => {
   await write('forms', '# Forms\n\n1. **Decide**\n\n   ```approve\n   Shall it go out?\n   ```\n');
   const state = async (elicitation) => (await modern(agency.url(), 'tools/call', { name: 'sop_execute', arguments: { name: 'forms' } }, { more: { 'io.modelcontextprotocol/clientCapabilities': { elicitation } } })).json.result.resultType;
