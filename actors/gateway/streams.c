@@ -405,7 +405,7 @@ static void begin_sse(gateway_t *self, http_request_t *request, const principal_
     static const char *const names[] = {"sampling", "elicitation", "roots"};
     for (int i = 0; i < 3; i++) {
         mp_put_str(&all, names[i]); /* its initialize comes later; an error is an answer too */
-        mp_put_bool(&all, true);
+        mp_put_map(&all, 0);
     }
     stream_t *stream = stream_new(self, request, STREAM_SSE, principal);
     stream->session = session_new(self, stream->arena, principal, "2024-11-05", buf_bytes(&all));
