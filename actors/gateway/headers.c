@@ -74,7 +74,7 @@ bool headers_is_json(const char *type)
         return false;
     const char *rest = type + sizeof(json) - 1;
     rest += strspn(rest, " \t");
-    if (!*rest || *rest != ';')
+    if (*rest != ';')
         return !*rest;
     for (const char *at = rest; *at; at++)
         if (!strncasecmp(at, charset, sizeof(charset) - 1)) {
