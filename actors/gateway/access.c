@@ -111,7 +111,7 @@ mcp_refusal_t access_too_small(exchange_t *exchange, const mcp_message_t *messag
                                          "agency:read agency:operate agency:admin"};
     gateway_t *self = exchange->gateway;
     const principal_t *who = &exchange->principal;
-    if (!self->jwt || who->digest || who->role >= role || !exchange->request)
+    if (who->digest || who->role >= role || !exchange->request)
         return (mcp_refusal_t){0};
     challenge(self, exchange->request, "insufficient_scope", scopes[role]);
     return mcp_refuse(message, 403, MCP_LEGACY_TRANSPORT,
