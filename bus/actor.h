@@ -51,7 +51,9 @@ enum {
     LONG = 1024,        /* may take minutes: clients that have tasks may begin it as one */
     SAYS_JSON = 2048,   /* to MCP's clients its text is the reply as JSON: they parse it */
     SAYS_FIRST = 4096,  /* the same of the reply's first member alone, as a bare list */
-    AUDITED = 8192      /* WRITES that is recorded in the audit log though it is no tool */
+    AUDITED = 8192,     /* WRITES that is recorded in the audit log though it is no tool */
+    BRIEF = 16384 /* READS within microseconds, whatever is stored: the caller's own thread may
+                     run it while the actor's sleeps. Not for what PARKS, lists or searches */
 };
 
 typedef err_t method_fn_t(void *self, call_t *call, const void *args, void *reply);
@@ -259,6 +261,8 @@ void call_log(call_t *call, log_level_t level, const char *format, ...)
  * begin with actor_work_now. */
 void actor_watch(actor_t *actor, int fd, void (*fn)(void *self, void *ctx), void *ctx);
 void actor_unwatch(actor_t *actor, int fd);
+/* fn(self) once at the end of the loop's turn, outside any batch. */
+void actor_after_turn(actor_t *actor, void (*fn)(void *self));
 /* A new internal entry as soon as the present batch is done. */
 void actor_work(actor_t *actor, int64_t delay_ms, work_fn_t *fn, void *ctx);
 /* Runs fn as an entry right now when no batch is running. For actors without a store. */
@@ -324,6 +328,11 @@ void actor_abandon(actor_t **actor);
 /* A frame arrived. Malformed ones are counted and dropped. `route` is NULL for replies and events.
  */
 void actor_on_frame(actor_t *actor, const route_t *route, bytes_t header, bytes_t body);
+/* Runs a call to a BRIEF method at once, on the thread of the caller, who has the actor to itself
+ * meanwhile. False: it is none, or one that took long of late, and nothing has happened. */
+bool actor_serve_brief(actor_t *actor, const route_t *route, const header_t *header, bytes_t body);
+/* Its answer, for the actor that called; also while that one runs a batch. */
+void actor_on_answer(actor_t *actor, const header_t *header, bytes_t body);
 void actor_on_child(actor_t *actor, uint64_t token, const child_outcome_t *outcome);
 void actor_on_http(actor_t *actor, uint64_t token, const http_call_outcome_t *outcome);
 void actor_on_read(actor_t *actor, uint64_t token);

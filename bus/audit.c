@@ -432,13 +432,13 @@ static err_t add_row(actor_t *actor, batch_txn_t *of, store_txn_t *txn, uint32_t
     mp_put_str(&row, "last");
     mp_put_int(&row, number + count - 1);
     mp_put_str(&row, "at");
-    mp_put_int(&row, actor->batch_wall_ms);
+    mp_put_int(&row, inside_batch_ms(actor));
     mp_put_str(&row, "records");
     put_records(actor, of, count, &row);
     digest_of(buf_bytes(&row), hash);
     buf_put(&row, hash, sizeof(hash));
     of->audit_head = NULL;
-    if (any && was_ms / HOUR_MS != actor->batch_wall_ms / HOUR_MS)
+    if (any && was_ms / HOUR_MS != inside_batch_ms(actor) / HOUR_MS)
         say_head(actor, of, number + count - 1, hash);
     err_t err = store_append(txn, actor->audit_table, row_key(&key, number), buf_bytes(&row));
     return err_is(err) ? err : trim(actor, txn, number + count);

@@ -394,12 +394,23 @@ void actor_step(actor_t *actor)
     if (actor->failed || actor->in_batch)
         return;
     inside_timers_fire(actor);
-    if (!actor->queue)
-        return;
+    if (actor->queue)
+        inside_run_queue(actor);
+}
+
+int64_t inside_batch_ms(actor_t *actor)
+{
+    if (!actor->batch_wall_ms)
+        actor->batch_wall_ms = actor->env->ops->wall_ms(actor->env);
+    return actor->batch_wall_ms;
+}
+
+void inside_run_queue(actor_t *actor)
+{
     entry_t *batch = take_batch(actor);
     actor->in_batch = true;
     actor->batches++;
-    actor->batch_wall_ms = actor->env->ops->wall_ms(actor->env);
+    actor->batch_wall_ms = 0;
     if (actor->pool && attends(actor))
         store_pool_sync_aside(actor->pool,
                               actor->last_read_us &&

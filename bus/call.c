@@ -76,7 +76,7 @@ int64_t call_now_ms(const call_t *call)
 {
     const actor_t *actor = call->actor;
     if (call->state != CALL_READING && actor->in_batch) /* a reader must not look at the batch */
-        return actor->batch_wall_ms;
+        return inside_batch_ms(call->actor);
     return actor->env->ops->wall_ms(actor->env);
 }
 
@@ -441,6 +441,11 @@ void actor_watch(actor_t *actor, int fd, void (*fn)(void *self, void *ctx), void
     *watch = (watch_t){.next = actor->watches, .actor = actor, .fd = fd, .fn = fn, .ctx = ctx};
     actor->watches = watch;
     actor->env->ops->watch(actor->env, fd, on_watched, watch);
+}
+
+void actor_after_turn(actor_t *actor, void (*fn)(void *self))
+{
+    actor->env->ops->after(actor->env, fn, actor->self);
 }
 
 void actor_unwatch(actor_t *actor, int fd)

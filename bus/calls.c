@@ -3,6 +3,8 @@
 
 #include "bus/inside.h"
 
+enum { ANSWERS_MOST = 4 };
+
 arena_t *inside_arena_take(actor_t *actor)
 {
     return actor->spare_count ? actor->spares[--actor->spare_count] : arena_new();
@@ -124,8 +126,9 @@ void actor_work(actor_t *actor, int64_t delay_ms, work_fn_t *fn, void *ctx)
 void actor_work_now(actor_t *actor, work_fn_t *fn, void *ctx)
 {
     actor_work(actor, 0, fn, ctx);
-    if (!actor->in_batch)
-        actor_step(actor);
+    /* What it asks may be answered at once. Timers are for the loop's turn. */
+    for (int i = 0; i <= ANSWERS_MOST && actor->queue && !actor->in_batch && !actor->failed; i++)
+        inside_run_queue(actor);
 }
 
 void actor_resume(actor_t *actor, call_t *parked, resume_fn_t *fn, void *ctx)
@@ -169,10 +172,13 @@ void inside_send(call_t *call, frame_kind_t kind, err_t err, const char *text, b
         header.what = err_what(err);
     }
     header.what = text_that_fits(call, header.what);
+    const actor_env_ops_t *ops = actor->env->ops;
+    if (actor->lent && ops->answer_here(actor->env, &call->route, &header, body))
+        return;
     buf_t out;
     buf_open(&out, call->arena);
     frame_encode(&header, &out);
-    actor->env->ops->send_back(actor->env, &call->route, buf_bytes(&out), body);
+    ops->send_back(actor->env, &call->route, buf_bytes(&out), body);
 }
 
 static bool defect(err_code_t code)

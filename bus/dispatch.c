@@ -138,7 +138,7 @@ static err_t remembered(call_t *call, bool *found)
 
 static bool reader_serves(const call_t *call)
 {
-    return call->actor->def->readers > 0 && (call->method->flags & READS) &&
+    return call->actor->def->readers > 0 && !call->actor->lent && (call->method->flags & READS) &&
            !(call->method->flags & PARKS) && call->method->fn && !call->internal;
 }
 

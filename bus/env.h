@@ -13,6 +13,7 @@
 
 #include "proto/arena.h"
 #include "proto/err.h"
+#include "proto/frame.h"
 
 typedef struct actor actor_t;
 typedef struct actor_env actor_env_t;
@@ -82,6 +83,13 @@ typedef struct actor_env_ops {
     void (*publish)(actor_env_t *env, const char *topic, bytes_t header, bytes_t body);
     void (*subscribe)(actor_env_t *env, const char *publisher, const char *topic);
 
+    /* The same for a brief call to an actor of this process that sleeps: it is served at once, on
+     * this thread, and its answer is with the caller's actor when this returns. False: to be sent.
+     * NULL in simulation. */
+    bool (*call_here)(actor_env_t *env, const char *peer, const header_t *header, bytes_t body);
+    bool (*answer_here)(actor_env_t *env, const route_t *route, const header_t *header,
+                        bytes_t body);
+
     /* Answered by actor_on_child / actor_on_http with the same token, exactly once, later. */
     void (*child_start)(actor_env_t *env, uint64_t token, const child_request_t *request);
     void (*child_kill)(actor_env_t *env, uint64_t token);
@@ -99,6 +107,10 @@ typedef struct actor_env_ops {
 
     /* Tells when `fd` is readable by fn(ctx); fn NULL forgets it. Not available in simulation. */
     void (*watch)(actor_env_t *env, int fd, void (*fn)(void *ctx), void *ctx);
+
+    /* fn(ctx) once at the end of this turn, outside any batch; asked again before, it still runs
+     * once. NULL in simulation. */
+    void (*after)(actor_env_t *env, void (*fn)(void *ctx), void *ctx);
 
     void (*lag)(actor_env_t *env, loop_lag_t *out);
 

@@ -181,6 +181,13 @@ static void env_watch(actor_env_t *env, int fd, void (*fn)(void *ctx), void *ctx
     node->watches = watch;
 }
 
+static void env_after(actor_env_t *env, void (*fn)(void *ctx), void *ctx)
+{
+    node_t *node = (node_t *)env;
+    node->after = fn;
+    node->after_ctx = ctx;
+}
+
 static void env_fatal(actor_env_t *env, err_t err)
 {
     node_t *node = (node_t *)env;
@@ -211,9 +218,12 @@ const actor_env_ops_t host_env_ops = {
     .http_start = env_http_start,
     .http_cancel = env_http_cancel,
     .read_start = host_env_read_start,
+    .call_here = host_env_call_here,
+    .answer_here = host_env_answer_here,
     .attend = host_env_attend,
     .wake = host_env_wake,
     .watch = env_watch,
+    .after = env_after,
     .lag = env_lag,
     .fatal = env_fatal,
     .log = env_log,

@@ -78,11 +78,26 @@ static void send_away(const node_t *from, letter_t *letter)
 
 enum { ROUTE_SOCKET = 0, ROUTE_LOCAL = 1, ROUTE_FAR = 2, ROUTE_BOX = 3 };
 
-static void send_box(const node_t *from, const address_t *to, bytes_t header, bytes_t body)
+route_t host_route_to(const node_t *node)
 {
-    address_t back = host_address_of(from);
+    address_t back = host_address_of(node);
     route_t route = {.size = 1 + sizeof(back), .data = {ROUTE_BOX}};
     memcpy(route.data + 1, &back, sizeof(back));
+    return route;
+}
+
+bool host_is_route_to(const route_t *route, const node_t *node)
+{
+    address_t to, own = host_address_of(node);
+    if (!route->size || route->data[0] != ROUTE_BOX)
+        return false;
+    memcpy(&to, route->data + 1, sizeof(to));
+    return to.box == own.box && to.life == own.life && to.place == own.place;
+}
+
+static void send_box(const node_t *from, const address_t *to, bytes_t header, bytes_t body)
+{
+    route_t route = host_route_to(from);
     if (to->box)
         send_away(from, letter_new(to, &route, header, body));
 }

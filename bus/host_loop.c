@@ -55,6 +55,17 @@ static void renew_sources(loop_t *loop)
         add_node(loop, &loop->nodes[i]);
 }
 
+/* Who sleeps lends itself. */
+static int poll_sources(loop_t *loop, long timeout_ms)
+{
+    if (!timeout_ms)
+        return poll(loop->fds, (nfds_t)loop->source_count, 0);
+    mailbox_lend(loop->box, loop->box_life, loop);
+    int count = poll(loop->fds, (nfds_t)loop->source_count, (int)timeout_ms);
+    mailbox_take_back(loop->box);
+    return count;
+}
+
 /* Marks the sources that are ready; those in doubt are asked first, and then nobody waits. */
 static void wait_for_sources(loop_t *loop, long timeout_ms)
 {
@@ -72,7 +83,7 @@ static void wait_for_sources(loop_t *loop, long timeout_ms)
         if (source->ready)
             timeout_ms = 0;
     }
-    if (poll(loop->fds, (nfds_t)loop->source_count, (int)timeout_ms) <= 0)
+    if (poll_sources(loop, timeout_ms) <= 0)
         return;
     for (size_t i = 0; i < loop->source_count; i++)
         loop->sources[i].ready = loop->sources[i].ready || loop->fds[i].revents;
@@ -153,7 +164,7 @@ static long poll_timeout(loop_t *loop)
         int64_t far = host_tend_far(&loop->nodes[i]);
         if (far < next)
             next = far;
-        if (actor_ready(actor))
+        if (actor_ready(actor) || loop->nodes[i].after)
             return 0;
         if (actor_next_us(actor) < next)
             next = actor_next_us(actor);
@@ -179,6 +190,25 @@ static void step_all(loop_t *loop)
     }
 }
 
+static void run_after(loop_t *loop)
+{
+    for (size_t i = 0; i < loop->node_count; i++) {
+        void (*after)(void *ctx) = loop->nodes[i].after;
+        loop->nodes[i].after = NULL;
+        if (after)
+            after(loop->nodes[i].after_ctx);
+    }
+}
+
+static void do_all(loop_t *loop)
+{
+    host_deliver_local(loop);
+    host_deliver_all(loop, mailbox_take(loop->box));
+    step_all(loop);
+    run_after(loop);
+    host_empty_outbox(loop);
+}
+
 static void turn(loop_t *loop)
 {
     long timeout = poll_timeout(loop); /* may connect a link again */
@@ -189,10 +219,7 @@ static void turn(loop_t *loop)
     attend_sources(loop);
     if (loop->woken)
         on_wake(loop);
-    host_deliver_local(loop);
-    host_deliver_all(loop, mailbox_take(loop->box));
-    step_all(loop);
-    host_empty_outbox(loop);
+    do_all(loop);
     watched_end(loop->watched);
 }
 
@@ -213,10 +240,7 @@ static void drain(loop_t *loop)
         /* Ask again now and then: `drained` has no event of its own. */
         wait_for_sources(loop, !loop->inbox && mailbox_sleep(loop->box) ? 5 : 0);
         attend_sources(loop);
-        host_deliver_local(loop);
-        host_deliver_all(loop, mailbox_take(loop->box));
-        step_all(loop);
-        host_empty_outbox(loop);
+        do_all(loop);
     }
 }
 
@@ -310,6 +334,7 @@ static void close_loop(loop_t *loop)
 void *host_loop_main(void *arg)
 {
     loop_t *loop = arg;
+    mailbox_take_back(loop->box);
     arena_spares(SPARES_MOST);
     arena_t *arena = arena_new();
     err_t err = err_ok();
@@ -328,6 +353,7 @@ void *host_loop_main(void *arg)
     if (up && !atomic_load(&loop->host->failed))
         drain(loop);
     close_loop(loop);
+    mailbox_lend(loop->box, 0, NULL);
     arena_spares(0);
     return NULL;
 }

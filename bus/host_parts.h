@@ -3,6 +3,7 @@
  *   host.c           the process: its loops, who lives here, start and stop
  *   host_loop.c      a loop: what it waits for, a turn, the life of its actors
  *   host_frames.c    frames to and from actors: in the loop, by mailbox, by socket
+ *   host_lend.c      brief calls to a loop that sleeps, on the thread of the caller
  *   host_links.c     links to peers: made, watched, made anew
  *   host_doors.c     the doors that others knock at, also from other machines
  *   host_readers.c   reader threads, and reads in the middle of a batch
@@ -74,6 +75,8 @@ struct node {
     int64_t far_retry_us; /* 0: they are there */
     link_t *links;
     fd_watch_t *watches;
+    void (*after)(void *ctx); /* NULL: nothing is to be done after this turn */
+    void *after_ctx;
     uint64_t random_state;
 };
 
@@ -98,6 +101,7 @@ struct loop {
     size_t node_count;
     mailbox_t *box; /* what other loops send */
     uint32_t box_life;
+    node_t *borrower;               /* whose thread is doing this loop's work; see host_lend.c */
     letter_t *inbox, **inbox_end;   /* what is to be delivered in the next turn */
     letter_t *outbox, **outbox_end; /* what leaves at the end of this one, or when it is enough */
     size_t outbox_count;
@@ -199,12 +203,21 @@ void host_deliver_local(loop_t *loop);
 /* A call on this socket may have read its descriptor. */
 void host_touch(loop_t *loop, const void *socket);
 void host_empty_outbox(loop_t *loop);
+/* The way back to this actor by mailbox. */
+route_t host_route_to(const node_t *node);
+bool host_is_route_to(const route_t *route, const node_t *node);
 /* NULL: no actor of that name is in this loop. */
 node_t *host_neighbour(const loop_t *loop, const char *instance);
 void host_env_send(actor_env_t *env, const char *peer, bytes_t header, bytes_t body);
 void host_env_send_back(actor_env_t *env, const route_t *route, bytes_t header, bytes_t body);
 void host_env_publish(actor_env_t *env, const char *topic, bytes_t header, bytes_t body);
 void host_env_subscribe(actor_env_t *env, const char *publisher, const char *topic);
+
+/* ---- host_lend.c ---- */
+
+bool host_env_call_here(actor_env_t *env, const char *peer, const header_t *header, bytes_t body);
+bool host_env_answer_here(actor_env_t *env, const route_t *route, const header_t *header,
+                          bytes_t body);
 
 /* ---- host_links.c ---- */
 

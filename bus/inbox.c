@@ -58,21 +58,10 @@ static bool admit_frame(actor_t *actor, const route_t *route, const call_t *fres
     return true;
 }
 
-static void take_call(actor_t *actor, const route_t *route, bytes_t header_bytes, bytes_t body)
+/* Its header and body are there. */
+static void enter(actor_t *actor, call_t *call)
 {
-    call_t *call = inside_call_new(actor, false);
-    call->started_us = actor_mono_us(actor);
-    call->route = *route;
-    bytes_t header = {arena_copy(call->arena, header_bytes.data, header_bytes.size),
-                      header_bytes.size};
-    call->body = (bytes_t){arena_copy(call->arena, body.data, body.size), body.size};
-    err_t err = frame_decode(header, call->body, call->arena, &call->header);
-    if (err_is(err) || !call->header.from) {
-        actor->malformed++;
-        inside_call_end(call);
-        return;
-    }
-    if (!admit_frame(actor, route, call)) {
+    if (!admit_frame(actor, &call->route, call)) {
         inside_call_end(call);
         return;
     }
@@ -81,6 +70,47 @@ static void take_call(actor_t *actor, const route_t *route, bytes_t header_bytes
         left = 1;
     call->deadline_us = call->started_us + (left < LONGEST_CALL_MS ? left : LONGEST_CALL_MS) * 1000;
     inside_queue(actor, inside_entry(call, ENTRY_CALL, NULL));
+}
+
+static call_t *call_from(actor_t *actor, const route_t *route, bytes_t body)
+{
+    call_t *call = inside_call_new(actor, false);
+    call->started_us = actor_mono_us(actor);
+    call->route = *route;
+    call->body = (bytes_t){arena_copy(call->arena, body.data, body.size), body.size};
+    return call;
+}
+
+static void take_call(actor_t *actor, const route_t *route, bytes_t header_bytes, bytes_t body)
+{
+    call_t *call = call_from(actor, route, body);
+    bytes_t header = {arena_copy(call->arena, header_bytes.data, header_bytes.size),
+                      header_bytes.size};
+    err_t err = frame_decode(header, call->body, call->arena, &call->header);
+    if (err_is(err) || !call->header.from) {
+        actor->malformed++;
+        inside_call_end(call);
+        return;
+    }
+    enter(actor, call);
+}
+
+void inside_take_header(actor_t *actor, const route_t *route, const header_t *header, bytes_t body)
+{
+    call_t *call = call_from(actor, route, body);
+    header_t *kept = &call->header;
+    *kept = *header;
+    kept->from = arena_strdup(call->arena, header->from);
+    kept->method = arena_strdup(call->arena, header->method);
+    kept->company = arena_strdup(call->arena, header->company);
+    kept->principal = arena_strdup(call->arena, header->principal);
+    kept->key = arena_strdup(call->arena, header->key);
+    kept->traceparent = arena_strdup(call->arena, header->traceparent);
+    const char **companies = ARENA_ARRAY(call->arena, const char *, header->companies.count);
+    for (size_t i = 0; i < header->companies.count; i++)
+        companies[i] = arena_strdup(call->arena, header->companies.items[i]);
+    kept->companies.items = companies;
+    enter(actor, call);
 }
 
 void inside_call_stop(actor_t *actor, call_t *call)

@@ -8,6 +8,7 @@
  *   calls.c      live calls and their answers
  *   timers.c     timers
  *   peer.c       calls to peers, and peers that are lost
+ *   brief.c      brief calls, on the thread of their caller
  *   outcome.c    first outcomes of calls
  *   audit.c      who changed what (bus/audit.h)
  *   builtin.c    methods that every actor has
@@ -239,7 +240,18 @@ typedef struct method_stats {
     uint64_t calls, errors;
     uint64_t total_us, max_us;
     uint64_t buckets[24]; /* by power of two of us */
+    /* One that is said to be brief and was not: */
+    int overlong, kept;
+    int64_t kept_until_us; /* on the actor's own thread */
 } method_stats_t;
+
+/* The call to a peer that is being served on this thread. */
+typedef struct here {
+    int64_t id;
+    call_t *call; /* NULL: none */
+    const output_t *output;
+    bool answered;
+} here_t;
 
 enum { TOKEN_BUCKETS = 1024, ARENA_SPARES = 256 };
 
@@ -268,6 +280,8 @@ struct actor {
     int internals;
 
     bool in_batch, draining, closing, failed;
+    here_t here;
+    bool lent; /* to the thread of a caller: brief.c */
     int64_t batch_wall_ms;
     int64_t last_read_us; /* a reader thread was asked then; 0: never */
     batch_txn_t *txns;
@@ -317,7 +331,10 @@ output_t *inside_output(call_t *call, output_kind_t kind);
 void inside_reply(call_t *call, err_t err, const char *text, bytes_t body);
 void inside_send(call_t *call, frame_kind_t kind, err_t err, const char *text, bytes_t body);
 
-/* inbox.c: nobody waits for this call any more. */
+/* inbox.c */
+/* A call whose header needs no decoding. */
+void inside_take_header(actor_t *actor, const route_t *route, const header_t *header, bytes_t body);
+/* Nobody waits for this call any more. */
 void inside_call_stop(actor_t *actor, call_t *call);
 
 /* dispatch.c */
@@ -328,6 +345,10 @@ void inside_run_entry(entry_t *entry);
 err_t inside_read_start(call_t *call);
 
 /* batch.c */
+/* One batch of what is queued. */
+void inside_run_queue(actor_t *actor);
+/* When this batch began, more or less: when it was first asked. */
+int64_t inside_batch_ms(actor_t *actor);
 batch_txn_t *inside_batch_txn(actor_t *actor, const char *company);
 /* A write failed for want of room: the batch will be replayed on a larger map. */
 void inside_store_error(actor_t *actor, const char *company, err_t err);

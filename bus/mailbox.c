@@ -1,6 +1,7 @@
 #include "bus/mailbox.h"
 
 #include <pthread.h>
+#include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/eventfd.h>
@@ -15,6 +16,10 @@ struct mailbox {
     uint32_t life;
     bool open, asleep;
     int fd;
+    pthread_mutex_t turn; /* who has it does the owner's work */
+    atomic_bool wanted;   /* by the owner */
+    void *lent;           /* with the turn */
+    uint32_t lent_life;
 };
 
 letter_t *letter_new(const address_t *to, const route_t *route, bytes_t header, bytes_t body)
@@ -41,6 +46,7 @@ mailbox_t *mailbox_new(void)
     if (!box)
         abort();
     pthread_mutex_init(&box->mutex, NULL);
+    pthread_mutex_init(&box->turn, NULL);
     box->end = &box->first;
     box->fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
     return box;
@@ -53,6 +59,7 @@ void mailbox_destroy(mailbox_t **box)
     mailbox_close(*box);
     close((*box)->fd);
     pthread_mutex_destroy(&(*box)->mutex);
+    pthread_mutex_destroy(&(*box)->turn);
     free(*box);
     *box = NULL;
 }
@@ -133,4 +140,36 @@ letter_t *mailbox_take(mailbox_t *box)
     letter_t *all = take_all(box);
     pthread_mutex_unlock(&box->mutex);
     return all;
+}
+
+void mailbox_lend(mailbox_t *box, uint32_t life, void *owner)
+{
+    box->lent = owner;
+    box->lent_life = life;
+    pthread_mutex_unlock(&box->turn);
+}
+
+/* Borrowers come and go faster than a mutex is fair: they stay away from one that is wanted. */
+void mailbox_take_back(mailbox_t *box)
+{
+    atomic_store(&box->wanted, true);
+    pthread_mutex_lock(&box->turn);
+    atomic_store(&box->wanted, false);
+    box->lent = NULL;
+}
+
+void *mailbox_borrow(const address_t *to)
+{
+    mailbox_t *box = to->box;
+    if (atomic_load(&box->wanted) || pthread_mutex_trylock(&box->turn))
+        return NULL;
+    void *owner = box->lent_life == to->life ? box->lent : NULL;
+    if (!owner)
+        pthread_mutex_unlock(&box->turn);
+    return owner;
+}
+
+void mailbox_give_back(const address_t *to)
+{
+    pthread_mutex_unlock(&to->box->turn);
 }

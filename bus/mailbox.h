@@ -50,4 +50,12 @@ bool mailbox_sleep(mailbox_t *box);
 /* All letters, the oldest first; the owner is awake. */
 letter_t *mailbox_take(mailbox_t *box);
 
+/* While the owner sleeps another thread may do its work (bus/host_lend.c). The owner holds a second
+ * lock all its life except between these two; it waits for a borrower, who never waits for it. */
+void mailbox_lend(mailbox_t *box, uint32_t life, void *owner);
+void mailbox_take_back(mailbox_t *box);
+/* The owner that was lent under this address. NULL: it is awake, lent to somebody else or gone. */
+void *mailbox_borrow(const address_t *to);
+void mailbox_give_back(const address_t *to);
+
 #endif

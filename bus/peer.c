@@ -14,13 +14,13 @@ enum { PING_LOST_MS = 40, PING_AWAY_MS = 1000, PING_IDLE_MS = 5000, LONGEST_CALL
 
 /* ---- The table of what is under way ---- */
 
-operation_t *inside_operation(call_t *call, operation_kind_t kind, void *ctx)
+static operation_t *operation_new(call_t *call, operation_kind_t kind, void *ctx, uint64_t token)
 {
     actor_t *actor = call->actor;
     operation_t *operation = calloc(1, sizeof(*operation));
     if (!operation)
         abort();
-    operation->token = ++actor->next_token;
+    operation->token = token;
     operation->kind = kind;
     operation->call = call;
     operation->ctx = ctx;
@@ -34,6 +34,11 @@ operation_t *inside_operation(call_t *call, operation_kind_t kind, void *ctx)
     actor->operation_count++;
     actor->peer_calls += kind == OPERATION_PEER;
     return operation;
+}
+
+operation_t *inside_operation(call_t *call, operation_kind_t kind, void *ctx)
+{
+    return operation_new(call, kind, ctx, ++call->actor->next_token);
 }
 
 operation_t *inside_operation_find(actor_t *actor, uint64_t token)
@@ -106,15 +111,20 @@ static peer_t *peer_of(actor_t *actor, const char *name)
     return peer;
 }
 
+static void is_sent(actor_t *actor, operation_t *operation, int64_t now)
+{
+    if (!operation->first_us)
+        operation->first_us = now;
+    operation->sent_us = now;
+    operation->epoch = peer_of(actor, operation->peer)->epoch;
+}
+
 static void send_call(actor_t *actor, operation_t *operation, int64_t now)
 {
     operation->header.has_age_ms = operation->first_us != 0;
     if (operation->first_us)
         operation->header.age_ms = (now - operation->first_us) / 1000 + 1;
-    else
-        operation->first_us = now;
-    operation->sent_us = now;
-    operation->epoch = peer_of(actor, operation->peer)->epoch;
+    is_sent(actor, operation, now);
     arena_t *arena = arena_new();
     buf_t out;
     buf_open(&out, arena);
@@ -212,34 +222,33 @@ void actor_on_lost(actor_t *actor, const char *name)
         arm_ping(actor, 0);
 }
 
-static void fill_header(call_t *call, const peer_call_t *request, operation_t *operation,
-                        int64_t timeout_ms)
+static header_t header_of(call_t *call, const peer_call_t *request, uint64_t token,
+                          int64_t timeout_ms)
 {
-    actor_t *actor = call->actor;
-    header_t *header = &operation->header;
-    *header = (header_t){.v = FRAME_VERSION,
-                         .kind = FRAME_CALL,
-                         .id = (int64_t)operation->token,
-                         .has_id = true,
-                         .from = actor->from,
-                         .method = request->method,
-                         .company = request->company ? request->company : call->company,
-                         .deadline_ms = timeout_ms,
-                         .has_deadline_ms = true,
-                         .key = request->key,
-                         .traceparent =
-                             request->traceparent ? request->traceparent : call->header.traceparent,
-                         .role = (int)call_role(call),
-                         .has_role = true,
-                         .principal = call_principal(call),
-                         .companies = call->header.companies,
-                         .has_companies = call->header.has_companies};
+    header_t header = {.v = FRAME_VERSION,
+                       .kind = FRAME_CALL,
+                       .id = (int64_t)token,
+                       .has_id = true,
+                       .from = call->actor->from,
+                       .method = request->method,
+                       .company = request->company ? request->company : call->company,
+                       .deadline_ms = timeout_ms,
+                       .has_deadline_ms = true,
+                       .key = request->key,
+                       .traceparent =
+                           request->traceparent ? request->traceparent : call->header.traceparent,
+                       .role = (int)call_role(call),
+                       .has_role = true,
+                       .principal = call_principal(call),
+                       .companies = call->header.companies,
+                       .has_companies = call->header.has_companies};
     if (request->principal) {
-        header->principal = request->principal;
-        header->role = (int)request->role;
-        header->companies = request->companies;
-        header->has_companies = !request->any_company;
+        header.principal = request->principal;
+        header.role = (int)request->role;
+        header.companies = request->companies;
+        header.has_companies = !request->any_company;
     }
+    return header;
 }
 
 static void timeout_for(operation_t *operation, int64_t timeout_ms)
@@ -247,6 +256,29 @@ static void timeout_for(operation_t *operation, int64_t timeout_ms)
     actor_t *actor = operation->call->actor;
     operation->deadline = inside_timer(actor, timeout_ms, NULL);
     operation->deadline->operation = operation;
+}
+
+static void keep_body(operation_t *operation, bytes_t args)
+{
+    void *body = malloc(args.size ? args.size : 1);
+    if (!body)
+        abort();
+    if (args.size)
+        memcpy(body, args.data, args.size);
+    operation->body = (bytes_t){body, args.size};
+}
+
+/* The callee may run it now, on this thread; then the answer is most often queued already. */
+static bool try_here(call_t *call, const output_t *output, const header_t *header, bool *answered)
+{
+    actor_t *actor = call->actor;
+    const peer_call_t *request = output->with.peer;
+    actor->here = (here_t){.id = header->id, .call = call, .output = output};
+    bool served = actor->env->ops->call_here &&
+                  actor->env->ops->call_here(actor->env, request->peer, header, request->args);
+    *answered = actor->here.answered;
+    actor->here.call = NULL;
+    return served;
 }
 
 void inside_peer_send(call_t *call, const output_t *output)
@@ -258,38 +290,45 @@ void inside_peer_send(call_t *call, const output_t *output)
         timeout_ms = LONGEST_CALL_MS;
     if (call_left_ms(call) < timeout_ms)
         timeout_ms = call_left_ms(call);
-    operation_t *operation = inside_operation(call, OPERATION_PEER, output->ctx);
+    header_t header = header_of(call, request, ++actor->next_token, timeout_ms);
+    bool answered, served = try_here(call, output, &header, &answered);
+    if (answered)
+        return;
+    operation_t *operation = operation_new(call, OPERATION_PEER, output->ctx, (uint64_t)header.id);
     operation->fn.answer = output->fn.answer;
     operation->peer = request->peer;
     operation->want_progress = request->want_progress;
     operation->away_ms = request->away_ms;
-    void *body = malloc(request->args.size ? request->args.size : 1);
-    if (!body)
-        abort();
-    if (request->args.size)
-        memcpy(body, request->args.data, request->args.size);
-    operation->body = (bytes_t){body, request->args.size};
-    fill_header(call, request, operation, timeout_ms);
+    operation->header = header;
+    keep_body(operation, request->args);
     timeout_for(operation, timeout_ms);
     int64_t ping_ms = request->away_ms ? PING_AWAY_MS : PING_IDLE_MS;
     if (!actor->ping_armed || actor->ping_armed->at_us > actor_mono_us(actor) + ping_ms * 1000)
         arm_ping(actor, ping_ms);
-    send_call(actor, operation, actor_mono_us(actor));
+    int64_t now = actor_mono_us(actor);
+    if (served)
+        is_sent(actor, operation, now);
+    else
+        send_call(actor, operation, now);
 }
 
 /* ---- What comes back ---- */
 
-static void queue_answer(operation_t *operation, const peer_answer_t *answer)
+static void queue_for(call_t *call, answer_fn_t *fn, void *ctx, const peer_answer_t *answer)
 {
-    call_t *call = operation->call;
-    entry_t *entry = inside_entry(call, ENTRY_ANSWER, operation->ctx);
-    entry->fn.answer = operation->fn.answer;
+    entry_t *entry = inside_entry(call, ENTRY_ANSWER, ctx);
+    entry->fn.answer = fn;
     entry->with.answer = *answer;
     entry->with.answer.err.what = arena_strdup(call->arena, answer->err.what);
     entry->with.answer.text = arena_strdup(call->arena, answer->text ? answer->text : "");
     entry->with.answer.body =
         (bytes_t){arena_copy(call->arena, answer->body.data, answer->body.size), answer->body.size};
     inside_queue(call->actor, entry);
+}
+
+static void queue_answer(operation_t *operation, const peer_answer_t *answer)
+{
+    queue_for(operation->call, operation->fn.answer, operation->ctx, answer);
 }
 
 void inside_peer_timeout(operation_t *operation)
@@ -331,6 +370,24 @@ static void on_pong(actor_t *actor, const header_t *header)
             peer->heard_us = actor_mono_us(actor);
             learn_epoch(actor, peer, (uint64_t)header->epoch, true);
         }
+}
+
+void actor_on_answer(actor_t *actor, const header_t *header, bytes_t body)
+{
+    here_t *here = &actor->here;
+    if (!here->call || here->id != header->id || here->answered) {
+        inside_peer_frame(actor, header, body);
+        return;
+    }
+    const output_t *output = here->output;
+    peer_answer_t answer = {.text = header->what, .body = body};
+    answer.progress = header->kind == FRAME_PROGRESS;
+    here->answered = !answer.progress;
+    if (answer.progress && !output->with.peer->want_progress)
+        return;
+    if (header->err)
+        answer.err = err_of(err_by_name(header->err), header->what);
+    queue_for(here->call, output->fn.answer, output->ctx, &answer);
 }
 
 void inside_peer_frame(actor_t *actor, const header_t *header, bytes_t body)

@@ -1,11 +1,14 @@
 /* tools/call over HTTP, gateway -> actor -> gateway, against a bare libmicrohttpd that answers the
  * same number of bytes, and against echo servers made with the TypeScript SDK (tests/e2e/echo.mjs),
- * with the same clients in the same run. The clients are one thread of a process of their own, so
- * that what a server costs can be told from what they cost.
+ * with the same clients in the same run. Actor and gateway are placed as `agency run` places them;
+ * one tool is BRIEF as task_get and brain_get are, the other one runs on the actor's own thread.
+ * The clients are one thread of a process of their own, so that what a server costs can be told
+ * from what they cost.
  *
  *     bench_gateway [SECONDS [ROUNDS]]
  *     bench_gateway serve    the gateway alone until its input ends, for a profiler; says its port
- * and that of the bare server, and `bench_gateway client PORT CONNECTIONS SECONDS` is the load */
+ * and that of the bare server, and `bench_gateway client PORT CONNECTIONS SECONDS [TOOL]` is the
+ * load; TOOL is echo_say or echo_own */
 #include <arpa/inet.h>
 #include <microhttpd.h>
 #include <stdio.h>
@@ -32,11 +35,24 @@ typedef struct echo {
 
 #define echo_say_ARGS(F) F(STR, text, must, 0, 0, "What comes back.")
 #define echo_say_REPLY(F) F(STR, text, must, 0, 0, "What came.")
-#define ECHO_METHODS(M) M(echo_t, echo_say, TOOL | READS | ANY_COMPANY, "Echo.")
+#define echo_own_ARGS echo_say_ARGS
+#define echo_own_REPLY echo_say_REPLY
+#define ECHO_METHODS(M)                                                                            \
+    M(echo_t, echo_say, TOOL | READS | BRIEF | ANY_COMPANY, "Echo.")                               \
+    M(echo_t, echo_own, TOOL | READS | ANY_COMPANY, "Echo, on the actor's own thread.")
 METHODS(echo_methods, ECHO_METHODS)
 
 static err_t echo_say(echo_t *self, call_t *call, const echo_say_args_t *args,
                       echo_say_reply_t *reply)
+{
+    (void)self;
+    reply->text = args->text;
+    call_say_text(call, args->text);
+    return err_ok();
+}
+
+static err_t echo_own(echo_t *self, call_t *call, const echo_own_args_t *args,
+                      echo_own_reply_t *reply)
 {
     (void)self;
     reply->text = args->text;
@@ -80,7 +96,7 @@ static enum MHD_Result on_access(void *ctx, struct MHD_Connection *connection, c
 
 /* ---- Clients: `bench_gateway client PORT CONNECTIONS SECONDS` ---- */
 
-static const char request[] =
+static char request[] =
     "POST /mcp HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
     "Accept: application/json, text/event-stream\r\nContent-Length: 104\r\n\r\n"
     "{\"jsonrpc\":\"2.0\",\"id\":1,\"method\":\"tools/call\","
@@ -146,6 +162,14 @@ static int compare(const void *one, const void *other)
     return (a > b) - (a < b);
 }
 
+/* Its name is as long as the one it replaces. */
+static void name_tool(const char *tool)
+{
+    static const char usual[] = "echo_say";
+    if (strlen(tool) == strlen(usual))
+        memcpy(strstr(request, usual), tool, strlen(tool));
+}
+
 static int run_clients(int port, int count, double seconds)
 {
     static connection_t all[MOST];
@@ -183,9 +207,8 @@ static int run_clients(int port, int count, double seconds)
 /* ---- Measuring one server ---- */
 
 typedef struct server {
-    const char *name;
-    int port, pid; /* pid 0: this process */
-    double best_rate, ratio;
+    const char *name, *tool; /* tool NULL: the usual one */
+    int port, pid;           /* pid 0: this process */
 } server_t;
 
 /* CPU seconds and resident KiB of a process. */
@@ -222,8 +245,8 @@ static figures_t measure(const server_t *server, int connections, double seconds
     int count = 0;
     double before, after;
     figures_t figures = {0};
-    snprintf(command, sizeof(command), "exec /proc/%d/exe client %d %d %f", (int)getpid(),
-             server->port, connections, seconds);
+    snprintf(command, sizeof(command), "exec /proc/%d/exe client %d %d %f %s", (int)getpid(),
+             server->port, connections, seconds, server->tool ? server->tool : "");
     usage(server->pid, &before, &figures.rss_kib);
     FILE *pipe = popen(command, "r");
     if (!pipe ||
@@ -312,12 +335,12 @@ static double median(double *values, int count)
     return values[count / 2];
 }
 
-enum { BARE, OURS, SDK_1, SDK_2, SERVERS, ROUNDS_MOST = 15 };
+enum { BARE, OURS, OWN, SDK_1, SDK_2, SERVERS, ROUNDS_MOST = 15 };
 
 /* The servers take turns, so that what else goes on on this machine meets all of them. */
 static void compare_all(server_t *servers, int connections, double seconds, int rounds)
 {
-    double ratios[ROUNDS_MOST], tails[ROUNDS_MOST], against[ROUNDS_MOST];
+    double ratios[ROUNDS_MOST], tails[ROUNDS_MOST], against[ROUNDS_MOST], own[ROUNDS_MOST];
     figures_t last[SERVERS] = {{0}};
     for (int round = 0; round < rounds; round++) {
         for (int i = 0; i < SERVERS; i++)
@@ -325,6 +348,7 @@ static void compare_all(server_t *servers, int connections, double seconds, int 
                 last[i] = measure(&servers[i], connections, seconds);
         double best = last[SDK_1].rate > last[SDK_2].rate ? last[SDK_1].rate : last[SDK_2].rate;
         ratios[round] = last[OURS].rate / last[BARE].rate;
+        own[round] = last[OWN].rate / last[BARE].rate;
         tails[round] = last[OURS].p99 / last[BARE].p99;
         against[round] = best > 0 ? last[OURS].rate / best : 0;
     }
@@ -335,7 +359,7 @@ static void compare_all(server_t *servers, int connections, double seconds, int 
            connections, median(ratios, rounds), median(tails, rounds));
     if (servers[SDK_1].port || servers[SDK_2].port)
         printf("%.0f times the faster SDK; ", median(against, rounds));
-    printf("medians of %d rounds\n", rounds);
+    printf("on the actor's own thread %.2f; medians of %d rounds\n", median(own, rounds), rounds);
 }
 
 static int run(const char *dir, server_t *servers, double seconds, int rounds)
@@ -357,6 +381,7 @@ static int run(const char *dir, server_t *servers, double seconds, int rounds)
         return 1;
     }
     servers[OURS] = (server_t){.name = "tools/call", .port = gateway_port(host, arena)};
+    servers[OWN] = (server_t){.name = "own thread", .tool = "echo_own", .port = servers[OURS].port};
     servers[BARE] = (server_t){.name = "bare libmicrohttpd",
                                .port = MHD_get_daemon_info(bare, MHD_DAEMON_INFO_BIND_PORT)->port};
     wait_ready(servers[OURS].port);
@@ -376,7 +401,9 @@ static int run(const char *dir, server_t *servers, double seconds, int rounds)
 
 int main(int argc, char **argv)
 {
-    if (argc == 5 && !strcmp(argv[1], "client"))
+    if (argc == 6)
+        name_tool(argv[5]);
+    if (argc >= 5 && !strcmp(argv[1], "client"))
         return run_clients(atoi(argv[2]), atoi(argv[3]), atof(argv[4]));
     double seconds = argc > 1 ? atof(argv[1]) : 1;
     int rounds = argc > 2 ? atoi(argv[2]) : 3;

@@ -567,6 +567,7 @@ int main(void)
     Suite *suite = suite_create("gateway");
     TCase *doors = tcase_create("doors");
     tcase_add_checked_fixture(doors, setup, teardown);
+    tcase_set_timeout(doors, 60);
     tcase_add_loop_test(doors, what_is_hostile_is_refused_with_what_to_change, 0,
                         sizeof(hostiles) / sizeof(hostiles[0]));
     tcase_add_test(doors, a_foreign_host_is_refused);

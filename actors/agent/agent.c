@@ -169,7 +169,7 @@ RECORD(task_done, task_done_FIELDS)
 #define AGENT_METHODS(M)                                                                           \
     M(agent_t, task_submit, TOOL | WRITES, "Put a task on the desk; it is never lost.")            \
     M(agent_t, task_submit_batch, TOOL | WRITES, "Put many tasks on the desk at once.")            \
-    M(agent_t, task_get, TOOL | READS, "One task with its state and result.")                      \
+    M(agent_t, task_get, TOOL | READS | BRIEF, "One task with its state and result.")              \
     M(agent_t, task_list, TOOL | READS, "Tasks, newest first, by state, kind or time.")            \
     M(agent_t, task_cancel, TOOL | WRITES | DESTRUCTIVE, "Call a task off.")                       \
     M(agent_t, task_retry, TOOL | WRITES, "Try a failed or cancelled task again from the start.")  \

@@ -107,7 +107,7 @@ RECORD_ENUM(query_format, query_format_VALUES)
       "Keep one memory of what was asked and what was done.")                                      \
     M(brain_t, brain_query, TOOL | READS,                                                          \
       "Find the memories that matter, by words and by likeness.")                                  \
-    M(brain_t, brain_get, TOOL | READS, "Read one memory.")                                        \
+    M(brain_t, brain_get, TOOL | READS | BRIEF, "Read one memory.")                                \
     M(brain_t, brain_list, TOOL | READS, "List memories, last stored first.")                      \
     M(brain_t, brain_delete_episode, TOOL | WRITES | DESTRUCTIVE | IDEMPOTENT,                     \
       "Delete one memory.")                                                                        \

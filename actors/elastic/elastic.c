@@ -88,11 +88,12 @@ RECORD(demand_rule, demand_rule_FIELDS)
     F(LIST(scale_change), changes, must, 0, 0, "What was changed, newest first.")
 
 #define ELASTIC_METHODS(M)                                                                         \
-    M(elastic_t, get_scaling_status, TOOL | READS, "How many workers there are, and why.")         \
-    M(elastic_t, get_swarm_status, TOOL | READS, "The workers and how busy they are.")             \
+    M(elastic_t, get_scaling_status, TOOL | READS | BRIEF, "How many workers there are, and why.") \
+    M(elastic_t, get_swarm_status, TOOL | READS | BRIEF, "The workers and how busy they are.")     \
     M(elastic_t, scale_agents, TOOL | WRITES | ADMIN | IDEMPOTENT,                                 \
       "Ask for at least so many workers for a while; demand may raise it further.")                \
-    M(elastic_t, scale_policy_get, TOOL | READS, "The policy by which workers are scaled.")        \
+    M(elastic_t, scale_policy_get, TOOL | READS | BRIEF,                                           \
+      "The policy by which workers are scaled.")                                                   \
     M(elastic_t, scale_policy_set, TOOL | WRITES | ADMIN | IDEMPOTENT,                             \
       "Change parts of the policy; it outlives a restart.")                                        \
     M(elastic_t, scale_explain, TOOL | READS, "The last decision step by step, and the changes.")

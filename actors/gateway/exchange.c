@@ -7,28 +7,21 @@
 #include "proto/json.h"
 #include "proto/mp.h"
 
-/* ---- What libmicrohttpd has to send leaves once a batch ---- */
+/* ---- What libmicrohttpd has to send leaves once a turn ---- */
 
-static err_t flush(void *state, call_t *call, void *ctx);
-
-void gateway_flush_soon(gateway_t *self)
-{
-    if (self->flush_armed)
-        return;
-    self->flush_armed = true;
-    actor_work(self->actor, 0, flush, NULL);
-}
-
-static err_t flush(void *state, call_t *call, void *ctx)
+/* Not as an entry: the requests that libmicrohttpd reads meanwhile are begun at once. */
+static void flush(void *state)
 {
     gateway_t *self = state;
-    (void)call;
-    (void)ctx;
-    self->flush_armed = false;
     http_server_flush(self->http);
     if (http_server_deadline_ms(self->http) == 0)
         gateway_flush_soon(self);
-    return err_ok();
+}
+
+void gateway_flush_soon(gateway_t *self)
+{
+    if (self->http)
+        actor_after_turn(self->actor, flush);
 }
 
 /* ---- Life ---- */

@@ -291,7 +291,8 @@ static err_t tend(void *state, call_t *call, void *ctx)
         call_log(call, LOG_ERROR, "%s", trouble);
     streams_tend(self);
     exchange_tend(self);
-    http_server_on_readable(self->http);
+    http_server_look(self->http);
+    gateway_flush_soon(self);
     call_work(call, TEND_MS, tend, ctx);
     return err_ok();
 }
@@ -366,7 +367,6 @@ static err_t gateway_open(void *state, call_t *call)
 static void gateway_close(void *state)
 {
     gateway_t *self = state;
-    self->flush_armed = true; /* no more work: nobody would do it */
     streams_close(self);
     http_server_close(&self->http);
     tokens_close(&self->tokens);

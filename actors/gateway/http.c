@@ -730,6 +730,11 @@ int64_t http_server_deadline_ms(const http_server_t *server)
     return (int64_t)ms;
 }
 
+void http_server_look(http_server_t *server)
+{
+    server->due = true;
+}
+
 void http_server_flush(http_server_t *server)
 {
     if (!server->running && http_server_deadline_ms(server) == 0)

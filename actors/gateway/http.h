@@ -52,6 +52,8 @@ int http_server_fd(const http_server_t *server);
 void http_server_on_readable(http_server_t *server);
 /* ms until http_server_on_readable must be called anyway; -1: no need. */
 int64_t http_server_deadline_ms(const http_server_t *server);
+/* The next flush looks for connections whose time is over. */
+void http_server_look(http_server_t *server);
 /* Answers given since the last turn begin to leave. Cheap when there are none. */
 void http_server_flush(http_server_t *server);
 

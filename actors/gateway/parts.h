@@ -131,8 +131,7 @@ typedef struct gateway {
     int64_t born_us;       /* when it began to listen */
     int exchanges;         /* not over yet */
     struct exchange *live; /* those */
-    bool flush_armed;
-    bool stale_armed; /* something said to change soon is not told yet */
+    bool stale_armed;      /* something said to change soon is not told yet */
     accepts_t accepts;
     bool began; /* the pillar has answered once */
     seal_t seal;
