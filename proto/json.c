@@ -264,7 +264,7 @@ err_t json_to_msgpack(arena_t *arena, const char *text, size_t size, const json_
                     .deepest = deepest < JSON_DEEPEST ? deepest : JSON_DEEPEST};
     buf_open(&in.out, arena);
     buf_open(&in.keys, arena);
-    json_fault_t fault = json_parse(text, size, &events, &in);
+    json_fault_t fault = json_parse(text, size, mp_utf8(text, size), &events, &in);
     if (fault.what)
         return fault_of(&in, fault);
     *out = buf_bytes(&in.out);

@@ -31,7 +31,9 @@ typedef struct json_fault {
     size_t at;
 } json_fault_t;
 
-json_fault_t json_parse(const char *text, size_t size, const json_events_t *events, void *ctx);
+/* `utf8`: the text is known to be; else the first place where it is not is a fault. */
+json_fault_t json_parse(const char *text, size_t size, bool utf8, const json_events_t *events,
+                        void *ctx);
 
 #ifdef __cplusplus
 }

@@ -164,7 +164,7 @@ static void theirs_json(arena_t *arena, const envelope_t *in, bytes_t bytes)
                                          .begin = take_begin,
                                          .end = take_end};
     size_t count = 0;
-    if (json_parse(call_json, sizeof(call_json) - 1, &events, &count).what)
+    if (json_parse(call_json, sizeof(call_json) - 1, true, &events, &count).what)
         abort();
     seen += count;
 }
