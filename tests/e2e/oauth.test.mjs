@@ -165,6 +165,65 @@ test('keys are fetched from an URL, anew when a token names an unknown one, and 
   }
 });
 
+// An endpoint that answers when the test says so.
+test('who names an unknown key waits for one fetch, however slow; more than may wait do not, and nobody does for an endpoint that is down', { timeout: 60000 }, async () => {
+  const keys = { keys: [jwk(rsa, 'r')] }, unknownMs = 100, most = 2;
+  const held = [];
+  let hold = false, asked = 0, heard = () => {};
+  const server = createServer((request, response) => {
+    asked++;
+    const answer = () => response.end(JSON.stringify(keys));
+    if (hold) held.push(answer); else answer();
+    heard();
+  });
+  const askedTimes = (count) => new Promise((resolve) => { heard = () => asked >= count && resolve(); heard(); });
+  await new Promise((resolve) => server.listen(0, '127.0.0.1', resolve));
+  const own = await startAgency({ env: { AGENCY_GATEWAY_OAUTH_KEYS: `http://127.0.0.1:${server.address().port}/keys`, AGENCY_GATEWAY_OAUTH_ISSUER: issuer, AGENCY_GATEWAY_OAUTH_AUDIENCE: audience,
+    AGENCY_GATEWAY_OAUTH_UNKNOWN_MS: `${unknownMs}`, AGENCY_GATEWAY_OAUTH_FETCH_MS: '60000', AGENCY_GATEWAY_OAUTH_MAX_WAITING: `${most}` } });
+  const unknown = () => listAt(own, token({}, { alg: 'ES256', kid: 'late' }));
+  // Refused at once as long as the last fetch is too fresh: asks until one of them begins a fetch.
+  const beginFetch = async () => {
+    const seen = asked;
+    for (const until = Date.now() + 20000; Date.now() < until;) {
+      const answer = unknown();
+      const first = await Promise.race([answer.then(() => 'answered'), askedTimes(seen + 1).then(() => 'asked')]);
+      if (first === 'asked') return { answer, began: Date.now() };
+    }
+    throw new Error('no fetch begins');
+  };
+  try {
+    assert.equal((await listAt(own, token())).status, 200);
+    hold = true;
+    const { answer, began } = await beginFetch(), before = asked;
+    const waits = Array.from({ length: most + 3 }, unknown); // one waits beside the first, the others may not
+    let refused = 0; // of five, one is let wait
+    await new Promise((resolve) => waits.forEach((one) => one.then(({ status }) => { assert.equal(status, 401); if (++refused === 4) resolve(); })));
+    assert.equal((await listAt(own, token())).status, 200, 'a known key waits for nothing');
+    while (Date.now() - began < 2 * unknownMs) await listAt(own, token()); // longer than oauth_unknown_ms
+    const second = askedTimes(before + 1).then(() => 'asked again');
+    held.shift()();
+    assert.equal((await Promise.race([answer, second])).status, 401, 'told no, without another fetch');
+    for (const { status } of await Promise.all(waits)) assert.equal(status, 401);
+    assert.equal(asked, before);
+    // The key is there when the slow answer comes.
+    const found = await beginFetch();
+    keys.keys.push(jwk(ec, 'late'));
+    held.shift()();
+    assert.equal((await found.answer).status, 200);
+    // Down: no key, no connection.
+    server.closeAllConnections();
+    await new Promise((resolve) => server.close(resolve));
+    const made = () => listAt(own, token({}, { kid: 'made-up' }));
+    for (const until = Date.now() + 2 * unknownMs; Date.now() < until;) assert.equal((await made()).status, 401);
+    assert.equal((await unknown()).status, 200, 'what was fetched stays');
+  } finally {
+    for (const answer of held) answer();
+    await own.stop();
+    server.close();
+    server.closeAllConnections();
+  }
+});
+
 test('without keys the issuer\'s metadata say where they are', async () => {
   let base;
   const server = await keyServer(() => ({
