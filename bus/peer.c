@@ -258,14 +258,15 @@ static void timeout_for(operation_t *operation, int64_t timeout_ms)
     operation->deadline->operation = operation;
 }
 
-static void keep_body(operation_t *operation, bytes_t args)
+/* Freed with the operation. */
+static bytes_t copy_of(bytes_t args)
 {
-    void *body = malloc(args.size ? args.size : 1);
-    if (!body)
+    uint8_t *copy = malloc(args.size ? args.size : 1);
+    if (!copy)
         abort();
     if (args.size)
-        memcpy(body, args.data, args.size);
-    operation->body = (bytes_t){body, args.size};
+        memcpy(copy, args.data, args.size);
+    return (bytes_t){copy, args.size};
 }
 
 /* The callee may run it now, on this thread; then the answer is most often queued already. */
@@ -300,7 +301,7 @@ void inside_peer_send(call_t *call, const output_t *output)
     operation->want_progress = request->want_progress;
     operation->away_ms = request->away_ms;
     operation->header = header;
-    keep_body(operation, request->args);
+    operation->body = copy_of(request->args);
     timeout_for(operation, timeout_ms);
     int64_t ping_ms = request->away_ms ? PING_AWAY_MS : PING_IDLE_MS;
     if (!actor->ping_armed || actor->ping_armed->at_us > actor_mono_us(actor) + ping_ms * 1000)
