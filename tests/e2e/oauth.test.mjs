@@ -138,7 +138,7 @@ async function keyServer(paths) {
   await new Promise((resolve) => server.listen(0, '127.0.0.1', resolve));
   return { asked, url: `http://127.0.0.1:${server.address().port}`, stop: () => new Promise((resolve) => { server.closeAllConnections(); server.close(resolve); }) };
 }
-const listAt = (at, bearer) => post(at.url(), { jsonrpc: '2.0', id: 1, method: 'tools/list' }, { authorization: `Bearer ${bearer}` });
+const listAt = (at, bearer, port) => post(at.url(port), { jsonrpc: '2.0', id: 1, method: 'tools/list' }, { authorization: `Bearer ${bearer}` });
 
 test('keys are fetched from an URL, anew when a token names an unknown one, and not too often', async () => {
   let served = [jwk(rsa, 'r')];
@@ -192,12 +192,13 @@ test('who names an unknown key waits for one fetch, however slow; more than may 
     throw new Error('no fetch begins');
   };
   try {
-    assert.equal((await listAt(own, token())).status, 200);
+    // Each pillar's gateway fetches for itself at its start: those fetches must not be taken for ours.
+    for (const port of [3000, 3002, 3004, 3005, 3006]) assert.equal((await listAt(own, token(), port)).status, 200);
     hold = true;
     const { answer, began } = await beginFetch(), before = asked;
     const waits = Array.from({ length: most + 3 }, unknown); // one waits beside the first, the others may not
     let refused = 0; // of five, one is let wait
-    await new Promise((resolve) => waits.forEach((one) => one.then(({ status }) => { assert.equal(status, 401); if (++refused === 4) resolve(); })));
+    await new Promise((resolve) => waits.forEach((one) => one.then(({ status }) => { assert.equal(status, 401); if (++refused === 4) resolve(); }, () => {}))); // what fails below is said, not that its agency is gone
     assert.equal((await listAt(own, token())).status, 200, 'a known key waits for nothing');
     while (Date.now() - began < 2 * unknownMs) await listAt(own, token()); // longer than oauth_unknown_ms
     const second = askedTimes(before + 1).then(() => 'asked again');
