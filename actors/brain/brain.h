@@ -16,7 +16,7 @@
     F(STR, index, opt(HNSW32), 1, 64,                                                              \
       "FAISS factory string beyond exact search: HNSW<m>, IVF<n>,Flat or Flat.")                   \
     F(INT, exact_max, opt(10000), 1, 100000000, "Up to so many memories search is exact.")         \
-    F(INT, ef_search, opt(48), 8, 4096, "Breadth of a search in HNSW.")                            \
+    F(INT, ef_search, opt(64), 8, 4096, "Breadth of a search in HNSW.")                            \
     F(INT, build_threads, opt(0), 0, 256,                                                          \
       "Threads that build an HNSW index, after everybody else; 0: half of the processors.")        \
     F(INT, indexes_open, opt(64), 1, 10000, "Companies whose vectors stay in memory.")             \

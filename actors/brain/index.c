@@ -13,7 +13,7 @@
 #define TAIL_MIN 2048   /* a smaller tail costs less to scan than a build to make */
 #define TAIL_MOST                                                                                  \
     8192 /* a larger one costs each search more than a build, however large the base */
-#define EF_SEARCH 48
+#define EF_SEARCH 64
 #define EF_CONSTRUCTION 80
 #define NPROBE 16
 #define SAMPLE 256 /* ids asked to learn how much a filter lets through */
