@@ -607,35 +607,31 @@ err_t tasks_release(tasks_t *tasks, call_t *call, const task_t *task)
     return move(call, &item, TASK_READY, 0, true);
 }
 
-err_t tasks_wait_until(tasks_t *tasks, call_t *call, const task_t *task, int64_t at_ms,
-                       const char *why)
+static err_t wait_in(tasks_t *tasks, call_t *call, const task_t *task, task_state_t state,
+                     int64_t at_ms, const char *why)
 {
     item_t item;
     err_t err = reload(tasks, call, task, &item);
     if (err_is(err))
         return err;
     item.live.why = why;
-    return move(call, &item, TASK_WAITING_TIMER, at_ms > 0 ? at_ms : 1, true);
+    return move(call, &item, state, at_ms, true);
+}
+
+err_t tasks_wait_until(tasks_t *tasks, call_t *call, const task_t *task, int64_t at_ms,
+                       const char *why)
+{
+    return wait_in(tasks, call, task, TASK_WAITING_TIMER, at_ms > 0 ? at_ms : 1, why);
 }
 
 err_t tasks_require_input(tasks_t *tasks, call_t *call, const task_t *task, const char *why)
 {
-    item_t item;
-    err_t err = reload(tasks, call, task, &item);
-    if (err_is(err))
-        return err;
-    item.live.why = why;
-    return move(call, &item, TASK_INPUT_REQUIRED, 0, true);
+    return wait_in(tasks, call, task, TASK_INPUT_REQUIRED, 0, why);
 }
 
 err_t tasks_wait_child(tasks_t *tasks, call_t *call, const task_t *task, const char *why)
 {
-    item_t item;
-    err_t err = reload(tasks, call, task, &item);
-    if (err_is(err))
-        return err;
-    item.live.why = why;
-    return move(call, &item, TASK_WAITING_CHILD, 0, true);
+    return wait_in(tasks, call, task, TASK_WAITING_CHILD, 0, why);
 }
 
 err_t tasks_make_ready(tasks_t *tasks, call_t *call, const task_t *task)
