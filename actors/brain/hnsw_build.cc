@@ -100,7 +100,7 @@ class linker
     site &site_;
     hnsw::workplace place;
     std::vector<int32_t> room;
-    std::vector<step> candidates, kept;
+    std::vector<step> candidates, kept, chosen;
     probe own, other, pair;
 
     /* Algorithm 4: the nearest first, and none that is nearer to one that was kept than to the
@@ -169,7 +169,7 @@ class linker
             std::lock_guard<spin_lock> guard(site_.lock_of(slot));
             write(slot, level);
         }
-        std::vector<step> chosen = kept; /* linking back chooses as well */
+        chosen.swap(kept); /* linking back chooses as well */
         for (const step &one : chosen)
             link_back(one.slot, level, {one.distance, slot});
     }
@@ -247,10 +247,11 @@ void work_on_all(site &site)
     std::vector<std::exception_ptr> errors(site.how.threads);
     std::vector<std::thread> others;
 
+    others.reserve(errors.size()); /* nothing may be thrown while threads are not joined */
     for (size_t i = 1; i < errors.size(); i++) {
         try {
             others.emplace_back(work_on, std::ref(site), false, std::ref(errors[i]));
-        } catch (const std::system_error &) {
+        } catch (const std::exception &) {
             break; /* with fewer then */
         }
     }

@@ -350,7 +350,7 @@ static void load_tail(const snapshot_t *head, const uint8_t *at, tail_t *tail)
 
 struct index_check {
     pthread_t thread;
-    atomic_bool stop, damaged;
+    atomic_bool stop, damaged, sound; /* neither of the latter: not known yet */
     const uint8_t *map;
     uint64_t *sums, end; /* owned; where the blocks end */
     size_t from, until;
@@ -370,7 +370,9 @@ static void *check_on(void *ctx)
     index_check_t *check = ctx;
 
     setpriority(PRIO_PROCESS, (id_t)gettid(), CHECK_NICE);
-    if (!blocks_are_right(check) && !atomic_load(&check->stop))
+    if (blocks_are_right(check))
+        atomic_store(&check->sound, true);
+    else if (!atomic_load(&check->stop))
         atomic_store(&check->damaged, true);
     return NULL;
 }
@@ -411,7 +413,7 @@ bool index_check_failed(const index_check_t *check)
 
 bool index_base_is_sound(const index_base_t *base)
 {
-    return !base->check || blocks_are_right(base->check);
+    return !base->check || atomic_load(&base->check->sound) || blocks_are_right(base->check);
 }
 
 /* Everything but the vectors, and these as well when they are few. */
