@@ -1,12 +1,14 @@
 /* bench_vectors: the vector part of a query alone, against hnswlib and a bare FAISS index in the
  * same process, each at the smallest breadth that finds 95 of 100 of the exact answers.
  *
- *     bench_vectors [vectors] [dimensions] [queries] [M] [efConstruction] [threads]
+ *     bench_vectors [vectors|FILE] [dimensions] [queries] [M] [efConstruction] [threads]
  *                                                     default 20000 384 300 32 80 1
  *
  * Vectors are a mixture, as embeddings of texts are: a thousand topics, about each of them
  * variation in a few dozen directions that all share, and a little noise. (Noise alone in hundreds
  * of dimensions has no neighbours worth the name, and no graph finds them.) One thread each.
+ * With a FILE its lines are texts, and the vectors are those that the built-in embedder makes; the
+ * last lines are the queries, by their first ten words.
  * hnswlib is compiled for this very processor, as its users do.
  */
 #include <algorithm>
@@ -17,6 +19,7 @@
 #include <cstdlib>
 #include <cstring>
 #include <ctime>
+#include <fstream>
 #include <functional>
 #include <memory>
 #include <random>
@@ -35,6 +38,7 @@
 #include <unistd.h>
 
 extern "C" {
+#include "actors/brain/embedder.h"
 #include "actors/brain/index.h"
 #include "actors/brain/simd.h"
 }
@@ -57,6 +61,14 @@ struct Set {
 double since(Clock::time_point begin)
 {
     return std::chrono::duration<double>(Clock::now() - begin).count();
+}
+
+void must(const char *what, err_t err)
+{
+    if (!err_is(err))
+        return;
+    std::fprintf(stderr, "bench_vectors: %s: %s\n", what, err_what(err));
+    std::exit(1);
 }
 
 void normalise(float *vector, size_t dims)
@@ -97,6 +109,53 @@ Set make_set(size_t count, size_t dims, size_t queries)
         draw(&set.vectors[i * dims]);
     for (size_t i = 0; i < queries; i++)
         draw(&set.asked[i * dims]);
+    return set;
+}
+
+std::string first_words(const std::string &text, size_t count)
+{
+    size_t at = 0;
+    while (count-- && at != std::string::npos)
+        at = text.find(' ', at + 1);
+    return text.substr(0, at);
+}
+
+/* Texts without a word have no vector and are passed over. */
+std::vector<float> embed(const std::vector<std::string> &texts, size_t dims, size_t words_most)
+{
+    words_t *words = nullptr;
+    arena_t *arena = arena_new();
+    std::vector<float> all, one(dims);
+    must("words", words_new(&words, "english"));
+    for (const std::string &text : texts) {
+        std::string part = first_words(text, words_most);
+        err_t err = embedder_text(words, arena, part.data(), part.size(),
+                                  static_cast<uint32_t>(dims), one.data());
+        if (!err_is(err))
+            all.insert(all.end(), one.begin(), one.end());
+        arena_reset(arena);
+    }
+    words_destroy(&words);
+    arena_destroy(&arena);
+    return all;
+}
+
+Set read_set(const char *path, size_t dims, size_t queries)
+{
+    std::ifstream file(path);
+    std::vector<std::string> texts;
+    for (std::string line; std::getline(file, line);)
+        texts.push_back(line);
+    if (texts.size() < queries + 2 * K) {
+        std::fprintf(stderr, "bench_vectors: %s cannot be read, or has too few lines\n", path);
+        std::exit(1);
+    }
+    auto middle = texts.end() - static_cast<std::ptrdiff_t>(queries);
+    Set set{0, dims, 0, 0, 0, 1, {}, {}, {}};
+    set.vectors = embed({texts.begin(), middle}, dims, SIZE_MAX);
+    set.asked = embed({middle, texts.end()}, dims, 10);
+    set.count = set.vectors.size() / dims;
+    set.queries = set.asked.size() / dims;
     return set;
 }
 
@@ -249,14 +308,6 @@ struct Faiss {
     }
 };
 
-void must(const char *what, err_t err)
-{
-    if (!err_is(err))
-        return;
-    std::fprintf(stderr, "bench_vectors: %s: %s\n", what, err_what(err));
-    std::exit(1);
-}
-
 /* The index as the brain uses it (id = slot + 1), built as it is there. */
 struct Agency {
     const Set &set;
@@ -358,8 +409,10 @@ size_t number(int argc, char **argv, int at, size_t otherwise)
 int main(int argc, char **argv)
 {
     omp_set_num_threads(1);
-    Set set = make_set(number(argc, argv, 1, 20000), number(argc, argv, 2, 384),
-                       number(argc, argv, 3, 300));
+    size_t dims = number(argc, argv, 2, 384), queries = number(argc, argv, 3, 300);
+    bool texts = argc > 1 && !number(argc, argv, 1, 0);
+    Set set = texts ? read_set(argv[1], dims, queries)
+                    : make_set(number(argc, argv, 1, 20000), dims, queries);
     set.links = static_cast<int>(number(argc, argv, 4, 32));
     set.construction = static_cast<int>(number(argc, argv, 5, 80));
     set.threads = static_cast<unsigned>(number(argc, argv, 6, 1));
@@ -370,7 +423,7 @@ int main(int argc, char **argv)
     Hnswlib hnswlib(set);
     Agency agency(set);
     std::unique_ptr<Faiss> faiss;
-    if (set.count <= 200000) /* it takes as long to build as ours does, being the same graph */
+    if (set.count <= 200000) /* it takes three times as long to build as ours */
         faiss = std::make_unique<Faiss>(set);
     std::vector<Contender *> all = {&hnswlib.contender, &agency.contender};
     if (faiss)
